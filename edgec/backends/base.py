@@ -1,0 +1,50 @@
+"""What every backend offers. A backend is a module in this package with these functions (see `Backend`)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal, Protocol
+
+from edgec import backends
+from edgec.artifact import Artifact
+from edgec.errors import Finding
+from edgec.graph.model import Model
+from edgec.registry import load_plugin, plugin_names
+from edgec.targets.profile import Target
+
+Precision = Literal["int8", "int16x8", "dynamic", "float16", "float32"]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class CompileOptions:
+    """How to compile: the precision that the model carries, and the layout of the artifact's own I/O.
+
+    `io_layout` "auto" lets inputs and outputs take the layout the runtime likes (recorded in the artifact's
+    bindings), "source" keeps the source model's.
+    """
+
+    precision: Precision = "float32"
+    io_layout: Literal["auto", "source", "nhwc"] = "auto"
+
+
+class Backend(Protocol):
+    """The interface of a backend module."""
+
+    def check(self, model: Model, target: Target) -> list[Finding]:
+        """All findings about a canonical model on a target: what cannot be expressed, and what runs badly."""
+
+    def legalize(self, model: Model, target: Target, precision: Precision) -> Model:
+        """A new model with what the runtime lacks (or runs badly in this precision) decomposed, in plain ONNX."""
+
+    def compile(self, model: Model, target: Target, options: CompileOptions) -> Artifact:
+        """Emit a legalized float or QDQ model. Raises `EdgecError` with all findings when it cannot."""
+
+
+def backend_names() -> tuple[str, ...]:
+    """Names of the backends, without importing them."""
+    return plugin_names(backends)
+
+
+def load_backend(name: str) -> Backend:
+    """The backend of that name. Raises `EdgecError` for an unknown one."""
+    return load_plugin(backends, name, kind="backend")  # type: ignore[return-value]  # a module is the plugin

@@ -1,0 +1,1 @@
+"""Calibration and quantization: samples, statistics, the plan with its reasons, and the QDQ model."""

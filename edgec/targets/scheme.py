@@ -1,0 +1,47 @@
+"""How one runtime on one device wants a model quantized: the facts the planner reads, no code.
+
+Sources of the rows stand in the TOML files (TFLite quantization spec, XNNPACK delegate, OpenVINO LPT).
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from edgec.tensors import DType
+
+
+class _Facts(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class FixedOutput(_Facts):
+    """An operator whose int8 output range is fixed by the runtime."""
+
+    scale: float = Field(gt=0)
+    zero_point: int
+
+
+class Scheme(_Facts):
+    """Quantization rules of one runtime.
+
+    Operator names are ONNX operator types. `int8_ops` run in int8 and run fast there; anything else stays float.
+    `same_scale_ops` give their output the parameters of their input (and all inputs one union range);
+    `int8_if_surrounded` are data movers that go int8 only when a neighbour is.
+    """
+
+    activation_dtype: DType = DType.INT8
+    activation_symmetric: bool = False
+    weight_granularity: Literal["channel", "tensor"] = "channel"
+    weight_symmetric: bool = True
+    weight_narrow: bool = True
+    weight_bits: int = Field(default=8, ge=4, le=8)
+    int8_ops: frozenset[str] = frozenset()
+    int16_ops: frozenset[str] = frozenset()
+    dynamic_ops: frozenset[str] = frozenset()
+    same_scale_ops: frozenset[str] = frozenset()
+    fixed_output: dict[str, FixedOutput] = Field(default_factory=dict)
+    fused_activations: frozenset[str] = frozenset()
+    add_scale_ratio: tuple[float, float] | None = None
+    mul_scale_ratio: tuple[float, float] | None = None
