@@ -1,0 +1,1 @@
+"""What the tests share: graphs from text, ONNX Runtime as the reference, real models."""
