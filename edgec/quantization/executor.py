@@ -1,0 +1,163 @@
+"""Run a model as ONNX defines it: ONNX Runtime with its graph optimisation off, any value of the graph fetched.
+
+The optimiser stays off because it changes some models (a Pad fused into MaxPool pads with -inf).
+Weights are handed over as buffers, not serialized, so a session opens fast and no model is too large.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+import onnx_ir as ir
+import onnxruntime as ort
+from onnx_ir.passes.common import RemoveUnusedNodesPass
+
+from edgec.errors import EdgecError
+from edgec.graph.model import Model, const_of
+from edgec.tensors import Array
+
+ort.set_default_logger_severity(4)
+
+#: Initializers below this stay inside the model: shape inference reads them.
+_INLINE_BYTES = 4096
+
+#: Element types that numpy and ONNX Runtime store alike.
+_SHARED_TYPES = frozenset(
+    {"FLOAT", "DOUBLE", "FLOAT16", "INT8", "UINT8", "INT16", "UINT16", "INT32", "UINT32", "INT64", "UINT64", "BOOL"}
+)
+
+_NODE_IN_ERROR = (
+    re.compile(r"running (?P<op>\w+) node\. Name:'(?P<name>[^']*)'"),
+    re.compile(r"Node \((?P<name>[^)]*)\) Op \((?P<op>\w+)\)"),
+    re.compile(r'In Node, \("(?P<name>[^"]*)", (?P<op>\w+)'),
+    re.compile(r"for (?P<op>\w+)\(\d+\) node with name '(?P<name>[^']*)'"),
+)
+
+
+class Executor:
+    """A session over a copy of `model` that returns `fetch` (default: the model's outputs).
+
+    Nodes that no fetched value needs are left out. Raises `EdgecError` (`graph/…`) naming the node.
+    """
+
+    def __init__(self, model: Model, *, fetch: Sequence[str] | None = None, threads: int | None = None) -> None:
+        self.fetch = tuple(fetch) if fetch is not None else tuple(o.name for o in model.outputs())
+        work = model.clone().ir
+        self._constants: dict[str, Array] = {}
+        self._computed = self._select_outputs(work)
+        self._inputs = tuple(v.name for v in work.graph.inputs if v.name and not v.is_initializer())
+        options = ort.SessionOptions()
+        options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
+        options.log_severity_level = 4
+        options.intra_op_num_threads = threads or physical_cores()
+        options.inter_op_num_threads = 1
+        options.use_deterministic_compute = True
+        self._buffers = _hand_over_weights(work.graph, options)
+        try:
+            content = ir.serde.serialize_model(work).SerializeToString()
+            self._session = ort.InferenceSession(content, options, providers=["CPUExecutionProvider"])
+        except Exception as error:
+            raise _explain("graph/not-runnable", error, model.name) from error
+
+    def _select_outputs(self, work: ir.Model) -> list[str]:
+        """Make the fetched values the graph's outputs; inputs and constants need no computing."""
+        graph = work.graph
+        produced = {out.name: out for node in graph for out in node.outputs if out.name}
+        wanted: list[ir.Value] = []
+        inputs = {v.name for v in graph.inputs}
+        for name in dict.fromkeys(self.fetch):
+            if name in produced:
+                wanted.append(produced[name])
+            elif name in graph.initializers:
+                constant = const_of(graph.initializers[name])
+                assert constant is not None
+                self._constants[name] = constant
+            elif name not in inputs:
+                raise EdgecError("graph/unknown-tensor", f"the model has no tensor {name!r}", where=name)
+        drops = {v.name for v in graph.outputs} - {v.name for v in wanted}
+        graph.outputs.clear()
+        graph.outputs.extend(wanted)
+        if drops:
+            RemoveUnusedNodesPass()(work)
+        return [v.name for v in wanted if v.name]
+
+    def run(self, feeds: Mapping[str, Array]) -> dict[str, Array]:
+        """Values of `fetch` for one set of inputs. Raises `EdgecError` when the feeds do not fit."""
+        missing = [name for name in self._inputs if name not in feeds]
+        if missing:
+            raise EdgecError(
+                "graph/missing-input",
+                f"no value given for input {missing[0]!r}",
+                where=missing[0],
+                hint=f"the model takes: {', '.join(self._inputs)}",
+            )
+        known = {name: np.ascontiguousarray(feeds[name]) for name in self._inputs}
+        results: dict[str, Array] = {}
+        if self._computed:
+            try:
+                values = self._session.run(self._computed, known)
+            except Exception as error:
+                raise _explain("graph/run-failed", error, "") from error
+            results = dict(zip(self._computed, values, strict=True))
+        everything = {**known, **self._constants, **results}
+        return {name: everything[name] for name in self.fetch}
+
+
+def physical_cores() -> int:
+    """Cores that this process may use, hyperthreads not counted."""
+    allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    try:
+        hyperthreads = Path("/sys/devices/system/cpu/smt/active").read_text().strip() == "1"
+    except OSError:
+        hyperthreads = False
+    return max(1, allowed // 2 if hyperthreads else allowed)
+
+
+def _hand_over_weights(graph: ir.Graph, options: ort.SessionOptions) -> list[Array]:
+    """Give large initializers to the session as buffers; the returned arrays must outlive it."""
+    buffers: list[Array] = []
+    names: list[str] = []
+    for name, value in graph.initializers.items():
+        tensor = value.const_value
+        if tensor is None or tensor.nbytes < _INLINE_BYTES or tensor.dtype.name not in _SHARED_TYPES:
+            _load(value)
+            continue
+        buffers.append(np.ascontiguousarray(tensor.numpy()))
+        names.append(name)
+        value.const_value = ir.ExternalTensor(
+            "in-memory", 0, tensor.nbytes, tensor.dtype, shape=ir.Shape(tensor.shape.numpy()), name=name, base_dir=""
+        )
+    for node in graph.all_nodes():
+        for attribute in node.attributes.values():
+            if attribute.type == ir.AttributeType.GRAPH:
+                for value in attribute.as_graph().initializers.values():
+                    _load(value)
+    options.add_external_initializers(names, [ort.OrtValue.ortvalue_from_numpy(buffer) for buffer in buffers])
+    return buffers
+
+
+def _load(value: ir.Value) -> None:
+    """Bring an external tensor into memory, as the session knows no folder."""
+    if isinstance(value.const_value, ir.ExternalTensor):
+        value.const_value = ir.Tensor(value.const_value.numpy().copy(), name=value.name)
+
+
+def _explain(code: str, error: Exception, model: str) -> EdgecError:
+    """ONNX Runtime's error, with the node it names."""
+    text = " ".join(str(error).split())
+    where = model
+    for pattern in _NODE_IN_ERROR:
+        if found := pattern.search(text):
+            where = found["name"] or found["op"]
+            break
+    reason = re.split(r"Status Message: |[A-Z_]+ : ", text)[-1]
+    return EdgecError(
+        code,
+        f"ONNX Runtime cannot run the model: {reason[:400]}",
+        where=where,
+        hint="check the model with onnx.checker, and the shapes of what it is fed",
+    )
