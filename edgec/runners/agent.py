@@ -1,0 +1,538 @@
+"""Run one model file on this machine, with nothing but Python >= 3.9, numpy and the model's runtime.
+
+This file travels inside every bundle and is started on the device; it imports nothing of edgec.
+
+    agent.py info                                   what is installed here
+    agent.py run   DIR --out OUT [--threads N]      the goldens of an unpacked bundle, outputs as .npy files
+    agent.py check DIR [--threads N]                the same, compared with the outputs the host had
+    agent.py bench DIR [--threads N] [--runs N]     latency and memory
+    agent.py serve-stdio MODEL --backend NAME       a worker that answers requests on stdin
+
+Every command but the last prints one JSON object on stdout and nothing else there. What fails is reported in it
+as {"error": {"code": ..., "message": ..., "hint": ...}}, with exit code 3; a failed check exits with 1.
+
+`serve-stdio`: a message is a 4-byte little-endian length, that many bytes of JSON, then the raw bytes of the
+tensors the JSON lists ({"tensors": [{"name", "dtype", "shape"}, ...]}), C order, one after the other.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import struct
+import sys
+import time
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import numpy as np
+
+PROTOCOL = 1
+#: A message's JSON is small; anything longer is not a message.
+MAX_HEADER_BYTES = 1 << 24
+PACKAGES = {"tflite": "ai-edge-litert", "openvino": "openvino"}
+
+
+class AgentError(Exception):
+    """What went wrong, as it goes to the host."""
+
+    def __init__(self, code: str, message: str, hint: str = "") -> None:
+        super().__init__(message)
+        self.record = {"code": code, "message": message, "hint": hint}
+
+
+# ---------------------------------------------------------------------------------------------- runtimes
+
+
+def _litert_module() -> tuple[str, Any]:
+    """LiteRT's interpreter under its new name, then its old one, so that old devices work."""
+    try:
+        from ai_edge_litert import interpreter
+
+        return "ai-edge-litert", interpreter
+    except ImportError as error:
+        first = error
+    try:
+        from tflite_runtime import interpreter
+
+        return "tflite-runtime", interpreter
+    except ImportError:
+        raise AgentError(
+            "runtime-missing",
+            f"no TFLite runtime can be imported: {first}",
+            "pip install ai-edge-litert",
+        ) from first
+
+
+def _openvino_module() -> Any:
+    try:
+        import openvino
+
+        return openvino
+    except ImportError as error:
+        raise AgentError("runtime-missing", f"OpenVINO cannot be imported: {error}", "pip install openvino") from error
+
+
+def _version(distribution: str) -> str:
+    from importlib import metadata
+
+    try:
+        return metadata.version(distribution)
+    except metadata.PackageNotFoundError:
+        return ""
+
+
+class TfliteRuntime:
+    """A .tflite file in LiteRT with its default delegates."""
+
+    def __init__(self, path: str, threads: int) -> None:
+        package, module = _litert_module()
+        self.runtime = package + " " + _version(package)
+        try:
+            self._interpreter = module.Interpreter(model_path=path, num_threads=threads)
+            self._interpreter.allocate_tensors()
+        except Exception as error:
+            raise AgentError("model-refused", f"LiteRT refuses the model: {error}") from error
+        self._map()
+
+    def _map(self) -> None:
+        self._inputs = {d["name"]: d for d in self._interpreter.get_input_details()}
+        self._outputs = {d["name"]: d for d in self._interpreter.get_output_details()}
+
+    @property
+    def inputs(self) -> list[str]:
+        """Names of the inputs, in the model's order."""
+        return list(self._inputs)
+
+    def run(self, feeds: dict[str, Any]) -> dict[str, Any]:
+        """Outputs by name. Every call starts from the initial state: ONNX models keep none between calls."""
+        _check_names(feeds, self._inputs)
+        resized = False
+        for name, value in feeds.items():
+            detail = self._inputs[name]
+            if tuple(detail["shape"]) != value.shape:
+                self._interpreter.resize_tensor_input(detail["index"], value.shape, strict=True)
+                resized = True
+        if resized:
+            self._interpreter.allocate_tensors()
+            self._map()
+        # Recurrent operators keep their state in variable tensors.
+        self._interpreter.reset_all_variables()
+        for name, value in feeds.items():
+            self._interpreter.set_tensor(self._inputs[name]["index"], value)
+        self._interpreter.invoke()
+        return {name: self._interpreter.get_tensor(d["index"]) for name, d in self._outputs.items()}
+
+    def kernels(self) -> dict[str, Any]:
+        """Which operators run inside a delegate (XNNPACK) and which in LiteRT's own kernels."""
+        try:
+            details = self._interpreter._get_ops_details()
+        except Exception as error:  # a private call of the runtime: absent in some versions
+            return {"delegate": "unknown", "why": str(error)}
+        plain = [d for d in details if d["op_name"] != "DELEGATE"]
+        partitions = [d for d in details if d["op_name"] == "DELEGATE"]
+        producer = {int(t): i for i, d in enumerate(plain) for t in d["outputs"]}
+        inside: set[int] = set()
+        for partition in partitions:
+            border = {int(t) for t in partition["inputs"]}
+            wanted = [int(t) for t in partition["outputs"]]
+            while wanted:
+                tensor = wanted.pop()
+                node = producer.get(tensor)
+                if tensor in border or node is None or node in inside:
+                    continue
+                inside.add(node)
+                wanted.extend(int(t) for t in plain[node]["inputs"])
+        outside: dict[str, int] = {}
+        for index, detail in enumerate(plain):
+            if index not in inside:
+                outside[detail["op_name"]] = outside.get(detail["op_name"], 0) + 1
+        return {
+            "delegate": "XNNPACK" if partitions else "none",
+            "partitions": len(partitions),
+            "delegated": len(inside),
+            "outside": dict(sorted(outside.items())),
+        }
+
+
+class OpenvinoRuntime:
+    """An OpenVINO IR (or ONNX file) on the CPU, computing in float32 where it computes in float.
+
+    OpenVINO's default is bfloat16 on CPUs that have it, which is not what the model says.
+    """
+
+    def __init__(self, path: str, threads: int) -> None:
+        openvino = _openvino_module()
+        self.runtime = "openvino " + _version("openvino")
+        config = {
+            "INFERENCE_PRECISION_HINT": "f32",
+            "INFERENCE_NUM_THREADS": str(threads),
+            "NUM_STREAMS": "1",
+        }
+        try:
+            self._compiled = openvino.Core().compile_model(path, "CPU", config)
+        except Exception as error:
+            raise AgentError("model-refused", f"OpenVINO refuses the model: {error}") from error
+        self._request = self._compiled.create_infer_request()
+        self._inputs = _by_all_names(self._compiled.inputs)
+        self._outputs = list(self._compiled.outputs)
+
+    @property
+    def inputs(self) -> list[str]:
+        """Names of the inputs, in the model's order."""
+        return [port.get_any_name() for port in self._compiled.inputs]
+
+    def run(self, feeds: dict[str, Any]) -> dict[str, Any]:
+        """Outputs by every name they have."""
+        _check_names(feeds, self._inputs)
+        result = self._request.infer({self._inputs[name]: value for name, value in feeds.items()})
+        outputs: dict[str, Any] = {}
+        for port in self._outputs:
+            # A copy: the request's own buffer is overwritten by the next call.
+            value = np.array(result[port])
+            for name in port.get_names():
+                outputs[name] = value
+        return outputs
+
+    def kernels(self) -> dict[str, Any]:
+        """Number of executed layers in each precision (u8/i8 layers are named by their run-time precision)."""
+        counts: dict[str, int] = {}
+        try:
+            for node in self._compiled.get_runtime_model().get_ops():
+                info = node.get_rt_info()
+                if "runtimePrecision" in info and info["layerType"] not in ("Input", "Output", "Const"):
+                    key = str(info["runtimePrecision"])
+                    counts[key] = counts.get(key, 0) + 1
+        except Exception as error:
+            return {"delegate": "unknown", "why": str(error)}
+        return {"delegate": "CPU", "layers": dict(sorted(counts.items()))}
+
+
+RUNTIMES = {"tflite": TfliteRuntime, "openvino": OpenvinoRuntime}
+
+
+def _by_all_names(ports: Any) -> dict[str, Any]:
+    return {name: port for port in ports for name in port.get_names()}
+
+
+def _check_names(feeds: dict[str, Any], known: dict[str, Any]) -> None:
+    unknown = [name for name in feeds if name not in known]
+    if unknown:
+        raise AgentError("io-mismatch", f"the model has no input {unknown[0]!r}; it has {sorted(known)}")
+    # A runtime would compute with whatever an unfed input's memory holds.
+    fed = {id(known[name]) for name in feeds}
+    missing = [name for name in known if id(known[name]) not in fed]
+    if missing:
+        raise AgentError("io-mismatch", f"input {missing[0]!r} is not given")
+
+
+def load(path: str, backend: str, threads: int) -> Any:
+    """The model, ready to run. Raises AgentError when the runtime or the file will not do."""
+    if backend not in RUNTIMES:
+        raise AgentError("runtime-missing", f"this agent has no runtime for {backend!r} models")
+    if not Path(path).is_file():
+        raise AgentError("model-missing", f"there is no model file {path}")
+    return RUNTIMES[backend](path, threads)
+
+
+# ---------------------------------------------------------------------------------------------- memory
+
+
+def _status_kib(key: str) -> int:
+    """A field of /proc/self/status in bytes; 0 where there is no such file.
+
+    Not getrusage: its maximum survives exec, so a child of a large process starts with its parent's.
+    """
+    try:
+        with Path("/proc/self/status").open() as status:
+            for line in status:
+                if line.startswith(key + ":"):
+                    return int(line.split()[1]) * 1024
+    except OSError:
+        pass
+    return 0
+
+
+# ---------------------------------------------------------------------------------------------- bundle folder
+
+
+class Unpacked:
+    """A bundle unpacked into a folder: manifest, model, goldens."""
+
+    def __init__(self, folder: str) -> None:
+        self.folder = Path(folder)
+        try:
+            self.manifest = json.loads((self.folder / "manifest.json").read_bytes())
+        except (OSError, ValueError) as error:
+            raise AgentError("bundle-unreadable", f"no manifest can be read in {folder}: {error}") from error
+        self.inputs = [io["artifact"]["name"] for io in self.manifest["inputs"]]
+        self.outputs = [io["artifact"]["name"] for io in self.manifest["outputs"]]
+
+    def load(self, threads: int) -> Any:
+        """The model in its runtime."""
+        return load(str(self.folder / self.manifest["model"]), self.manifest["backend"], threads)
+
+    def feeds(self, golden: int) -> dict[str, Any]:
+        """Inputs of one golden, as the model wants them."""
+        return {name: self._read(golden, "input", i) for i, name in enumerate(self.inputs)}
+
+    def expected(self, golden: int) -> list[Any]:
+        """Outputs that the host had for one golden."""
+        return [self._read(golden, "raw", i) for i in range(len(self.outputs))]
+
+    def pick(self, outputs: dict[str, Any]) -> list[Any]:
+        """Outputs in the manifest's order."""
+        missing = [name for name in self.outputs if name not in outputs]
+        if missing:
+            raise AgentError("io-mismatch", f"the model has no output {missing[0]!r}; it has {sorted(outputs)}")
+        return [outputs[name] for name in self.outputs]
+
+    def _read(self, golden: int, kind: str, index: int) -> Any:
+        path = self.folder / "golden" / f"{golden:03d}" / f"{kind}.{index}.npy"
+        try:
+            return np.load(path, allow_pickle=False)
+        except (OSError, ValueError) as error:
+            raise AgentError("bundle-unreadable", f"cannot read {path}: {error}") from error
+
+
+# ---------------------------------------------------------------------------------------------- commands
+
+
+def info(_: argparse.Namespace) -> dict[str, Any]:
+    """What this machine is and which runtimes it has, without loading any model."""
+    names = ("ai-edge-litert", "tflite-runtime", "openvino", "numpy")
+    return {
+        "agent": PROTOCOL,
+        "python": platform.python_version(),
+        "system": platform.system(),
+        "machine": platform.machine(),
+        "libc": " ".join(platform.libc_ver()),
+        "cpus": os.cpu_count() or 1,
+        "packages": {name: version for name in names for version in [_version(name)] if version},
+    }
+
+
+def _run_goldens(args: argparse.Namespace) -> tuple[Unpacked, Any, list[list[Any]]]:
+    bundle = Unpacked(args.folder)
+    model = bundle.load(args.threads)
+    results = []
+    for golden in range(bundle.manifest["goldens"]):
+        try:
+            results.append(bundle.pick(model.run(bundle.feeds(golden))))
+        except AgentError:
+            raise
+        except Exception as error:
+            raise AgentError("run-failed", f"golden {golden}: {error}") from error
+    return bundle, model, results
+
+
+def run(args: argparse.Namespace) -> dict[str, Any]:
+    """Run the goldens; outputs go to OUT/<golden>.<output>.npy."""
+    bundle, model, results = _run_goldens(args)
+    out = Path(args.out)
+    out.mkdir(parents=True, exist_ok=True)
+    for golden, outputs in enumerate(results):
+        for index, value in enumerate(outputs):
+            np.save(out / f"{golden:03d}.{index}.npy", value, allow_pickle=False)
+    return {
+        "goldens": len(results),
+        "runtime": model.runtime,
+        "kernels": model.kernels(),
+        "peak_rss_bytes": _status_kib("VmHWM"),
+        "model": bundle.manifest["name"],
+    }
+
+
+def check(args: argparse.Namespace) -> dict[str, Any]:
+    """Compare the goldens with what the host had: integers within `--steps`, floats within `--tolerance`."""
+    bundle, model, results = _run_goldens(args)
+    failures = []
+    worst = 0.0
+    for golden, outputs in enumerate(results):
+        wanted = bundle.expected(golden)
+        for index, name in enumerate(bundle.outputs):
+            actual, expected = outputs[index], wanted[index]
+            problem, size = _compare(expected, actual, args.steps, args.tolerance)
+            worst = max(worst, size)
+            if problem:
+                failures.append(f"golden {golden}, output {name}: {problem}")
+    return {
+        "passed": not failures,
+        "goldens": len(results),
+        "worst": worst,
+        "failures": failures[:10],
+        "runtime": model.runtime,
+        "kernels": model.kernels(),
+    }
+
+
+def _compare(expected: Any, actual: Any, steps: int, tolerance: float) -> tuple[str, float]:
+    if expected.shape != actual.shape or expected.dtype != actual.dtype:
+        return f"{actual.dtype}{actual.shape} where {expected.dtype}{expected.shape} was expected", float("1e30")
+    if expected.size == 0:
+        return "", 0.0
+    if expected.dtype.kind in "iub":
+        largest = float(np.max(np.abs(expected.astype(np.int64) - actual.astype(np.int64))))
+        return ("" if largest <= steps else f"{largest:.0f} steps off"), largest
+    peak = float(np.max(np.abs(expected))) or 1.0
+    relative = float(np.max(np.abs(expected.astype(np.float64) - actual.astype(np.float64)))) / peak
+    if not relative <= tolerance:  # written so that NaN fails
+        return f"{relative:.3g} off, relative to the largest value", relative if relative == relative else 1e30
+    return "", relative
+
+
+def bench(args: argparse.Namespace) -> dict[str, Any]:
+    """Latency over `--runs` runs after `--warmup` ones, never longer than `--max-seconds` once 5 are done."""
+    bundle = Unpacked(args.folder)
+    feeds = bundle.feeds(0)
+    before = _status_kib("VmRSS")
+    start = time.perf_counter()
+    model = bundle.load(args.threads)
+    load_ms = (time.perf_counter() - start) * 1e3
+    start = time.perf_counter()
+    model.run(feeds)
+    first_ms = (time.perf_counter() - start) * 1e3
+    for _ in range(args.warmup):
+        model.run(feeds)
+    times: list[float] = []
+    began = time.perf_counter()
+    while len(times) < args.runs and (len(times) < 5 or time.perf_counter() - began < args.max_seconds):
+        start = time.perf_counter()
+        model.run(feeds)
+        times.append((time.perf_counter() - start) * 1e3)
+    peak = _status_kib("VmHWM")
+    return {
+        "threads": args.threads,
+        "runs": len(times),
+        "load_ms": load_ms,
+        "first_ms": first_ms,
+        "min_ms": min(times),
+        "median_ms": float(np.percentile(times, 50)),
+        "p90_ms": float(np.percentile(times, 90)),
+        "p95_ms": float(np.percentile(times, 95)),
+        "p99_ms": float(np.percentile(times, 99)),
+        "peak_rss_bytes": peak,
+        "model_rss_bytes": max(0, peak - before),
+        "runtime": model.runtime,
+        "kernels": model.kernels(),
+    }
+
+
+# ---------------------------------------------------------------------------------------------- worker
+
+
+def _read_exactly(stream: BinaryIO, size: int) -> bytes:
+    data = stream.read(size)
+    if len(data) != size:
+        raise EOFError
+    return data
+
+
+def read_message(stream: BinaryIO) -> tuple[dict[str, Any], dict[str, Any]]:
+    """One message: its JSON and its tensors. Raises EOFError when the other side is gone."""
+    (size,) = struct.unpack("<I", _read_exactly(stream, 4))
+    if size > MAX_HEADER_BYTES:
+        raise EOFError
+    header = json.loads(_read_exactly(stream, size))
+    tensors = {}
+    for entry in header.get("tensors", []):
+        dtype = np.dtype(entry["dtype"])
+        count = int(np.prod(entry["shape"], dtype=np.int64))
+        data = _read_exactly(stream, count * dtype.itemsize)
+        tensors[entry["name"]] = np.frombuffer(data, dtype).reshape(entry["shape"])
+    return header, tensors
+
+
+def write_message(stream: BinaryIO, header: dict[str, Any], tensors: dict[str, Any]) -> None:
+    """Send one message."""
+    arrays = {name: np.ascontiguousarray(value).reshape(np.shape(value)) for name, value in tensors.items()}
+    entries = [{"name": n, "dtype": a.dtype.str, "shape": list(a.shape)} for n, a in arrays.items()]
+    data = json.dumps({**header, "tensors": entries}).encode()
+    stream.write(struct.pack("<I", len(data)) + data)
+    for array in arrays.values():
+        stream.write(array.tobytes())
+    stream.flush()
+
+
+def serve_stdio(args: argparse.Namespace) -> None:
+    """Answer requests until stdin ends. Whatever a runtime prints goes to stderr, never into the protocol."""
+    reply = os.fdopen(os.dup(1), "wb")
+    os.dup2(2, 1)
+    requests = sys.stdin.buffer
+    try:
+        model = load(args.model, args.backend, args.threads)
+        hello = {"protocol": PROTOCOL, "runtime": model.runtime, "inputs": model.inputs}
+    except AgentError as error:
+        write_message(reply, {"error": error.record}, {})
+        return
+    write_message(reply, hello, {})
+    while True:
+        try:
+            header, feeds = read_message(requests)
+        except EOFError:
+            return
+        try:
+            if header.get("command") == "kernels":
+                write_message(reply, {"kernels": model.kernels()}, {})
+                continue
+            outputs = model.run(feeds)
+        except AgentError as error:
+            write_message(reply, {"error": error.record}, {})
+        except Exception as error:
+            write_message(reply, {"error": AgentError("run-failed", str(error)).record}, {})
+        else:
+            write_message(reply, {}, outputs)
+
+
+# ---------------------------------------------------------------------------------------------- command line
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(description="Run an edgec bundle on this machine.")
+    commands = parser.add_subparsers(dest="command", required=True)
+    commands.add_parser("info").set_defaults(call=info)
+    for name, call in (("run", run), ("check", check), ("bench", bench)):
+        command = commands.add_parser(name)
+        command.add_argument("folder")
+        command.add_argument("--threads", type=int, default=1)
+        command.set_defaults(call=call)
+        if call is run:
+            command.add_argument("--out", required=True)
+        elif call is check:
+            command.add_argument("--steps", type=int, default=2)
+            command.add_argument("--tolerance", type=float, default=1e-2)
+        else:
+            command.add_argument("--runs", type=int, default=50)
+            command.add_argument("--warmup", type=int, default=5)
+            command.add_argument("--max-seconds", type=float, default=10.0)
+    serve = commands.add_parser("serve-stdio")
+    serve.add_argument("model")
+    serve.add_argument("--backend", required=True)
+    serve.add_argument("--threads", type=int, default=1)
+    return parser
+
+
+def main(argv: list[str]) -> int:
+    """Run one command; the result's exit code."""
+    args = _parser().parse_args(argv)
+    if args.command == "serve-stdio":
+        serve_stdio(args)
+        return 0
+    result_stream = os.fdopen(os.dup(1), "w")
+    os.dup2(2, 1)
+    try:
+        result: dict[str, Any] = args.call(args)
+        code = 0 if result.get("passed", True) else 1
+    except AgentError as error:
+        result, code = {"error": error.record}, 3
+    except Exception as error:
+        result, code = {"error": AgentError("run-failed", f"{type(error).__name__}: {error}").record}, 3
+    result_stream.write(json.dumps(result, sort_keys=True) + "\n")
+    result_stream.close()
+    return code
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
