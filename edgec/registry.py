@@ -9,12 +9,20 @@ import difflib
 import importlib
 import pkgutil
 from collections.abc import Iterable, Mapping
+from pathlib import Path
 from types import ModuleType
 from typing import TypeVar
 
 from edgec.errors import EdgecError
 
 T = TypeVar("T")
+
+
+def data_folder(kind: str) -> Path:
+    """Where data files of a kind (`targets`, `calibration`) are: in the installed package, or the checkout's folder."""
+    package = Path(__file__).resolve().parent
+    installed = package / "_data" / kind
+    return installed if installed.is_dir() else package.parent / kind
 
 
 def plugin_names(package: ModuleType, exclude: Iterable[str] = ("base",)) -> tuple[str, ...]:
