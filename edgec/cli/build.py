@@ -1,0 +1,66 @@
+"""`edgec build`: the whole way, from a source model to a validated bundle."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from edgec.cli import options
+from edgec.cli.session import Answer, Mode, Progress, finish
+
+
+def run(
+    source: options.Source,
+    target: options.TargetName,
+    calibration: options.Calibration = None,
+    samples: options.Samples = None,
+    precision: Annotated[
+        options.Precision, typer.Option("--precision", help="auto: the target's first that keeps the accuracy.")
+    ] = options.Precision.auto,
+    backend: options.BackendName = None,
+    output: Annotated[Path, typer.Option("--output", metavar="DIR", help="Where the bundle goes.")] = Path(),
+    inputs: options.Inputs = None,
+    io_layout: Annotated[
+        options.IoLayout, typer.Option("--io-layout", help="Layout of the artifact's own inputs and outputs.")
+    ] = options.IoLayout.auto,
+    stop_after: Annotated[
+        str | None, typer.Option("--stop-after", metavar="STAGE", help="Write this stage's product and stop.")
+    ] = None,
+    sign_key: Annotated[
+        Path | None, typer.Option("--sign-key", metavar="FILE", help="Sign the bundle with this ed25519 private key.")
+    ] = None,
+    json: options.Json = False,
+    quiet: options.Quiet = False,
+    debug: options.Debug = False,
+) -> None:
+    """Build a validated bundle for a target.
+
+    Compiles SOURCE, packs the bundle, and runs its goldens on this machine.
+    """
+
+    def work(progress: Progress) -> Answer:
+        from edgec.pipeline import run_build
+
+        return run_build(
+            source,
+            target=target,
+            calibration=calibration,
+            samples=samples,
+            precision=precision.value,
+            backend=backend.value if backend else None,
+            output=str(output),
+            inputs=options.parse_inputs(inputs),
+            io_layout=io_layout.value,
+            stop_after=stop_after,
+            sign_key=str(sign_key) if sign_key else None,
+            progress=progress,
+        ).summary
+
+    def show(answer: Answer) -> str:
+        from edgec.report.render import render_build
+
+        return render_build(answer)
+
+    finish(work, mode=Mode(json=json, quiet=quiet, debug=debug), show=show)

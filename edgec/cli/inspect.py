@@ -1,0 +1,33 @@
+"""`edgec inspect`: what a bundle or a model file holds."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from edgec.cli import options
+from edgec.cli.session import Answer, Mode, Progress, finish
+
+
+def run(
+    path: Annotated[str, typer.Argument(metavar="BUNDLE|MODEL", help="A .edgec bundle, .onnx, .tflite or IR .xml.")],
+    json: options.Json = False,
+    debug: options.Debug = False,
+) -> None:
+    """Show what a bundle or model holds.
+
+    Manifest, inputs and outputs, operators, quantization, sizes.
+    """
+
+    def work(_progress: Progress) -> Answer:
+        from edgec.report.inspect import inspect_path
+
+        return inspect_path(path)
+
+    def show(answer: Answer) -> str:
+        from edgec.report.render import render_inspect
+
+        return render_inspect(answer)
+
+    finish(work, mode=Mode(json=json, debug=debug), show=show, answer_is_text=True)
