@@ -1,0 +1,1 @@
+"""Readers of calibration data, one module a kind of file."""
