@@ -32,7 +32,7 @@ class IoBinding:
             value = value.transpose(self.perm)
         if self.artifact.qparams is not None and self.source.dtype.is_float:
             value = self.artifact.qparams.quantize(value, self.artifact.dtype)
-        return np.ascontiguousarray(value.astype(self.artifact.dtype.numpy, copy=False))
+        return np.asarray(value.astype(self.artifact.dtype.numpy, copy=False), order="C")
 
     def to_source(self, value: Array) -> Array:
         """An artifact-side array as the source model would have given it."""
@@ -40,7 +40,7 @@ class IoBinding:
             value = self.artifact.qparams.dequantize(value)
         if self.perm is not None:
             value = value.transpose(np.argsort(self.perm))
-        return np.ascontiguousarray(value.astype(self.source.dtype.numpy, copy=False))
+        return np.asarray(value.astype(self.source.dtype.numpy, copy=False), order="C")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -1,0 +1,1 @@
+"""What crosses to the device: pack a bundle, open it, verify it, run it."""

@@ -1,0 +1,1 @@
+"""Devices: whatever can execute a command and hold files, behind one `Transport`."""
