@@ -17,7 +17,6 @@ from edgec.errors import EdgecError
 app = typer.Typer(
     name="edgec",
     help=__doc__,
-    no_args_is_help=True,
     add_completion=False,
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
@@ -39,7 +38,7 @@ def options(
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit code. Exit codes: docs/errors.md."""
-    arguments = list(sys.argv[1:] if argv is None else argv)
+    arguments = list(sys.argv[1:] if argv is None else argv) or ["--help"]
     try:
         return int(app(arguments, prog_name="edgec", standalone_mode=False) or 0)
     except typer.Abort:  # Ctrl-C outside a command's own work

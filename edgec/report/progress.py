@@ -1,0 +1,33 @@
+"""A progress bar a stage, on stderr."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
+
+Report = Callable[[str, int, int], None]
+
+
+@contextlib.contextmanager
+def terminal_progress() -> Iterator[Report]:
+    """Yields `report(stage, done, total)`: the bar of a stage appears with its first report. `total` 0 is unknown."""
+    bars = Progress(
+        TextColumn("{task.description:<12}"),
+        BarColumn(bar_width=30),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        console=Console(stderr=True),
+        transient=True,
+    )
+    stages: dict[str, TaskID] = {}
+
+    def report(stage: str, done: int, total: int) -> None:
+        if stage not in stages:
+            stages[stage] = bars.add_task(stage, total=total or None)
+        bars.update(stages[stage], completed=done, total=total or None)
+
+    with bars:
+        yield report

@@ -1,0 +1,115 @@
+"""The answers of the commands as text for a person; each takes the JSON object that --json prints."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from rich.console import RenderableType
+
+from edgec.report.tables import cell, facts, outline, rows, section, text
+
+Answer = Mapping[str, Any]
+
+#: How many rows of a long table the terminal shows; --json has them all.
+SHOWN = 12
+
+
+def render_build(answer: Answer) -> str:
+    """What did I get? The bundle, what it computes in and why, how true and how fast it is, and what it cost."""
+    if "bundle" not in answer:  # --stop-after
+        return text(*outline(_without_findings(answer)))
+    return text(facts(_build_facts(answer)), *_per_output(answer.get("fidelity")))
+
+
+def render_check(answer: Answer) -> str:
+    """What was checked and how many findings of each severity there are; the findings themselves follow on stderr."""
+    counts: dict[str, int] = {}
+    for finding in answer.get("findings", ()):
+        counts[finding["severity"]] = counts.get(finding["severity"], 0) + 1
+    verdict = ", ".join(f"{count} {severity}" for severity, count in sorted(counts.items())) or "nothing in the way"
+    return text(*outline(_without_findings(answer)), facts({"findings": verdict}))
+
+
+def render_calibrate(answer: Answer) -> str:
+    """What the data did to the model: tensors, the worst of them, doubts."""
+    return text(*(part for part in outline(_shortened(_without_findings(answer)))))
+
+
+def render_inspect(answer: Answer) -> str:
+    """All that a bundle or model file holds."""
+    return text(*outline(answer), terminal=False)
+
+
+def render_validation(answer: Answer) -> str:
+    """Whether the bundle computes what it should, and how fast."""
+    return text(*outline(_without_findings(answer)))
+
+
+def render_targets(answer: Answer) -> str:
+    """One row a target."""
+    return text(rows(answer["targets"]), terminal=False)
+
+
+def render_target(answer: Answer) -> str:
+    """One profile, backend by backend."""
+    head = {key: value for key, value in answer.items() if key not in ("backends", "hardware", "limits")}
+    parts = [facts(head), section("hardware", facts(answer["hardware"])), section("limits", facts(answer["limits"]))]
+    for name, backend in answer["backends"].items():
+        plain = {key: value for key, value in backend.items() if key != "scheme"}
+        parts.append(section(f"backend {name}", facts(plain)))
+        parts.append(section(f"backend {name}: quantization", facts(backend["scheme"])))
+    return text(*parts, terminal=False)
+
+
+def render_doctor(answer: Answer) -> str:
+    """What is here, what works, what is missing and how to get it."""
+    return text(*outline(_without_findings(answer)), terminal=False)
+
+
+def _build_facts(answer: Answer) -> dict[str, str]:
+    """The rows of the summary that this build has an answer for."""
+    latency, fidelity = answer.get("latency") or {}, answer.get("fidelity") or {}
+    operators = answer.get("operators") or {}
+    stages = answer.get("stages") or {}
+    most = sorted(operators.items(), key=lambda item: (-item[1], item[0]))[:6]
+    rows_: dict[str, Any] = {
+        "bundle": answer["bundle"],
+        "target": f"{answer.get('target')}, backend {answer.get('backend')}",
+        "precision": answer.get("precision"),
+        "why": answer.get("why"),
+        "size": cell("size_bytes", answer.get("size_bytes")),
+        "operators": f"{sum(operators.values())}: " + ", ".join(f"{name} {count}" for name, count in most),
+        "transposes left": str(answer.get("transposes", 0)),
+        "fidelity": _fidelity(fidelity),
+        "latency here": ", ".join(
+            f"{key.removesuffix('_ms').replace('_', ' ')} {cell(key, value)}" for key, value in latency.items()
+        ),
+        "peak memory": cell("memory_bytes", answer.get("peak_memory_bytes")),
+        "seconds": ", ".join(f"{stage} {seconds:.2f}" for stage, seconds in stages.items()),
+    }
+    return {key: value for key, value in rows_.items() if value not in (None, "", "–")}
+
+
+FIDELITY = {"sqnr_db": "SQNR", "cosine": "cosine", "max_abs": "max abs", "top1_agreement": "top-1"}
+
+
+def _fidelity(fidelity: Mapping[str, Any]) -> str:
+    known = {key: fidelity[key] for key in FIDELITY if fidelity.get(key) is not None}
+    return ", ".join(f"{FIDELITY[key]} {cell(key, value)}" for key, value in known.items())
+
+
+def _per_output(fidelity: Mapping[str, Any] | None) -> list[RenderableType]:
+    """A row an output, when there are several."""
+    outputs = (fidelity or {}).get("outputs") or {}
+    if len(outputs) < 2:
+        return []
+    return [section("fidelity by output", rows([{"output": name, **values} for name, values in outputs.items()]))]
+
+
+def _without_findings(answer: Answer) -> dict[str, Any]:
+    return {key: value for key, value in answer.items() if key != "findings"}
+
+
+def _shortened(answer: Answer) -> dict[str, Any]:
+    return {key: value[:SHOWN] if isinstance(value, list) else value for key, value in answer.items()}
