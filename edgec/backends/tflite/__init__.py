@@ -1,0 +1,8 @@
+"""TFLite backend: ONNX to a FlatBuffer, directly.
+
+lower (ONNX → TIR, naive layout) → fuse → layout (whole-graph solver) → types (int8 where annotated) → write.
+"""
+
+from edgec.backends.tflite.backend import check, compile, legalize, supported_ops
+
+__all__ = ["check", "compile", "legalize", "supported_ops"]
