@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import shutil
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from rich.console import Console, Group, RenderableType
@@ -15,7 +15,7 @@ from rich.table import Table
 from rich.text import Text
 
 #: Ending of a key → how its number is written.
-UNITS = {
+UNITS: dict[str, Callable[[float], str]] = {
     "_bytes": lambda v: human_bytes(v),
     "_ms": lambda v: f"{v:.2f} ms",
     "_s": lambda v: f"{v:.2f} s",
