@@ -1,0 +1,93 @@
+"""Compute a node whose inputs are constants, in numpy, unless the result would be far bigger than what it came from."""
+
+from __future__ import annotations
+
+import logging
+import math
+import warnings
+
+import numpy as np
+import onnx_ir as ir
+from onnx.reference.ops import load_op
+
+from edgec.tensors import Array
+
+#: Results up to this size are folded; a constant beyond it is cheaper to compute on the device than to ship.
+MAX_RESULT_BYTES = 16 << 20
+#: ONNX's reference implementation of these loops in Python.
+SLOW_OPS = frozenset(
+    "AveragePool Conv ConvInteger ConvTranspose DeformConv GRU GridSample LSTM LpPool MaxPool "
+    "QLinearConv RNN Resize RoiAlign STFT Upsample".split()
+)
+MAX_SLOW_ELEMENTS = 1 << 16
+#: Quantization stays visible, randomness stays random, and what has no fixed result is not folded.
+NEVER = frozenset(
+    "Bernoulli DequantizeLinear Dropout DynamicQuantizeLinear If ImageDecoder Loop Multinomial NonMaxSuppression "
+    "Optional QuantizeLinear RandomNormal RandomNormalLike RandomUniform RandomUniformLike Scan SequenceMap".split()
+)
+#: Their result's shape depends on values; it cannot be bigger than rank × the input.
+DATA_DEPENDENT = frozenset({"NonZero", "Unique", "Compress"})
+
+_log = logging.getLogger(__name__)
+
+
+def refusal(node: ir.Node) -> str | None:
+    """Why a node is not computed at compile time, or None when it can be."""
+    if node.domain != "" or node.op_type in NEVER:
+        return f"{node.op_type} is never folded"
+    for value in node.inputs:
+        if value is None:
+            continue
+        if value.const_value is None or value.is_graph_input():
+            return f"input {value.name!r} is not constant"
+        if value.dtype == ir.DataType.STRING:
+            return f"input {value.name!r} holds strings"
+    for output in node.outputs:
+        if not isinstance(output.type, ir.TensorType) or output.dtype == ir.DataType.STRING:
+            return f"output {output.name!r} is not a numeric tensor"
+        if output.shape is None or not output.shape.is_static():
+            if node.op_type in DATA_DEPENDENT:
+                continue
+            return f"the shape of {output.name!r} is not known"
+        elements = math.prod(int(d) for d in output.shape)
+        width = output.dtype.itemsize if output.dtype is not None else 8
+        inputs = sum(v.const_value.nbytes for v in node.inputs if v is not None and v.const_value is not None)
+        if elements * width > max(MAX_RESULT_BYTES, 2 * inputs):
+            return f"the result would take {elements * width} bytes"
+        if node.op_type in SLOW_OPS and elements > MAX_SLOW_ELEMENTS:
+            return f"{node.op_type} over {elements} elements is slow to compute here"
+    return None
+
+
+def evaluate(node: ir.Node, opset: int) -> list[Array] | None:
+    """The node's outputs, or None when numpy cannot compute them or the result is not what inference promised."""
+    attributes = {
+        name: ir.serde.serialize_tensor(a.value) if a.type == ir.AttributeType.TENSOR else a.value
+        for name, a in node.attributes.items()
+    }
+    if node.op_type == "Split" and len(node.inputs) > 1 and node.inputs[1] is not None:
+        attributes.pop("num_outputs", None)
+    arrays = [None if v is None else np.asarray(v.const_value.numpy()) for v in node.inputs]  # type: ignore[union-attr]  # refusal() saw to it
+    try:
+        implementation = load_op("", node.op_type, opset)
+        with np.errstate(all="ignore"), warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            result = implementation.eval(*arrays, n_outputs=len(node.outputs), **attributes)
+    except Exception as error:  # numpy code of a third party: whatever it raises, the node simply stays
+        _log.debug("%s is not folded: %s", node.name, error)
+        return None
+    results = list(result) if isinstance(result, (tuple, list)) else [result]
+    if len(results) < len(node.outputs):
+        return None
+    checked = []
+    for output, value in zip(node.outputs, results, strict=False):
+        array = np.asarray(value)
+        promised = output.dtype.numpy() if output.dtype is not None else array.dtype
+        if array.dtype != promised:
+            array = array.astype(promised)
+        if output.shape is not None and output.shape.is_static():
+            if array.shape != tuple(int(d) for d in output.shape):
+                _log.debug("%s is not folded: its shape is not the inferred one", node.name)
+                return None
+        checked.append(array)
+    return checked
