@@ -112,7 +112,7 @@ def memory_bytes() -> int | None:
 def _missing() -> list[Finding]:
     return [
         Finding(
-            code="env/package-missing",
+            code="env/missing-package",
             message=f"package {name} is not installed",
             where=name,
             hint=f"pip install '{name}', or install edgec again",

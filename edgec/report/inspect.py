@@ -72,10 +72,10 @@ def _openvino(path: Path) -> Description:
     try:
         net = ET.parse(path).getroot()  # noqa: S314  expat limits entity expansion since 2.4.1
     except ET.ParseError as error:
-        raise EdgecError("source/damaged", f"{path.name} is not well-formed XML: {error}", where=str(path)) from error
+        raise EdgecError("source/malformed", f"{path.name} is not well-formed XML: {error}", where=str(path)) from error
     layers = net.findall("./layers/layer")
     if net.tag != "net" or not layers:
-        raise EdgecError("source/damaged", f"{path.name} is XML but no OpenVINO model", where=str(path))
+        raise EdgecError("source/malformed", f"{path.name} is XML but no OpenVINO model", where=str(path))
     counts = Counter(str(layer.get("type")) for layer in layers)
     weights = path.with_suffix(".bin")
     inner = {kind: count for kind, count in sorted(counts.items()) if kind not in ("Const", "Parameter", "Result")}

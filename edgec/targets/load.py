@@ -94,7 +94,7 @@ def _read(path: Path) -> Table:
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise EdgecError("target/syntax", f"{path.name} is not valid TOML: {error}", where=str(path)) from error
     except OSError as error:
-        raise EdgecError("io/read", f"{path.name} cannot be read: {error.strerror}", where=str(path)) from error
+        raise EdgecError("io/unreadable", f"{path.name} cannot be read: {error.strerror}", where=str(path)) from error
 
 
 def _layers(path: Path, *, seen: tuple[Path, ...]) -> Iterator[_Layer]:
