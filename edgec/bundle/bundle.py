@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import shutil
 import tempfile
@@ -10,7 +11,7 @@ import zlib
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from types import TracebackType
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import numpy as np
 
@@ -39,7 +40,7 @@ class Bundle:
         self._threads = threads
         self._folder: Path | None = None
         self._worker: Worker | None = None
-        self._removals = [weakref.finalize(self, file.close)]
+        self._removals: list[weakref.finalize[..., Any]] = [weakref.finalize(self, file.close)]
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -61,7 +62,8 @@ class Bundle:
         """The model on disk, in a private folder that lives until the bundle is closed."""
         if self._folder is None:
             self._folder = Path(tempfile.mkdtemp(prefix="edgec-"))
-            self._removals.append(weakref.finalize(self, shutil.rmtree, self._folder, ignore_errors=True))
+            remove = functools.partial(shutil.rmtree, self._folder, ignore_errors=True)
+            self._removals.append(weakref.finalize(self, remove))
             self.extract(self._folder, self.manifest.model_files)
         return self._folder / self.manifest.model
 

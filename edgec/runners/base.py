@@ -1,0 +1,69 @@
+"""Run models outside this process: an artifact that is not packed yet, or the agent on a device."""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from edgec.artifact import Artifact
+from edgec.bundle.worker import AGENT, Worker, crashed, timed_out
+from edgec.devices.base import Transport
+from edgec.errors import EdgecError
+from edgec.tensors import Array
+
+
+def agent_source() -> bytes:
+    """The agent that travels in a bundle."""
+    return AGENT.read_bytes()
+
+
+def run_artifact(
+    artifact: Artifact, feeds: Iterable[Mapping[str, Array]], *, threads: int = 1, timeout_s: float = 300.0
+) -> list[dict[str, Array]]:
+    """Outputs of an artifact, in its own terms in and out, from its runtime in a process of its own.
+
+    Raises `EdgecError` (validate/…) when the runtime is missing, refuses the model, crashes or hangs.
+    """
+    with tempfile.TemporaryDirectory(prefix="edgec-") as folder:
+        for name, data in artifact.files.items():
+            path = Path(folder, name)
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(data)
+        names = [binding.artifact.name for binding in artifact.outputs]
+        with Worker(Path(folder, artifact.main), artifact.backend, threads=threads, timeout_s=timeout_s) as worker:
+            return [_pick(worker.run(feed), names, artifact.main) for feed in feeds]
+
+
+def call_agent(
+    device: Transport, agent: str, arguments: Sequence[str], *, timeout_s: float, where: str
+) -> dict[str, Any]:
+    """The JSON answer of one agent command on a device; `agent` is the script's path there.
+
+    Raises `EdgecError`: validate/timeout, validate/runtime-crashed (naming the signal), or the agent's own error.
+    """
+    result = device.exec([*device.python, agent, *arguments], timeout_s=timeout_s)
+    if result.timed_out:
+        raise timed_out(timeout_s, where=where)
+    try:
+        answer = json.loads(result.stdout)
+    except ValueError:
+        answer = None
+    if not isinstance(answer, dict):
+        raise crashed(result.returncode, result.stderr, where=where)
+    if "error" in answer:
+        record = answer["error"]
+        raise EdgecError(f"validate/{record['code']}", record["message"], where=where, hint=record["hint"])
+    # A runtime that dies while it is torn down has already answered, but would take a service down with it.
+    if result.returncode < 0:
+        raise crashed(result.returncode, result.stderr, where=where)
+    return answer
+
+
+def _pick(outputs: Mapping[str, Array], names: Sequence[str], where: str) -> dict[str, Array]:
+    missing = [name for name in names if name not in outputs]
+    if missing:
+        raise EdgecError("validate/io-mismatch", f"the model has no output {missing[0]!r}", where=where)
+    return {name: outputs[name] for name in names}

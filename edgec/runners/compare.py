@@ -1,0 +1,213 @@
+"""Judge what a runtime computed: against the reference of the same precision, and against the float model.
+
+Rules
+1. float32, float16: within a relative error of the reference (largest difference over largest value).
+2. int8, int16x8, where the output is made of quantization steps: a share of the values within 2 steps of the QDQ
+   model in the reference runtime.
+3. int8, int16x8, where float operators come last: nearly equal to the reference, or no worse against the float model
+   than the reference is.
+4. dynamic: the runtime quantizes activations itself, which the reference does not; a floor in decibels.
+5. Worth a warning: an SQNR to float that is lower than the reference's (int8, int16x8), or low in itself (any).
+6. Outputs that are not floats in the source model (indices): equal to the reference, for the float precisions.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from edgec.artifact import IoBinding
+from edgec.errors import Finding, Severity
+from edgec.metrics import (
+    StepDifferences,
+    cosine,
+    max_abs,
+    relative_error,
+    sqnr_db,
+    step_differences,
+    top1_agreement,
+)
+from edgec.tensors import Array
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Tolerance:
+    """What still counts as agreement; None where the rule does not apply."""
+
+    relative: float | None = None
+    share_within_2: float | None = None
+    agreement_db: float | None = None
+
+
+#: By precision. 40 dB beside steps: noise a hundred times below the signal is rounding, not another result.
+TOLERANCES = {
+    "float32": Tolerance(relative=1e-4),
+    "float16": Tolerance(relative=1e-3),
+    "int8": Tolerance(share_within_2=0.99, agreement_db=40.0),
+    "int16x8": Tolerance(share_within_2=0.99, agreement_db=40.0),
+    "dynamic": Tolerance(agreement_db=10.0),
+}
+#: Rule 5: how much lower than the reference's, and how low, an SQNR to float may be without a warning.
+SQNR_DROP_DB = 0.5
+LOW_SQNR_DB = 10.0
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class OutputCheck:
+    """One output over all goldens, in the source model's terms.
+
+    `steps`, `relative_error`, `agreement_db` compare with the reference of the same precision; `sqnr_db`, `cosine`,
+    `max_abs`, `top1_agreement` with the float model, `reference_sqnr_db` being what the reference itself reaches.
+    """
+
+    name: str
+    passed: bool
+    steps: StepDifferences | None
+    relative_error: float
+    agreement_db: float
+    sqnr_db: float
+    reference_sqnr_db: float
+    cosine: float
+    max_abs: float
+    top1_agreement: float | None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class OutputValues:
+    """One output over all goldens: a list entry a golden; `raw` in the artifact's terms, the others in the source's."""
+
+    binding: IoBinding
+    raw: Sequence[Array]
+    reference: Sequence[Array]
+    exact: Sequence[Array]
+    step: float | None = None
+
+
+def check_output(values: OutputValues, precision: str) -> tuple[OutputCheck, list[Finding]]:
+    """Compare one output and say what is wrong with it."""
+    name = values.binding.source.name
+    for raw, reference in zip(values.raw, values.reference, strict=True):
+        source = values.binding.to_source(raw) if raw.ndim == len(values.binding.artifact.shape) else raw
+        if source.shape != reference.shape:
+            return _misshapen(name, source, reference)
+    actual = _join([values.binding.to_source(raw) for raw in values.raw])
+    reference, exact = _join(values.reference), _join(values.exact)
+    steps = _steps(values, actual, reference)
+    measured = OutputCheck(
+        name=name,
+        passed=True,
+        steps=steps,
+        relative_error=relative_error(reference, actual),
+        agreement_db=sqnr_db(reference, actual),
+        sqnr_db=sqnr_db(exact, actual),
+        reference_sqnr_db=sqnr_db(exact, reference),
+        cosine=cosine(exact, actual),
+        max_abs=max_abs(exact, actual),
+        top1_agreement=top1_agreement(exact, actual),
+    )
+    is_float = values.binding.source.dtype.is_float
+    problem = _disagreement(measured, precision, is_float=is_float)
+    findings = [_error(name, problem)] if problem else []
+    findings += _warnings(measured, precision, exact) if is_float else []
+    return _with_verdict(measured, passed=not problem), findings
+
+
+def _disagreement(check: OutputCheck, precision: str, *, is_float: bool) -> str:
+    """Why the output does not agree with the reference; empty when it does."""
+    tolerance = TOLERANCES[precision]
+    if not is_float:  # rule 6
+        wrong = tolerance.relative is not None and check.relative_error > 0
+        return f"values differ from the reference, by up to {check.max_abs:g} from the float model's" if wrong else ""
+    if tolerance.relative is not None:  # rule 1
+        if check.relative_error <= tolerance.relative:
+            return ""
+        return f"relative error {check.relative_error:.2g} to the reference, allowed is {tolerance.relative:g}"
+    if tolerance.share_within_2 is not None and check.steps is not None:  # rule 2
+        if check.steps.within_2 >= tolerance.share_within_2:
+            return ""
+        share = f"{check.steps.within_2:.2%} of the values within 2 steps of the reference"
+        return f"{share}, {tolerance.share_within_2:.0%} are required (largest difference {check.steps.largest} steps)"
+    if tolerance.agreement_db is None or check.agreement_db >= tolerance.agreement_db:  # rules 3 and 4
+        return ""
+    if tolerance.share_within_2 is not None and check.sqnr_db >= check.reference_sqnr_db - SQNR_DROP_DB:  # rule 3
+        return ""
+    return f"{check.agreement_db:.1f} dB to the reference, {tolerance.agreement_db:g} dB are required"
+
+
+def _warnings(check: OutputCheck, precision: str, exact: Array) -> list[Finding]:
+    if not exact.any():  # no signal, no signal-to-noise ratio
+        return []
+    findings = []
+    quantized = TOLERANCES[precision].share_within_2 is not None
+    if quantized and check.sqnr_db < check.reference_sqnr_db - SQNR_DROP_DB:
+        findings.append(
+            Finding(
+                code="validate/fidelity-drop",
+                message=f"{check.sqnr_db:.1f} dB to the float model, the reference of the same precision has "
+                f"{check.reference_sqnr_db:.1f} dB",
+                severity=Severity.WARNING,
+                where=f"output {check.name}",
+                hint="the runtime rounds otherwise than the reference; few or small outputs make this number jumpy",
+            )
+        )
+    if check.sqnr_db < LOW_SQNR_DB:
+        findings.append(
+            Finding(
+                code="validate/low-fidelity",
+                message=f"only {check.sqnr_db:.1f} dB to the float model",
+                severity=Severity.WARNING,
+                where=f"output {check.name}",
+                hint="check the calibration data, or build with --precision int16x8, float16 or float32",
+            )
+        )
+    return findings
+
+
+def _steps(values: OutputValues, actual: Array, reference: Array) -> StepDifferences | None:
+    binding = values.binding
+    if binding.artifact.qparams is not None:
+        expected = [binding.to_artifact(value) for value in values.reference]
+        return step_differences(_join(expected), _join(values.raw))
+    if values.step is not None:
+        return step_differences(reference, actual, step=values.step)
+    return None
+
+
+def _join(arrays: Sequence[Array]) -> Array:
+    """All goldens along the batch axis; a new first axis where there is no batch."""
+    return np.concatenate(arrays) if arrays[0].ndim >= 2 and len({a.shape[1:] for a in arrays}) == 1 else _flat(arrays)
+
+
+def _flat(arrays: Sequence[Array]) -> Array:
+    return np.concatenate([array.reshape(-1) for array in arrays])
+
+
+def _misshapen(name: str, actual: Array, reference: Array) -> tuple[OutputCheck, list[Finding]]:
+    check = OutputCheck(
+        name=name,
+        passed=False,
+        steps=None,
+        relative_error=float(np.finfo(np.float32).max),
+        agreement_db=-300.0,
+        sqnr_db=-300.0,
+        reference_sqnr_db=-300.0,
+        cosine=0.0,
+        max_abs=float(np.finfo(np.float32).max),
+        top1_agreement=None,
+    )
+    return check, [_error(name, f"shape {actual.shape} where {reference.shape} is expected")]
+
+
+def _error(name: str, problem: str) -> Finding:
+    return Finding(
+        code="validate/disagreement",
+        message=problem,
+        where=f"output {name}",
+        hint="the artifact does not compute what the model says; please report it with the model",
+    )
+
+
+def _with_verdict(check: OutputCheck, *, passed: bool) -> OutputCheck:
+    return replace(check, passed=passed)

@@ -1,0 +1,200 @@
+"""Validate a bundle on a device: run its goldens in its own runtime, compare, and measure latency and memory."""
+
+from __future__ import annotations
+
+import re
+import tempfile
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from edgec.bundle.bundle import Bundle
+from edgec.bundle.worker import AGENT
+from edgec.devices.base import Transport, open_device
+from edgec.errors import EdgecError, Finding, Severity
+from edgec.runners.base import call_agent
+from edgec.runners.compare import OutputCheck, OutputValues, check_output
+from edgec.tensors import Array
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Latency:
+    """Times of one measurement: `load_ms` from file to ready, `first_ms` the first run, the others after a warm-up."""
+
+    threads: int
+    runs: int
+    load_ms: float
+    first_ms: float
+    min_ms: float
+    median_ms: float
+    p90_ms: float
+    p95_ms: float
+    p99_ms: float
+    peak_rss_bytes: int
+    model_rss_bytes: int
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Validation:
+    """What validation found. `passed` is False when any finding is an error.
+
+    `kernels` says which kernels the runtime chose; `peak_rss_bytes` is the largest of all measurements.
+    """
+
+    passed: bool
+    device: str
+    runtime: str
+    kernels: dict[str, Any]
+    goldens: int
+    outputs: tuple[OutputCheck, ...]
+    latency: tuple[Latency, ...]
+    peak_rss_bytes: int
+    findings: tuple[Finding, ...]
+
+    def as_dict(self) -> dict[str, Any]:
+        """JSON-ready."""
+        return {**asdict(self), "findings": [finding.as_dict() for finding in self.findings]}
+
+
+def validate_bundle(
+    bundle: Bundle,
+    *,
+    device: str = "local",
+    threads: Sequence[int] = (1,),
+    runs: int = 50,
+    timeout_s: float = 300.0,
+) -> Validation:
+    """Run the goldens once and the benchmark once for each number of threads, each in a process of its own.
+
+    What is wrong with the model or the runtime comes back as findings; `EdgecError` (device/…) is raised when the
+    device itself cannot be used. `timeout_s` holds for each process. `runs` of 0 measures nothing.
+    """
+    transport = open_device(device)
+    answer: dict[str, Any] = {}
+    checks: list[OutputCheck] = []
+    latency: list[Latency] = []
+    findings = _agent_findings(bundle)
+    with transport.scratch() as scratch, tempfile.TemporaryDirectory(prefix="edgec-") as here:
+        session = _Session(bundle, transport, scratch, Path(here), timeout_s)
+        try:
+            session.install()
+            findings += _version_findings(bundle, session.call("info"))
+            answer, outputs = session.run_goldens()
+            for values in outputs:
+                check, problems = check_output(values, bundle.manifest.precision)
+                checks.append(check)
+                findings += problems
+            latency += [session.bench(count, runs) for count in threads if runs > 0]
+        except EdgecError as error:
+            if not error.code.startswith("validate/"):
+                raise
+            findings += error.findings
+    if not bundle.manifest.goldens:
+        findings.append(Finding(code="validate/no-goldens", message="the bundle has no goldens to compare with"))
+    return Validation(
+        passed=all(finding.severity != Severity.ERROR for finding in findings),
+        device=transport.name,
+        runtime=str(answer.get("runtime", "")),
+        kernels=dict(answer.get("kernels", {})),
+        goldens=int(answer.get("goldens", 0)),
+        outputs=tuple(checks),
+        latency=tuple(latency),
+        peak_rss_bytes=max([answer.get("peak_rss_bytes", 0), *(entry.peak_rss_bytes for entry in latency)]),
+        findings=tuple(findings),
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class _Session:
+    """A bundle unpacked on a device, with the agent beside it."""
+
+    bundle: Bundle
+    device: Transport
+    scratch: str
+    here: Path
+    timeout_s: float
+
+    def install(self) -> None:
+        """Unpack here, verified, and push; the agent is the installed one, not the bundle's."""
+        self.bundle.extract(self.here / "bundle")
+        self.device.push(self.here / "bundle", f"{self.scratch}/bundle")
+        self.device.push(AGENT, f"{self.scratch}/agent.py")
+
+    def call(self, *arguments: str) -> dict[str, Any]:
+        """One agent command."""
+        agent = f"{self.scratch}/agent.py"
+        where = f"{self.bundle.path.name} on {self.device.name}"
+        return call_agent(self.device, agent, arguments, timeout_s=self.timeout_s, where=where)
+
+    def run_goldens(self) -> tuple[dict[str, Any], list[OutputValues]]:
+        """The agent's answer, and every output with what was expected."""
+        if not self.bundle.manifest.goldens:
+            return {}, []
+        answer = self.call("run", f"{self.scratch}/bundle", "--out", f"{self.scratch}/out")
+        self.device.pull(f"{self.scratch}/out", self.here / "out")
+        goldens = self.bundle.goldens()
+        outputs = []
+        for i, binding in enumerate(self.bundle.outputs):
+            name = binding.source.name
+            values = OutputValues(
+                binding=binding,
+                raw=[self._output(number, i) for number in range(len(goldens))],
+                reference=[golden.reference_outputs[name] for golden in goldens],
+                exact=[golden.float_outputs[name] for golden in goldens],
+                step=self.bundle.manifest.outputs[i].step,
+            )
+            outputs.append(values)
+        return answer, outputs
+
+    def _output(self, golden: int, index: int) -> Array:
+        path = self.here / "out" / f"{golden:03d}.{index}.npy"
+        try:
+            value: Array = np.load(path, allow_pickle=False)
+        except (OSError, ValueError) as error:
+            message = f"output {index} of golden {golden} did not come back: {error}"
+            raise EdgecError("validate/run-failed", message, where=self.device.name) from error
+        return value
+
+    def bench(self, threads: int, runs: int) -> Latency:
+        """Latency and memory with a number of threads."""
+        # A model too slow for the benchmark's own limit still gets its five runs.
+        seconds = min(10.0, self.timeout_s / 4)
+        answer = self.call(
+            "bench", f"{self.scratch}/bundle", f"--threads={threads}", f"--runs={runs}", f"--max-seconds={seconds}"
+        )
+        return Latency(**{key: answer[key] for key in Latency.__dataclass_fields__})
+
+
+def _agent_findings(bundle: Bundle) -> list[Finding]:
+    if bundle.read("agent.py") == AGENT.read_bytes():
+        return []
+    message = "the bundle brings another agent than this edgec; validation uses this edgec's"
+    return [Finding(code="validate/other-agent", message=message, severity=Severity.INFO, where="agent.py")]
+
+
+def _version_findings(bundle: Bundle, info: dict[str, Any]) -> list[Finding]:
+    """A runtime older than the bundle needs. tflite-runtime stands in for its successor, under older numbers."""
+    findings = []
+    for package, needed in sorted(bundle.manifest.requirements.items()):
+        have = info["packages"].get(package, "")
+        if have and _numbers(have) < _numbers(needed):
+            findings.append(
+                Finding(
+                    code="validate/runtime-too-old",
+                    message=f"{package} {have} is installed, the bundle needs {needed}",
+                    where="requirements",
+                    hint=f"pip install '{package}>={needed}'",
+                )
+            )
+    return findings
+
+
+def _numbers(version: str) -> tuple[int, ...]:
+    """The release numbers of a version, without trailing zeros: 2.1.0 and 2.1 are the same."""
+    numbers = [int(part) for part in re.findall(r"\d+", version.partition("+")[0])[:4]]
+    while numbers and numbers[-1] == 0:
+        numbers.pop()
+    return tuple(numbers)
