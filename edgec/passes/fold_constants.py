@@ -7,16 +7,21 @@ weight is no float constant.
 
 from __future__ import annotations
 
+import logging
 from collections import deque
 
 import numpy as np
 import onnx_ir as ir
 
+from edgec.errors import EdgecError
 from edgec.graph.edit import Editor, remove_dead
 from edgec.graph.model import Model, attr, const_of, keep_origin
 from edgec.passes.evaluate import evaluate, refusal
 from edgec.passes.shapes import infer_node
 from edgec.tensors import Array
+
+
+_log = logging.getLogger(__name__)
 
 
 class FoldConstants:
@@ -51,13 +56,23 @@ class _Folder:
                     queue.extendleft(reversed(self._inline(node, branch)))
                     changed = True
                     continue
-                for attribute in node.attributes.values():
-                    if attribute.type == ir.AttributeType.GRAPH:
-                        changed |= self.fold(attribute.as_graph())
+                changed |= self._fold_branches(node)
             values = self._known(node)
             if values is not None:
                 self._become_constant(node, values)
                 changed = True
+        return changed
+
+    def _fold_branches(self, node: ir.Node) -> bool:
+        changed = False
+        for attribute in node.attributes.values():
+            if attribute.type != ir.AttributeType.GRAPH:
+                continue
+            try:
+                changed |= self.fold(attribute.as_graph())
+            except EdgecError as error:
+                # A branch that these input shapes never take (another sampling rate, say) need not fit them.
+                _log.debug("a branch of %s is left as it is: %s", node.name, error)
         return changed
 
     def _known(self, node: ir.Node) -> list[Array] | None:
