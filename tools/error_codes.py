@@ -1,6 +1,7 @@
 """Every error code that the code can raise, read from its source: string literals `family/what`.
 
 A code put together at run time (`f"cli/unknown-{kind}"`) counts as its fixed beginning.
+The agent on the device knows no families: what it refuses is `validate/…`.
 """
 
 from __future__ import annotations
@@ -27,9 +28,10 @@ def codes_in(source: str) -> tuple[set[str], set[str]]:
             text = str(node.values[0].value)
             if _CODE.fullmatch(text):
                 beginnings.add(text)
-        elif isinstance(node, ast.Constant) and isinstance(node.value, str) and id(node) not in parts:
-            if _CODE.fullmatch(node.value) and not node.value.endswith("/"):
-                whole.add(node.value)
+        elif isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "AgentError":
+            whole |= {f"validate/{code.value}" for code in node.args[:1] if isinstance(code, ast.Constant)}
+        elif isinstance(node, ast.Constant) and id(node) not in parts and _CODE.fullmatch(str(node.value)):
+            whole |= {str(node.value)} - {f"{family}/" for family in EXIT_CODES}
     return whole, beginnings
 
 

