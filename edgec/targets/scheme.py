@@ -28,7 +28,9 @@ class Scheme(_Facts):
 
     Operator names are ONNX operator types. `int8_ops` run in int8 and run fast there; anything else stays float.
     `same_scale_ops` give their output the parameters of their input (and all inputs one union range);
-    `int8_if_surrounded` are data movers that go int8 only when a neighbour is.
+    "MatMul:activations" in `int8_ops` lets products of two activations run in int8 too.
+    `int8_outputs`: kernels write what they are quantized to; False where they may write float and only
+    what an int8 operator reads is quantized.
     """
 
     activation_dtype: DType = DType.INT8
@@ -40,6 +42,7 @@ class Scheme(_Facts):
     int8_ops: frozenset[str] = frozenset()
     int16_ops: frozenset[str] = frozenset()
     dynamic_ops: frozenset[str] = frozenset()
+    int8_outputs: bool = True
     same_scale_ops: frozenset[str] = frozenset()
     fixed_output: dict[str, FixedOutput] = Field(default_factory=dict)
     fused_activations: frozenset[str] = frozenset()

@@ -1,0 +1,83 @@
+"""From a range to a scale and a zero point: real = (q − zero_point) · scale.
+
+Scales are kept as float32 values, because that is what every runtime stores.
+
+1. A range always includes 0, which then is exact.
+2. Symmetric: zero point in the middle, scale from the larger end.
+3. Weights are symmetric and, where the scheme says so, narrow (−127 … 127), so that a product with the
+   lowest activation cannot overflow 16 bits.
+4. A channel without weights gets the scale of the largest channel: any scale represents it.
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edgec.targets.scheme import Scheme
+from edgec.tensors import Array, DType, QParams
+
+#: Smallest scale: products of two such scales are still normal float32 numbers.
+MIN_SCALE = 2.0**-60
+
+Extent = tuple[float, float]
+
+
+def single(value: float) -> float:
+    """The float32 number nearest to `value`, as a Python float."""
+    return float(np.float32(value))
+
+
+def union(*extents: Extent) -> Extent:
+    """The smallest range that holds all of them and 0 (rule 1)."""
+    return min(0.0, *(e[0] for e in extents)), max(0.0, *(e[1] for e in extents))
+
+
+def activation_params(extent: Extent, dtype: DType, *, symmetric: bool = False) -> QParams:
+    """Per-tensor parameters that cover `extent`."""
+    low, high = union(extent)
+    qmin, qmax = dtype.limits
+    if low == high:
+        return QParams.per_tensor(1.0, 0 if qmin < 0 or not symmetric else (qmax + 1) // 2)
+    if symmetric:  # rule 2
+        if qmin == 0 and low < 0:
+            half = (qmax + 1) // 2
+            scale = max(-low / half, high / (half - 1))
+            return QParams.per_tensor(_at_least(scale), half)
+        return QParams.per_tensor(_at_least(max(-low, high) / qmax), 0)
+    scale = _at_least((high - low) / (qmax - qmin))
+    zero_point = round(qmin - low / scale)
+    return QParams.per_tensor(scale, min(max(zero_point, qmin), qmax))
+
+
+def _at_least(scale: float) -> float:
+    return single(max(scale, MIN_SCALE))
+
+
+def weight_scales(weight: Array, axis: int | None, scheme: Scheme) -> NDArray[np.float64]:
+    """Symmetric scales of a weight: one a slice along `axis`, or a single one (rules 3, 4)."""
+    steps = 2 ** (scheme.weight_bits - 1) - (1 if scheme.weight_narrow else 0)
+    magnitude = np.abs(weight.astype(np.float64))
+    if axis is None or scheme.weight_granularity == "tensor":
+        peaks = np.asarray([magnitude.max() if magnitude.size else 0.0])
+    else:
+        others = tuple(i for i in range(weight.ndim) if i != axis)
+        peaks = magnitude.max(axis=others) if magnitude.size else np.zeros(weight.shape[axis])
+    largest = float(peaks.max(initial=0.0)) or float(steps)
+    peaks = np.where(peaks > 0, peaks, largest)  # rule 4
+    return np.maximum(peaks / steps, MIN_SCALE)
+
+
+def per_axis(scales: NDArray[np.float64], axis: int | None) -> QParams:
+    """Symmetric parameters from an array of scales; a single scale is per tensor."""
+    rounded = tuple(float(s) for s in scales.astype(np.float32))
+    if axis is None or (len(rounded) == 1):
+        return QParams.per_tensor(rounded[0], 0)
+    return QParams(scale=rounded, zero_point=(0,) * len(rounded), axis=axis)
+
+
+def is_usable(extent: Extent, limit: float) -> bool:
+    """True for a finite range no wider than `limit`."""
+    return all(math.isfinite(end) for end in extent) and extent[1] - extent[0] <= limit

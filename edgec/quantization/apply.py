@@ -1,0 +1,189 @@
+"""Write a plan into the graph as QuantizeLinear and DequantizeLinear: the QDQ model that every backend compiles.
+
+1. A quantized value v becomes v → QuantizeLinear → DequantizeLinear. Quantized nodes read the result; float nodes
+   read it too when a quantized node wrote v, else they go on reading v.
+2. A graph output that a quantized node wrote keeps its name, which goes to the DequantizeLinear; what the node
+   writes is renamed to `name/float`.
+3. Weights, constant operands and biases become integer initializers behind a DequantizeLinear; float16 weights
+   an initializer behind a Cast.
+4. Each node carries its scheme in `metadata_props["edgec.scheme"]`: a float node between quantized values
+   looks like a quantized one otherwise.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import onnx_ir as ir
+
+from edgec.graph.model import Model, const_of, keep_origin
+from edgec.quantization.types import NodePlan, QuantPlan, TensorPlan
+from edgec.quantization.use_keys import lookup
+from edgec.tensors import Array, DType, QParams
+
+#: Node metadata key that carries what the plan decided for the node.
+SCHEME_KEY = "edgec.scheme"
+
+_STATIC = ("int8", "int16x8")
+
+
+def has_qdq(model: Model) -> bool:
+    """True for a model that carries QuantizeLinear or DequantizeLinear already: it is compiled as it is."""
+    return any(n.op_type in ("QuantizeLinear", "DequantizeLinear") for n in model.nodes())
+
+
+def apply_plan(model: Model, plan: QuantPlan) -> Model:
+    """The QDQ model. A model that is quantized already comes back as an untouched copy."""
+    result = model.clone()
+    if has_qdq(model):
+        return result
+    editor = _Editor(result, plan)
+    for node in result.nodes():
+        editor.quantize_constants(node)
+    for name, tensor_plan in plan.activations.items():
+        editor.quantize_value(name, tensor_plan)
+    editor.drop_unused()
+    return result
+
+
+class _Editor:
+    """Edits one graph; names of new values and nodes are made of the old ones, and unique."""
+
+    def __init__(self, model: Model, plan: QuantPlan) -> None:
+        self.graph = model.graph
+        self.plan = plan
+        self._values = {v.name: v for v in self.graph.inputs}
+        self._values.update({v.name: v for n in self.graph for v in n.outputs})
+        self._names = {*self._values, *self.graph.initializers} | {n.name for n in self.graph}
+        self._constants: dict[tuple[str, bool], ir.Value] = {}
+        self._replaced: dict[str, ir.Value] = {}
+
+    def _fresh(self, name: str) -> str:
+        candidate, i = name, 1
+        while candidate in self._names:
+            candidate, i = f"{name}_{i}", i + 1
+        self._names.add(candidate)
+        return candidate
+
+    def _initializer(self, name: str, array: Array) -> ir.Value:
+        name = self._fresh(name)
+        tensor = ir.tensor(array, name=name)
+        value = ir.Value(name=name, shape=ir.Shape(array.shape), type=ir.TensorType(tensor.dtype), const_value=tensor)
+        self.graph.register_initializer(value)
+        return value
+
+    def _node(self, op: str, name: str, inputs: list[ir.Value], output: ir.Value, **attributes: int) -> ir.Node:
+        return ir.node(op, inputs, attributes=attributes, outputs=[output], name=self._fresh(name))
+
+    def _scheme(self, node: ir.Node) -> NodePlan | None:
+        return self.plan.nodes.get(node.name or "")
+
+    def quantize_constants(self, node: ir.Node) -> None:
+        """Rules 3 and 4 for one node."""
+        decided = self._scheme(node)
+        if decided is None:
+            return
+        node.metadata_props[SCHEME_KEY] = decided.scheme
+        if decided.scheme == "float32":
+            return
+        for i, value in enumerate(node.inputs):
+            if value is None or const_of(value) is None or value.dtype != ir.DataType.FLOAT:
+                continue
+            for is_bias, plans in ((True, self.plan.biases), (False, self.plan.weights)):
+                found = lookup(plans, value.name or "", node.name or "")
+                if found is not None and (is_bias or found[1].dtype is not DType.INT32):
+                    node.replace_input_with(i, self._constant(value, found[0], found[1], is_bias, node))
+                    break
+
+    def _constant(self, value: ir.Value, key: str, plan: TensorPlan, is_bias: bool, reader: ir.Node) -> ir.Value:
+        if (key, is_bias) in self._constants:
+            return self._constants[key, is_bias]
+        array = const_of(value)
+        assert array is not None
+        if plan.dtype is DType.FLOAT16:
+            stored = self._initializer(f"{key}/float16", array.astype(np.float16))
+            out = self._value(f"{key}/cast", value)
+            node = self._node("Cast", f"{key}/widen", [stored], out, to=int(ir.DataType.FLOAT))
+        else:
+            stored = self._initializer(f"{key}/quantized", _quantize(array, plan))
+            out = self._value(f"{key}/dequantized", value)
+            node = self._dequantize(f"{key}/dequantize", stored, out, plan, self._parameters(key, plan))
+        keep_origin([node], reader)
+        # Constants come first: whatever reads them stands behind.
+        self.graph.insert_before(self.graph[0], node)
+        self._constants[key, is_bias] = out
+        return out
+
+    def _value(self, name: str, like: ir.Value) -> ir.Value:
+        return ir.Value(name=self._fresh(name), shape=like.shape, type=ir.TensorType(ir.DataType.FLOAT))
+
+    def _parameters(self, name: str, plan: TensorPlan) -> list[ir.Value]:
+        """Scale and zero point initializers. An int32 bias has no zero point: ONNX fixes it to 0."""
+        params = plan.qparams
+        scale = np.asarray(params.scale, np.float32)
+        zero = np.asarray(params.zero_point, plan.dtype.numpy)
+        if params.axis is None:
+            scale, zero = scale.reshape(()), zero.reshape(())
+        values = [self._initializer(f"{name}/scale", scale)]
+        if plan.dtype is not DType.INT32:
+            values.append(self._initializer(f"{name}/zero_point", zero))
+        return values
+
+    def _dequantize(
+        self, name: str, q: ir.Value, out: ir.Value, plan: TensorPlan, parameters: list[ir.Value]
+    ) -> ir.Node:
+        axis = {} if plan.qparams.axis is None else {"axis": plan.qparams.axis}
+        return self._node("DequantizeLinear", name, [q, *parameters], out, **axis)
+
+    def quantize_value(self, name: str, plan: TensorPlan) -> None:
+        """Rules 1 and 2 for one value."""
+        value = self._values[name]
+        producer = value.producer()
+        decided = None if producer is None else self._scheme(producer)
+        by_quantized = decided is not None and decided.scheme in _STATIC
+        readers = [(n, i) for n, i in value.uses() if by_quantized or self._reads_quantized(n)]
+        is_output = value.is_graph_output() and by_quantized
+        if is_output:
+            value.name = self._fresh(f"{name}/float")
+        q = ir.Value(name=self._fresh(f"{name}/q"), shape=value.shape, type=ir.TensorType(ir.DataType[plan.dtype.name]))
+        out_name = name if is_output else self._fresh(f"{name}/dq")
+        out = ir.Value(name=out_name, shape=value.shape, type=ir.TensorType(ir.DataType.FLOAT))
+        parameters = self._parameters(name, plan)
+        quantize = self._node("QuantizeLinear", f"{name}/quantize", [value, *parameters], q)
+        dequantize = self._dequantize(f"{name}/dequantize", q, out, plan, parameters)
+        for node, i in readers:
+            node.replace_input_with(i, out)
+        if is_output:
+            for i, output in enumerate(self.graph.outputs):
+                if output is value:
+                    self.graph.outputs[i] = out
+        self._insert(producer, [quantize, dequantize])
+
+    def _insert(self, producer: ir.Node | None, new: list[ir.Node]) -> None:
+        if producer is None:
+            self.graph.insert_before(self.graph[0], new)
+            return
+        keep_origin(new, producer)
+        self.graph.insert_after(producer, new)
+
+    def _reads_quantized(self, node: ir.Node) -> bool:
+        decided = self._scheme(node)
+        return decided is not None and decided.scheme in _STATIC
+
+    def drop_unused(self) -> None:
+        """Remove float constants that only quantized nodes read."""
+        for name, value in list(self.graph.initializers.items()):
+            if not value.uses() and not value.is_graph_output() and not value.is_graph_input():
+                del self.graph.initializers[name]
+
+
+def _quantize(array: Array, plan: TensorPlan) -> Array:
+    if plan.dtype is not DType.INT32:
+        return plan.qparams.quantize(array, plan.dtype)
+    return _quantize_bias(array, plan.qparams)
+
+
+def _quantize_bias(array: Array, params: QParams) -> Array:
+    """Biases in float64: their quotients exceed the 24 bits of float32."""
+    scale = np.asarray(params.scale, np.float64)
+    low, high = DType.INT32.limits
+    return np.clip(np.rint(array.astype(np.float64) / scale), low, high).astype(np.int32)

@@ -1,0 +1,343 @@
+"""Give every quantized value its scale, and say which units cannot have theirs.
+
+1. Values that a same-scale operator connects form one group with one range, the union of its members'.
+2. An operator whose output scale the runtime fixes fixes it for its group; a group that needs more than the
+   fixed range, or two different fixed scales, cannot be: the operator that joined it stays float.
+3. A value without range keeps every unit that touches it float.
+4. A Concat whose inputs differ in width by more than 16 × costs the narrow ones more than 4 bits: it stays float
+   when only graph outputs read it, and is reported otherwise.
+5. Kernels rescale by a bounded factor (`add_scale_ratio`, `mul_scale_ratio`): a constant's scale is raised until
+   it fits, another's unit stays float.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from dataclasses import dataclass, field
+
+import onnx_ir as ir
+
+from edgec.errors import Finding, Severity
+from edgec.graph.model import const_of, label, origin
+from edgec.graph.traits import Kind, within_inputs
+from edgec.quantization.affine import Extent, activation_params, is_usable, single, union
+from edgec.quantization.groups import Groups
+from edgec.quantization.neighbours import Neighbours
+from edgec.quantization.ranges import Ranges
+from edgec.quantization.types import TensorPlan
+from edgec.quantization.units import Unit
+from edgec.targets.scheme import Scheme
+from edgec.tensors import DType, QParams
+
+#: Wider ranges than this hold a sentinel (a mask, a missing value), not data: 8 bits would erase the data.
+HUGE = 1e7
+
+#: Rule 4.
+CONCAT_RATIO = 16.0
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Numbers:
+    """How activations are stored: element type, symmetry, and the scheme they come from."""
+
+    dtype: DType
+    symmetric: bool
+    scheme: Scheme
+
+
+@dataclass(slots=True)
+class Assignment:
+    """Parameters by value name (constants by `use_key`), and why units, by index, must stay float."""
+
+    activations: dict[str, TensorPlan] = field(default_factory=dict)
+    constants: dict[tuple[str, str], TensorPlan] = field(default_factory=dict)
+    refused: dict[int, str] = field(default_factory=dict)
+    findings: list[Finding] = field(default_factory=list)
+
+
+def assign(neighbours: Neighbours, live: Collection[int], ranges: Ranges, numbers: Numbers) -> Assignment:
+    """Scales for the live units' values. When `refused` is not empty the rest is not complete: exclude and repeat."""
+    units = [(i, neighbours.units[i]) for i in sorted(live)]
+    result = Assignment()
+    values = _quantized_values(units, numbers.scheme)
+    _refuse_without_range(units, values, ranges, result)
+    _check_joins(neighbours, units, live, ranges, result)
+    if not result.refused:
+        _share_scales(units, values, ranges, numbers, result)
+    if not result.refused:
+        _plan_constants(units, ranges, numbers, result)
+    return result
+
+
+def _quantized_values(units: list[tuple[int, Unit]], scheme: Scheme) -> dict[str, ir.Value]:
+    """Values that get parameters: what live units read and, where kernels write int8, what they write."""
+    values = {v.name or "": v for _, unit in units for v in unit.data()}
+    if scheme.int8_outputs:
+        values.update({v.name or "": v for _, unit in units for v in unit.outputs()})
+    return values
+
+
+def fixed_params(unit: Unit, numbers: Numbers) -> QParams | None:
+    """The output parameters that the runtime fixes for a unit, or None."""
+    fixed = numbers.scheme.fixed_output.get(unit.tail.op_type)
+    if fixed is None:
+        return None
+    if numbers.dtype is DType.INT16:  # all of them: [-1, 1) in 16 bits
+        return QParams.per_tensor(2.0**-15, 0)
+    return QParams.per_tensor(fixed.scale, fixed.zero_point)
+
+
+def _refuse_without_range(
+    units: list[tuple[int, Unit]], values: dict[str, ir.Value], ranges: Ranges, result: Assignment
+) -> None:
+    """Rule 3, with one finding a value."""
+    told: set[str] = set()
+    for i, unit in units:
+        for value in (*unit.data(), *(v for v in unit.outputs() if v.name in values)):
+            name = value.name or ""
+            extent = ranges.of(value)
+            if extent is not None and is_usable(extent, HUGE):
+                continue
+            missing = extent is None
+            result.refused.setdefault(
+                i, f"tensor {name!r} has no calibration range" if missing else f"the range of {name!r} is too wide"
+            )
+            if name not in told:
+                told.add(name)
+                result.findings.append(_range_finding(value, unit, extent))
+
+
+def _range_finding(value: ir.Value, unit: Unit, extent: Extent | None) -> Finding:
+    producer = value.producer()
+    return Finding(
+        code="quant/no-range" if extent is None else "quant/huge-range",
+        message=f"tensor {value.name!r} has no calibration range"
+        if extent is None
+        else f"tensor {value.name!r} ranges over [{extent[0]:.3g}, {extent[1]:.3g}]: 256 steps cannot hold it",
+        severity=Severity.WARNING,
+        where=label(unit.head if producer is None else producer),
+        source=origin(unit.head if producer is None else producer),
+        hint="its operators stay float; add samples that reach it to the calibration set"
+        if extent is None
+        else "its operators stay float; a mask or a sentinel value is better handled outside the model",
+    )
+
+
+def _check_joins(
+    neighbours: Neighbours,
+    units: list[tuple[int, Unit]],
+    live: Collection[int],
+    ranges: Ranges,
+    result: Assignment,
+) -> None:
+    """Rule 4."""
+    for i, unit in units:
+        if unit.kind is not Kind.MOVER or i in result.refused:
+            continue
+        widths = [(e[1] - e[0], v.name) for v in unit.data() if (e := ranges.of(v)) is not None and e[1] > e[0]]
+        if len(widths) < 2 or max(widths)[0] <= CONCAT_RATIO * min(widths)[0]:
+            continue
+        ratio = max(widths)[0] / min(widths)[0]
+        if not any(r in live for v in unit.outputs() for r in neighbours.readers(v)[0]):
+            result.refused[i] = f"its inputs' ranges differ {ratio:.0f} ×, and no int8 operator reads the result"
+            continue
+        result.findings.append(
+            Finding(
+                code="quant/concat-ranges",
+                message=f"joins {min(widths)[1]!r} with {max(widths)[1]!r}, whose range is {ratio:.0f} × wider",
+                severity=Severity.WARNING,
+                where=label(unit.head),
+                source=origin(unit.head),
+                rule="same scale for all inputs",
+                hint="the narrow input keeps few of its 256 steps: rescale it in the model, or keep this one float",
+            )
+        )
+
+
+def _share_scales(
+    units: list[tuple[int, Unit]],
+    values: dict[str, ir.Value],
+    ranges: Ranges,
+    numbers: Numbers,
+    result: Assignment,
+) -> None:
+    """Rules 1 and 2."""
+    groups = Groups()
+    for name in values:
+        groups.add(name)
+    fixed: dict[str, QParams] = {}
+    for _, unit in units:
+        if (params := fixed_params(unit, numbers)) is not None:
+            fixed.update({v.name or "": params for v in unit.outputs()})
+    writers = {id(unit.tail) for _, unit in units}
+    members = {name: _own_extent(value, writers, ranges, numbers.scheme) for name, value in values.items()}
+    needs = {n: _Need(extent=members[n], fixed=fixed.get(n)) for n in values}
+    for i, unit in units:
+        if unit.head.op_type not in numbers.scheme.same_scale_ops:
+            continue
+        names = [v.name or "" for v in (*unit.data(), *unit.outputs()) if v.name in values]
+        constants = {_constant_member(v, unit): ranges.of(v) for v in unit.constants()}
+        roots = dict.fromkeys(groups.find(n) for n in names)
+        need = _merge([*(needs[r] for r in roots), *(_Need(extent=e) for e in constants.values())], numbers.dtype)
+        if need is None:
+            result.refused[i] = "its inputs and output must share a scale, and one of them has a fixed other one"
+            continue
+        members.update(constants)
+        groups.join([*names, *constants])
+        needs[groups.find(names[0])] = need
+    _set_params(groups, members, fixed, values, ranges, numbers, units, result)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Need:
+    """What a group must cover, and the parameters that it is held to."""
+
+    extent: Extent | None
+    fixed: QParams | None = None
+
+
+def _merge(needs: list[_Need], dtype: DType) -> _Need | None:
+    """The need of a joined group; None when a fixed scale cannot serve the others (rule 2)."""
+    wanted = {n.fixed for n in needs if n.fixed is not None}
+    extents = [n.extent for n in needs if n.extent is not None]
+    extent = union(*extents) if extents else None
+    if not wanted:
+        return _Need(extent=extent)
+    if len(wanted) > 1:
+        return None
+    params = wanted.pop()
+    qmin, qmax = dtype.limits
+    step, zero = params.scale[0], params.zero_point[0]
+    if extent is not None and (extent[0] < (qmin - zero - 1) * step or extent[1] > (qmax - zero + 1) * step):
+        return None
+    return _Need(extent=extent, fixed=params)
+
+
+def _constant_member(value: ir.Value, unit: Unit) -> str:
+    """A constant takes part in a group through the unit that reads it; \0 occurs in no value name."""
+    return f"{value.name}\0{unit.head.name}"
+
+
+def _own_extent(value: ir.Value, writers: set[int], ranges: Ranges, scheme: Scheme) -> Extent | None:
+    """What a value adds to its group: nothing where a same-scale operator only hands its input on."""
+    producer = value.producer()
+    hands_on = (
+        producer is not None
+        and id(producer) in writers
+        and producer.op_type != "Pad"
+        and producer.op_type in scheme.same_scale_ops
+        and within_inputs(producer)
+    )
+    return None if hands_on else ranges.of(value)
+
+
+def _set_params(
+    groups: Groups,
+    members: dict[str, Extent | None],
+    fixed: dict[str, QParams],
+    values: dict[str, ir.Value],
+    ranges: Ranges,
+    numbers: Numbers,
+    units: list[tuple[int, Unit]],
+    result: Assignment,
+) -> None:
+    by_member = {_constant_member(v, u): (v.name or "", u.head.name or "") for _, u in units for v in u.constants()}
+    for names in groups.sets().values():
+        held = [n for n in names if n in fixed]
+        extent = union(*(e for n in names if (e := members[n]) is not None))
+        free = activation_params(extent, numbers.dtype, symmetric=numbers.symmetric)
+        params = fixed[held[0]] if held else free
+        for name in names:
+            reason = _reason(name, names, held, extent, values, ranges)
+            plan = TensorPlan(dtype=numbers.dtype, qparams=params, reason=reason)
+            if name in by_member:
+                result.constants[by_member[name]] = plan
+            else:
+                result.activations[name] = plan
+
+
+def _reason(
+    name: str, names: list[str], held: list[str], extent: Extent, values: dict[str, ir.Value], ranges: Ranges
+) -> str:
+    if name in held:
+        return "the runtime fixes this operator's output scale"
+    if held:
+        return f"same scale as {held[0]!r}, which the runtime fixes"
+    span = f"[{extent[0]:.6g}, {extent[1]:.6g}]"
+    if len(names) > 1:
+        return f"one scale for {len(names)} values from {names[0]!r} on: union range {span}"
+    return f"{ranges.why(values[name])} {span}"
+
+
+def _plan_constants(units: list[tuple[int, Unit]], ranges: Ranges, numbers: Numbers, result: Assignment) -> None:
+    """Constants of arithmetic are quantized like activations; then rule 5."""
+    for i, unit in units:
+        head = unit.head.name or ""
+        for value in unit.constants():
+            extent = ranges.of(value)
+            if (value.name or "", head) not in result.constants and extent is not None:
+                params = activation_params(extent, numbers.dtype, symmetric=numbers.symmetric)
+                result.constants[value.name or "", head] = TensorPlan(
+                    dtype=numbers.dtype, qparams=params, reason=f"constant operand [{extent[0]:.6g}, {extent[1]:.6g}]"
+                )
+        reason = _check_ratio(unit, numbers, result)
+        if reason:
+            result.refused[i] = reason
+
+
+def _check_ratio(unit: Unit, numbers: Numbers, result: Assignment) -> str:
+    """Rule 5 for one unit: raise constants' scales in place, or say why the unit cannot run in int8."""
+    op = unit.head.op_type
+    limits = {
+        "Add": numbers.scheme.add_scale_ratio,
+        "Sub": numbers.scheme.add_scale_ratio,
+        "Mul": numbers.scheme.mul_scale_ratio,
+    }.get(op)
+    output = result.activations.get(unit.outputs()[0].name or "")
+    if limits is None or output is None:
+        return ""
+    out = output.qparams.scale[0]
+    if op == "Mul":
+        return _check_product(unit, limits, out, result)
+    for value in (*unit.constants(), *unit.data()):
+        plan = _plan_of(value, unit, result)
+        ratio = plan.qparams.scale[0] / out
+        if ratio < limits[0] and const_of(value) is not None:
+            _raise_scale(value, unit, limits[0] * out, result)
+        elif not limits[0] <= ratio < limits[1]:
+            return f"the scale of {value.name!r} is {ratio:.3g} × that of the output, outside the kernel's limits"
+    return ""
+
+
+def _check_product(unit: Unit, limits: tuple[float, float], out: float, result: Assignment) -> str:
+    operands = [*unit.data(), *unit.constants()]
+    if len(operands) == 1:
+        operands = operands * 2
+    scales = [_plan_of(v, unit, result).qparams.scale[0] for v in operands]
+    ratio = scales[0] * scales[1] / out
+    if ratio < limits[0] and const_of(operands[1]) is not None:
+        _raise_scale(operands[1], unit, limits[0] * out / scales[0], result)
+        return ""
+    if limits[0] <= ratio < limits[1]:
+        return ""
+    return f"the product of its scales is {ratio:.3g} × that of the output, outside the kernel's limits"
+
+
+def _plan_of(value: ir.Value, unit: Unit, result: Assignment) -> TensorPlan:
+    name = value.name or ""
+    return result.constants.get((name, unit.head.name or "")) or result.activations[name]
+
+
+def _raise_scale(value: ir.Value, unit: Unit, floor: float, result: Assignment) -> None:
+    """Give a constant the smallest scale that the kernel takes, and a zero point from which it still fits."""
+    key = (value.name or "", unit.head.name or "")
+    old = result.constants[key]
+    qmin, qmax = old.dtype.limits
+    scale = single(floor * 1.01)
+    low = (qmin - old.qparams.zero_point[0]) * old.qparams.scale[0]
+    zero_point = old.qparams.zero_point[0] and min(max(round(qmin - low / scale), qmin), qmax)
+    result.constants[key] = TensorPlan(
+        dtype=old.dtype,
+        qparams=QParams.per_tensor(scale, zero_point),
+        reason=f"{old.reason}, scale raised to the kernel's limit",
+    )

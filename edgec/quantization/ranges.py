@@ -1,0 +1,93 @@
+"""The range that each value is quantized over, before scales are shared.
+
+1. A graph value has what calibration saw, cut by the chosen method (`range_of`).
+2. Sigmoid and the like have the range of their function, seen or not.
+3. A mover's output that was not observed has the range of its inputs; a Pad adds the constant it writes,
+   unless that is far outside (it then saturates, which is what −inf before a MaxPool means).
+4. What ends in a Relu or Clip keeps to its bounds.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+
+import onnx_ir as ir
+
+from edgec.graph.model import const_of
+from edgec.graph.traits import clip_bounds, data_inputs, finite_extent, pad_value, within_inputs
+from edgec.quantization.affine import Extent, union
+from edgec.quantization.range_choice import RangeMethod, range_of
+from edgec.quantization.types import Statistics, TensorStats
+
+#: Operators whose output range is a property of the function.
+NATURAL: dict[str, Extent] = {
+    "Sigmoid": (0.0, 1.0),
+    "HardSigmoid": (0.0, 1.0),
+    "Softmax": (0.0, 1.0),
+    "Tanh": (-1.0, 1.0),
+}
+
+#: A pad value this many times outside the data's range saturates instead of stretching the range.
+_FAR = 16.0
+
+
+class Ranges:
+    """Chosen ranges by value, computed once each."""
+
+    def __init__(self, stats: Statistics | None, method: RangeMethod) -> None:
+        self._stats: Mapping[str, TensorStats] = {} if stats is None else stats.tensors
+        self._method = method
+        self._known: dict[str, Extent | None] = {}
+
+    def of(self, value: ir.Value) -> Extent | None:
+        """The range of a value, 0 included; None where nothing tells it."""
+        name = value.name or ""
+        if name not in self._known:
+            self._known[name] = None  # a cycle would end here
+            self._known[name] = self._find(value)
+        return self._known[name]
+
+    def why(self, value: ir.Value) -> str:
+        """Where the range is from, for the plan's reason."""
+        producer = value.producer()
+        if const_of(value) is not None:
+            return "values of the constant"
+        if producer is not None and producer.op_type in NATURAL:
+            return f"range of {producer.op_type}"
+        return f"{self._method} range" if value.name in self._stats else "range of its inputs"
+
+    def _find(self, value: ir.Value) -> Extent | None:
+        constant = const_of(value)
+        if constant is not None:
+            return union(finite_extent(constant))
+        producer = value.producer()
+        if producer is not None and producer.op_type in NATURAL:  # rule 2
+            return union(NATURAL[producer.op_type])
+        if producer is not None and producer.op_type == "Pad":  # rule 3, seen or not: what it writes may be -inf
+            return self._inherited(producer)
+        stats = self._stats.get(value.name or "")
+        if stats is not None:  # rule 1
+            return self._bounded(range_of(stats, self._method), producer)
+        if producer is not None and within_inputs(producer):  # rule 3
+            return self._inherited(producer)
+        return None
+
+    def _bounded(self, extent: Extent, producer: ir.Node | None) -> Extent:
+        low, high = extent
+        if producer is not None:  # rule 4
+            floor, ceiling = clip_bounds(producer)
+            low, high = max(low, floor), min(high, ceiling)
+        return union((low, high)) if low <= high else (0.0, 0.0)
+
+    def _inherited(self, producer: ir.Node) -> Extent | None:
+        extents = [self.of(v) for i in data_inputs(producer) if (v := producer.inputs[i]) is not None]
+        known = [e for e in extents if e is not None]
+        if not known or len(known) != len(extents):
+            return None
+        whole = union(*known)
+        padding = pad_value(producer)
+        width = whole[1] - whole[0]
+        if math.isfinite(padding) and abs(padding) <= _FAR * width:
+            whole = union(whole, (padding, padding))
+        return whole
