@@ -67,7 +67,7 @@ def weight_scales(weight: Array, axis: int | None, scheme: Scheme) -> NDArray[np
         peaks = magnitude.max(axis=others) if magnitude.size else np.zeros(weight.shape[axis])
     largest = float(peaks.max(initial=0.0)) or float(steps)
     peaks = np.where(peaks > 0, peaks, largest)  # rule 4
-    return np.maximum(peaks / steps, MIN_SCALE)
+    return np.asarray(np.maximum(peaks / steps, MIN_SCALE), np.float64)
 
 
 def per_axis(scales: NDArray[np.float64], axis: int | None) -> QParams:

@@ -26,7 +26,10 @@ class Groups:
 
     def join(self, names: Iterable[str]) -> None:
         """Put all names into one set."""
-        first, *others = [self.find(n) for n in names if self.add(n) is None]
+        members = list(names)
+        for name in members:
+            self.add(name)
+        first, *others = [self.find(n) for n in members]
         for root in others:
             if (again := self.find(first)) != root:
                 self._parent[root] = again

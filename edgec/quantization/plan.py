@@ -214,7 +214,7 @@ class _Decision:
         return plan_ if settled.live else replace(plan_, findings=(*settled.findings, _nothing_quantized(precision)))
 
     def _written(self, settled: _Settled) -> dict[str, TensorPlan]:
-        """Activations in graph order; where movers hand quantized values through, only what they read is."""
+        """Activations in graph order."""
         order = {v.name or "": None for v in self.model.graph.inputs}
         order.update({v.name or "": None for n in self.model.nodes() for v in n.outputs})
         plans = settled.assignment.activations

@@ -6,7 +6,8 @@ w_scale[c] = max|w[c]| / 127;  bias scale[c] = s_x · w_scale[c], so that the ac
    (a channel with next to no weights), the channel's weight scale is raised.
 2. Kernels rescale by s_x · w_scale / s_y, at least 2^-31 and below 2^8: below, the weight scale is raised;
    above, the unit stays float.
-3. The ONNX form keeps a 32 bit bias for 16 bit activations too (DequantizeLinear has no int64); the TFLite emitter widens it.
+3. The ONNX form keeps a 32 bit bias for 16 bit activations too (DequantizeLinear has no int64); the TFLite emitter
+   widens it.
 """
 
 from __future__ import annotations
@@ -70,9 +71,9 @@ def _floor(unit: Unit, scales: NDArray[np.float64], data: QParams, output: QPara
         return floor
     needed = np.abs(_constant(bias).astype(np.float64)).reshape(-1) / (data.scale[0] * BIAS_LIMIT)
     if scales.size == 1:
-        return np.maximum(floor, needed.max(initial=0.0))
+        return np.asarray(np.maximum(floor, needed.max(initial=0.0)), np.float64)
     groups = needed.reshape(-1, scales.size)  # ConvTranspose: the groups share the scales of their channels
-    return np.maximum(floor, groups.max(axis=0))
+    return np.asarray(np.maximum(floor, groups.max(axis=0)), np.float64)
 
 
 def plan_bias(unit: Unit, data: QParams, weight: QParams) -> TensorPlan | None:
