@@ -44,7 +44,8 @@ class InputSteps(_Table):
     """What happens to one input's values: dequantize, resize, color, scale, mean, std, transpose, dtype.
 
     `layout` is the layout that the model's input has (default: read off its shape). `transpose` reorders the
-    axes of one sample, batch not counted. `dequantize` reads `scale` and `zero_point` beside the array: x = (q − zero_point)·scale.
+    axes of one sample, batch not counted. `dequantize` reads `scale` and `zero_point` beside the array:
+    x = (q − zero_point)·scale.
     `constant` gives the input's value itself; `key` names the array in the file when it is not called like the input.
     """
 
