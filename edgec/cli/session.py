@@ -146,9 +146,9 @@ def _json_channel(mode: Mode) -> Iterator[Callable[[Answer], None]]:
             stdout.write(data)
 
     try:
-        yield emit
+        with contextlib.redirect_stdout(sys.stderr):
+            yield emit
     finally:
-        sys.stdout.flush()
         os.dup2(kept, 1)
         os.close(kept)
 
