@@ -44,6 +44,7 @@ class _Folder:
         self._editor = Editor(model)
         self._opsets = dict(model.ir.opset_imports)
         self._budget = budget
+        self._impossible: set[tuple[str, str]] = set()
 
     def fold(self, graph: ir.Graph) -> bool:
         changed = False
@@ -52,11 +53,13 @@ class _Folder:
             node = queue.popleft()
             if node.op_type == "If" and node.domain == "":
                 branch = self._taken(node)
+                if branch is None:
+                    changed |= self._fold_branches(node)
+                    branch = self._only_possible(node)
                 if branch is not None:
                     queue.extendleft(reversed(self._inline(node, branch)))
                     changed = True
                     continue
-                changed |= self._fold_branches(node)
             values = self._known(node)
             if values is not None:
                 self._become_constant(node, values)
@@ -64,16 +67,27 @@ class _Folder:
         return changed
 
     def _fold_branches(self, node: ir.Node) -> bool:
+        """Fold each branch; one that these input shapes do not fit is remembered as impossible."""
         changed = False
-        for attribute in node.attributes.values():
-            if attribute.type != ir.AttributeType.GRAPH:
+        for name in ("then_branch", "else_branch"):
+            attribute = node.attributes.get(name)
+            if attribute is None:
                 continue
             try:
                 changed |= self.fold(attribute.as_graph())
             except EdgecError as error:
-                # A branch that these input shapes never take (another sampling rate, say) need not fit them.
-                _log.debug("a branch of %s is left as it is: %s", node.name, error)
+                _log.debug("%s of %s cannot run with these shapes: %s", name, node.name, error)
+                self._impossible.add((node.name or "", name))
         return changed
+
+    def _only_possible(self, node: ir.Node) -> ir.Graph | None:
+        """The branch to take when the other cannot run with these shapes (another sampling rate, say)."""
+        possible = [
+            node.attributes[name]
+            for name in ("then_branch", "else_branch")
+            if name in node.attributes and (node.name or "", name) not in self._impossible
+        ]
+        return possible[0].as_graph() if len(possible) == 1 else None
 
     def _known(self, node: ir.Node) -> list[Array] | None:
         """What the node gives, if that is known now; infers its shapes on the way."""
