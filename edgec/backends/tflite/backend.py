@@ -1,0 +1,139 @@
+"""The backend interface: check, legalize, compile."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from dataclasses import dataclass
+
+from edgec.artifact import Artifact, IoBinding
+from edgec.backends.base import CompileOptions, Precision
+from edgec.backends.tflite.fuse import flatten_into_fully_connected, fuse
+from edgec.backends.tflite.layout import assign_layout
+from edgec.backends.tflite.layout.perms import Perm, identity
+from edgec.backends.tflite.legalize import legalize
+from edgec.backends.tflite.limits import check_limits
+from edgec.backends.tflite.lower import lower
+from edgec.backends.tflite.ops import all_lowerings
+from edgec.backends.tflite.tir import Graph, Tensor
+from edgec.backends.tflite.types import assign_types
+from edgec.backends.tflite.versions import op_version, stored
+from edgec.backends.tflite.writer import ordered_tensors, unique_names, write
+from edgec.errors import EdgecError, Finding, Severity
+from edgec.graph.model import Model
+from edgec.targets.profile import Target
+from edgec.tensors import DType, TensorSpec
+
+MODEL_FILE = "model.tflite"
+
+
+@dataclass(frozen=True, slots=True)
+class Lowered:
+    """A finished TIR graph with the orders of its inputs and outputs and what was found on the way."""
+
+    graph: Graph
+    inputs: list[Perm]
+    outputs: list[Perm]
+    transposes: tuple[str, ...]
+    findings: tuple[Finding, ...]
+
+
+def supported_ops() -> dict[str, str]:
+    """ONNX operator types that lower to TFLite, each with the first line of what is said about it."""
+    return {name: (fn.__doc__ or "").strip().partition("\n")[0] for name, fn in sorted(all_lowerings().items())}
+
+
+def lower_model(model: Model, target: Target, options: CompileOptions) -> Lowered:
+    """ONNX to finished TIR. Findings of severity error mean that the graph must not be written."""
+    graph, findings = lower(model)
+    if any(f.severity == Severity.ERROR for f in findings):
+        return Lowered(graph, [], [], (), tuple(findings))
+    flatten_into_fully_connected(graph)
+    graph.prune()
+    layout = assign_layout(graph, options.io_layout)
+    fuse(graph)
+    names = [t.name for t in graph.outputs]
+    if target.io_dtype == "float32":
+        assign_types(graph)
+    for t, name in zip(graph.outputs, names, strict=True):
+        _name_output(graph, t, name)
+    findings += check_limits(graph, target)
+    return Lowered(graph, layout.inputs, layout.outputs, tuple(layout.transposes), tuple(findings))
+
+
+def _name_output(graph: Graph, t: Tensor, name: str) -> None:
+    for op in graph.ops:
+        for other in op.outputs:
+            if other is not t and other.name == name:
+                other.name = f"{name}/stored"
+    t.name = name
+
+
+def check(model: Model, target: Target) -> list[Finding]:
+    """Everything that stands in the way of a TFLite build, and every transpose that would be left."""
+    legal = legalize(model, target, "float32")
+    lowered = lower_model(legal, target, CompileOptions())
+    notes = [
+        Finding(code="backend/transpose", message=reason, severity=Severity.INFO) for reason in lowered.transposes
+    ]
+    return [*lowered.findings, *notes]
+
+
+def compile(model: Model, target: Target, options: CompileOptions) -> Artifact:
+    """Emit the FlatBuffer of a legalized float or QDQ model."""
+    lowered = lower_model(model, target, options)
+    errors = [f for f in lowered.findings if f.severity == Severity.ERROR]
+    if errors:
+        raise EdgecError(
+            errors[0].code if len(errors) == 1 else "backend/unsupported",
+            f"{len(errors)} node(s) of {model.name!r} cannot be expressed in TFLite",
+            where=model.name,
+            hint="run `edgec check` for the list, or build with --backend openvino",
+            findings=errors,
+        )
+    graph = lowered.graph
+    runtime = target.backends["tflite"].runtime if "tflite" in target.backends else None
+    metadata = {
+        "min_runtime_version": b"1.5.0".ljust(16, b"\0"),
+        "edgec.provenance": json.dumps(
+            {"source": model.source.name, "sha256": model.source.digest, "kind": model.source.kind}, sort_keys=True
+        ).encode(),
+    }
+    data = write(graph, description=f"edgec {model.name}", metadata=metadata)
+    return Artifact(
+        backend="tflite",
+        precision=options.precision,
+        files={MODEL_FILE: data},
+        main=MODEL_FILE,
+        inputs=_bindings(model.inputs(), graph, graph.inputs, lowered.inputs),
+        outputs=_bindings(model.outputs(), graph, graph.outputs, lowered.outputs),
+        requirements={} if runtime is None else {runtime.package: runtime.min_version},
+        op_versions=_versions(graph),
+        operators=dict(sorted(Counter(op.kind for op in graph.ops).items())),
+        transposes=lowered.transposes,
+    )
+
+
+def _versions(graph: Graph) -> dict[str, int]:
+    table: dict[str, int] = {}
+    for op in graph.ops:
+        table[op.kind] = max(table.get(op.kind, 0), op_version(op))
+    return dict(sorted(table.items()))
+
+
+def _bindings(
+    specs: tuple[TensorSpec, ...], graph: Graph, tensors: list[Tensor], perms: list[Perm]
+) -> tuple[IoBinding, ...]:
+    everything = ordered_tensors(graph)
+    names = dict(zip(everything, unique_names(everything), strict=True))
+    result = []
+    for spec, t, perm in zip(specs, tensors, perms, strict=True):
+        artifact = TensorSpec(
+            name=names[t],
+            shape=t.shape,
+            dtype=stored(t) or DType.FLOAT32,
+            qparams=None if t.storage is None else t.storage.qparams,
+        )
+        moved = None if perm == identity(len(perm)) else perm
+        result.append(IoBinding(source=spec, artifact=artifact, perm=moved))
+    return tuple(result)

@@ -1,0 +1,38 @@
+"""Check finished TIR against the target's limits."""
+
+from __future__ import annotations
+
+from edgec.backends.tflite.tir import Graph
+from edgec.backends.tflite.versions import op_version
+from edgec.errors import Finding
+from edgec.targets.profile import Target
+
+
+def check_limits(graph: Graph, target: Target) -> list[Finding]:
+    """Ranks beyond the runtime's, and operator versions newer than the target's runtime."""
+    findings = []
+    facts = target.backends.get("tflite")
+    newest = facts.runtime.max_op_version if facts is not None else {}
+    for op in graph.ops:
+        ranks = [t.rank for t in (*op.inputs, *op.outputs) if t is not None]
+        if max(ranks, default=0) > target.limits.max_rank:
+            findings.append(
+                Finding(
+                    code="backend/rank",
+                    message=f"{op.kind} works on {max(ranks)} axes, {target.id} takes {target.limits.max_rank}",
+                    where=op.origin,
+                    rule="limits.max_rank",
+                    hint="reshape to fewer axes in the source model",
+                )
+            )
+        if op.kind in newest and op_version(op) > newest[op.kind]:
+            findings.append(
+                Finding(
+                    code="backend/op-version",
+                    message=f"{op.kind} version {op_version(op)} is newer than {target.id}'s runtime ({newest[op.kind]})",
+                    where=op.origin,
+                    rule="runtime.max_op_version",
+                    hint="update the runtime on the device",
+                )
+            )
+    return findings
