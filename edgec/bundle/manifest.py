@@ -9,7 +9,7 @@ import json
 from collections.abc import Mapping
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError, model_validator
 
 from edgec.artifact import IoBinding
 from edgec.errors import EdgecError
@@ -39,6 +39,15 @@ class QParamsFacts(_Facts):
     zero_point: tuple[int, ...]
     axis: int | None = None
 
+    @model_validator(mode="after")
+    def _make_sense(self) -> QParamsFacts:
+        self.qparams()
+        return self
+
+    def qparams(self) -> QParams:
+        """The parameters with these facts. Raises ValueError for a scale that is none."""
+        return QParams(scale=self.scale, zero_point=self.zero_point, axis=self.axis)
+
 
 class TensorFacts(_Facts):
     """An input or output."""
@@ -57,8 +66,7 @@ class TensorFacts(_Facts):
 
     def spec(self) -> TensorSpec:
         """The spec with these facts."""
-        q = self.qparams
-        qparams = None if q is None else QParams(scale=q.scale, zero_point=q.zero_point, axis=q.axis)
+        qparams = None if self.qparams is None else self.qparams.qparams()
         return TensorSpec(name=self.name, shape=self.shape, dtype=self.dtype, qparams=qparams)
 
 
@@ -73,6 +81,16 @@ class IoFacts(_Facts):
     artifact: TensorFacts
     perm: tuple[int, ...] | None = None
     step: float | None = Field(default=None, gt=0)
+
+    @model_validator(mode="after")
+    def _make_sense(self) -> IoFacts:
+        source, artifact = self.source.shape, self.artifact.shape
+        perm = tuple(range(len(source))) if self.perm is None else self.perm
+        if sorted(perm) != list(range(len(source))):
+            raise ValueError(f"{self.source.name}: perm {perm} is no permutation of {len(source)} axes")
+        if tuple(source[axis] for axis in perm) != artifact:
+            raise ValueError(f"{self.source.name}: shape {source} permuted by {perm} is not {artifact}")
+        return self
 
     @classmethod
     def of(cls, binding: IoBinding, step: float | None = None) -> IoFacts:

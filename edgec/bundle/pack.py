@@ -11,6 +11,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from pydantic import ValidationError
+
 from edgec.artifact import Artifact
 from edgec.bundle.archive import Source, read_chunks, write_archive
 from edgec.bundle.golden import Golden, golden_files
@@ -76,27 +78,32 @@ def write_bundle(
             raise EdgecError("internal/duplicate", f"the backend names a file {taken!r}, which the bundle itself has")
     files.update({key: data for key, data in extras.items() if data is not None})
     steps = output_steps or {}
-    manifest = Manifest(
-        name=name,
-        target=TargetFacts.of(target, artifact.backend),
-        backend=artifact.backend,
-        precision=artifact.precision,
-        model=artifact.main,
-        model_files=tuple(sorted(artifact.files)),
-        requirements=dict(artifact.requirements),
-        op_versions=dict(artifact.op_versions),
-        operators=dict(artifact.operators),
-        transposes=artifact.transposes,
-        inputs=tuple(IoFacts.of(binding) for binding in artifact.inputs),
-        outputs=tuple(IoFacts.of(binding, steps.get(binding.source.name)) for binding in artifact.outputs),
-        labels=tuple(labels),
-        preprocessing=dict(preprocessing or {}),
-        provenance=provenance,
-        fidelity=dict(fidelity or {}),
-        findings=tuple(finding.as_dict() for finding in findings),
-        goldens=len(goldens),
-        files={key: _facts(source) for key, source in sorted(files.items())},
-    )
+    try:
+        manifest = Manifest(
+            name=name,
+            target=TargetFacts.of(target, artifact.backend),
+            backend=artifact.backend,
+            precision=artifact.precision,
+            model=artifact.main,
+            model_files=tuple(sorted(artifact.files)),
+            requirements=dict(artifact.requirements),
+            op_versions=dict(artifact.op_versions),
+            operators=dict(artifact.operators),
+            transposes=artifact.transposes,
+            inputs=tuple(IoFacts.of(binding) for binding in artifact.inputs),
+            outputs=tuple(IoFacts.of(binding, steps.get(binding.source.name)) for binding in artifact.outputs),
+            labels=tuple(labels),
+            preprocessing=dict(preprocessing or {}),
+            provenance=provenance,
+            fidelity=dict(fidelity or {}),
+            findings=tuple(finding.as_dict() for finding in findings),
+            goldens=len(goldens),
+            files={key: _facts(source) for key, source in sorted(files.items())},
+        )
+    except ValidationError as error:
+        first = error.errors()[0]
+        key = ".".join(str(part) for part in first["loc"])
+        raise EdgecError("internal/bad-manifest", f"the manifest would make no sense: {key}: {first['msg']}") from error
     files["sbom.cdx.json"] = sbom = sbom_bytes(manifest, artifact.digest)
     manifest = manifest.model_copy(update={"files": {**manifest.files, "sbom.cdx.json": _facts(sbom)}})
     files[MANIFEST] = signed = manifest_bytes(manifest)

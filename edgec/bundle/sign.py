@@ -61,7 +61,7 @@ def _serialization() -> Any:
         from cryptography.hazmat.primitives import serialization
     except ImportError as error:
         raise EdgecError(
-            "env/missing-package", "signatures need the cryptography package", hint="pip install 'edgec[sign]'"
+            "env/missing-extra", "signatures need the cryptography package", hint="pip install 'edgec[sign]'"
         ) from error
     return serialization
 
