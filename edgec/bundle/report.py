@@ -81,7 +81,7 @@ def bars(values: Mapping[str, float], *, unit: str = "", width: int = 640) -> st
     lines = [f'<svg xmlns="http://www.w3.org/2000/svg" {size} role="img" {font}>']
     for index, (name, value) in enumerate(ranked):
         middle, length = index * row + 14, max(1.0, room * value / longest)
-        text = f"{value:.3g}{unit}" if isinstance(value, float) else f"{value}{unit}"
+        text = f"{value:.3g}{unit}" if unit else f"{value:g}"
         lines += [
             f'<text x="{label - 8}" y="{middle}" text-anchor="end">{escape(str(name))}</text>',
             f'<rect x="{label}" y="{index * row + 4}" width="{length:.1f}" height="12" rx="2" fill="#2f6fb0"/>',
