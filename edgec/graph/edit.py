@@ -63,7 +63,10 @@ class Editor:
         )
 
     def replace(self, old: ir.Node, new: Sequence[ir.Node], outputs: Sequence[ir.Value]) -> None:
-        """Put `new` where `old` stood; each output of `old` gives its name, type and uses to one of `outputs`."""
+        """Put `new` where `old` stood; each output of `old` gives its name, type and uses to one of `outputs`.
+
+        The node that makes the first output takes over the name of `old`.
+        """
         container = old.graph
         assert container is not None, "the node is not in a graph"
         container.insert_before(old, new)
@@ -77,7 +80,10 @@ class Editor:
             if not after.is_initializer() and after.producer() in new:
                 after.name = name
         container.remove(old, safe=True)
-        self.node_names.discard(old.name or "")
+        heir = outputs[0].producer() if outputs else None
+        if heir in new and old.name:
+            self.node_names.discard(heir.name or "")
+            heir.name = old.name
 
     def bypass(self, node: ir.Node, source: ir.Value) -> bool:
         """Let everyone who read the node's output read `source`; the node goes, unless an output name forbids it."""

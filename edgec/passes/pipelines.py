@@ -8,14 +8,33 @@ from edgec.passes.base import Observer, Pass, run_passes
 from edgec.passes.common_subexpressions import CommonSubexpressions
 from edgec.passes.eliminate import Eliminate
 from edgec.passes.fold_constants import FoldConstants
+from edgec.passes.fuse_activations import ACTIVATION_RULES
+from edgec.passes.fuse_affine import AFFINE_RULES
+from edgec.passes.fuse_norms import NORM_RULES, PLAIN_NORM_RULES
+from edgec.passes.fuse_pad import PAD_RULES
+from edgec.passes.merge_reshapes import RESHAPE_RULES
+from edgec.passes.normalize import ARITHMETIC_RULES, FORM_RULES
+from edgec.passes.rewrite import RewritePass
 
 
 def canonical_passes() -> tuple[Pass, ...]:
-    """What makes the float canonical form, in order."""
+    """What makes the float canonical form, in order.
+
+    Activations and norms come before the arithmetic forms, which would rewrite what their patterns look for;
+    BatchNorms and affines come after the forms of Gemm and MatMul that can take them in.
+    """
     return (
         FoldConstants(),
         Eliminate(),
         CommonSubexpressions(),
+        RewritePass("fuse-activations", ACTIVATION_RULES),
+        RewritePass("fuse-norms", NORM_RULES),
+        RewritePass("fuse-plain-norms", PLAIN_NORM_RULES),
+        RewritePass("normalize-arithmetic", ARITHMETIC_RULES),
+        RewritePass("normalize-forms", FORM_RULES),
+        RewritePass("fuse-affine", AFFINE_RULES),
+        RewritePass("fuse-pad", PAD_RULES),
+        RewritePass("merge-reshapes", RESHAPE_RULES),
     )
 
 

@@ -1,0 +1,135 @@
+"""Merge chains of operators that only move data.
+
+1. Two of Reshape, Flatten, Squeeze, Unsqueeze in a row are one Reshape.
+2. Two Transposes in a row are one.
+3. Reshape → Softmax over the last axis → Reshape back is that Softmax alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import onnx_ir as ir
+
+from edgec.graph.edit import Editor
+from edgec.graph.model import attr
+from edgec.passes.rewrite import Match, Refusal
+
+RESHAPES = frozenset({"Flatten", "Reshape", "Squeeze", "Unsqueeze"})
+
+
+def _static(value: ir.Value | None) -> tuple[int, ...] | None:
+    if value is None or value.shape is None or not value.shape.is_static():
+        return None
+    return tuple(int(d) for d in value.shape)
+
+
+def _producer(value: ir.Value | None) -> ir.Node | None:
+    node = value.producer() if value is not None else None
+    return node if node is not None and node.domain == "" else None
+
+
+class ReshapeChain:
+    """Rule 1."""
+
+    name = "reshape-chain"
+    roots = RESHAPES
+
+    def match(self, node: ir.Node) -> Match | None:
+        """A reshape of a reshape."""
+        before = _producer(node.inputs[0])
+        if before is None or before.op_type not in RESHAPES or before.inputs[0] is None:
+            return None
+        return Match(node, values={"x": before.inputs[0]}, nodes={"before": before})
+
+    def check(self, match: Match) -> Refusal | None:
+        """A static result without empty axes."""
+        shape = _static(match.root.outputs[0])
+        if shape is None or 0 in shape:
+            return Refusal(reason="its shape is not static", value=match.root.outputs[0].name or "")
+        return None
+
+    def rewrite(self, match: Match, editor: Editor) -> Sequence[ir.Node]:
+        """One Reshape; the first one goes when nobody else reads it."""
+        node = match.root
+        shape = _static(node.outputs[0])
+        constant = editor.const(np.asarray(shape, np.int64), f"{node.name}/shape")
+        new = editor.node("Reshape", [match.values["x"], constant], name=node.name or "reshape")
+        editor.replace(node, [new], [new.outputs[0]])
+        return [new]
+
+
+class TransposeChain:
+    """Rule 2."""
+
+    name = "transpose-chain"
+    roots = frozenset({"Transpose"})
+
+    def match(self, node: ir.Node) -> Match | None:
+        """A transpose of a transpose."""
+        before = _producer(node.inputs[0])
+        if before is None or before.op_type != "Transpose" or before.inputs[0] is None:
+            return None
+        return Match(node, values={"x": before.inputs[0]}, nodes={"before": before})
+
+    def check(self, match: Match) -> Refusal | None:
+        """Both permutations must be known."""
+        if _static(match.values["x"]) is None:
+            return Refusal(reason="the rank is not known", value=match.values["x"].name or "")
+        return None
+
+    def rewrite(self, match: Match, editor: Editor) -> Sequence[ir.Node]:
+        """One Transpose with the product of both permutations."""
+        node, before = match.root, match.nodes["before"]
+        shape = _static(match.values["x"])
+        assert shape is not None
+        reverse = tuple(range(len(shape)))[::-1]
+        first, second = attr(before, "perm") or reverse, attr(node, "perm") or reverse
+        new = editor.node(
+            "Transpose",
+            [match.values["x"]],
+            {"perm": tuple(first[axis] for axis in second)},
+            name=node.name or "transpose",
+        )
+        editor.replace(node, [new], [new.outputs[0]])
+        return [new]
+
+
+class SoftmaxInReshapes:
+    """Rule 3: what opset 12 and earlier Softmax over a flattened tensor leaves."""
+
+    name = "softmax-in-reshapes"
+    roots = RESHAPES
+
+    def match(self, node: ir.Node) -> Match | None:
+        """A reshape of a softmax of a reshape."""
+        softmax = _producer(node.inputs[0])
+        if softmax is None or softmax.op_type not in ("LogSoftmax", "Softmax"):
+            return None
+        before = _producer(softmax.inputs[0])
+        if before is None or before.op_type not in RESHAPES or before.inputs[0] is None:
+            return None
+        return Match(node, values={"x": before.inputs[0]}, nodes={"softmax": softmax, "before": before})
+
+    def check(self, match: Match) -> Refusal | None:
+        """The last axis is the same throughout, and the softmax runs over it."""
+        softmax = match.nodes["softmax"]
+        outer, inner = _static(match.values["x"]), _static(softmax.outputs[0])
+        if outer is None or inner is None or outer != _static(match.root.outputs[0]):
+            return Refusal(reason="it does not reshape back", value=match.root.outputs[0].name or "")
+        if int(attr(softmax, "axis", -1)) not in (-1, len(inner) - 1) or outer[-1:] != inner[-1:]:
+            return Refusal(reason="the softmax runs over other axes", value=softmax.outputs[0].name or "")
+        return None
+
+    def rewrite(self, match: Match, editor: Editor) -> Sequence[ir.Node]:
+        """The softmax on the original shape."""
+        softmax = match.nodes["softmax"]
+        new = editor.node(
+            softmax.op_type, [match.values["x"]], {"axis": -1}, name=softmax.name or "softmax"
+        )
+        editor.replace(match.root, [new], [new.outputs[0]])
+        return [new]
+
+
+RESHAPE_RULES = (SoftmaxInReshapes(), ReshapeChain(), TransposeChain())
