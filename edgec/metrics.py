@@ -1,7 +1,8 @@
 """How far one tensor is from another: signal to noise, cosine, top-1 agreement, quantization steps.
 
 Every result is a finite number, so that it can be written as JSON: decibels end at ±`MAX_DB`, differences
-at the largest float32. A value that is NaN or infinite where the reference is not counts as the worst.
+at the largest float32. A value that is NaN or infinite where the reference is not, or the other way round, counts
+as the worst; where both are the same infinity, or both NaN, they agree.
 """
 
 from __future__ import annotations
@@ -68,7 +69,7 @@ def relative_error(reference: Array, value: Array) -> float:
     expected, _ = _pair(reference, value)
     difference = max_abs(reference, value)
     peak = float(np.max(np.abs(expected))) if expected.size else 0.0
-    if difference == 0 or peak == 0:
+    if difference == 0 or peak == 0 or not math.isfinite(peak):
         return 0.0 if difference == 0 else _WORST
     return min(difference / peak, _WORST)
 
@@ -120,4 +121,6 @@ def step_differences(expected: Array, actual: Array, *, step: float | None = Non
 def _pair(reference: Array, value: Array) -> tuple[Array, Array]:
     if reference.size != value.size:
         raise ValueError(f"cannot compare shapes {reference.shape} and {value.shape}")
-    return reference.astype(np.float64).ravel(), value.astype(np.float64).ravel()
+    expected, actual = reference.astype(np.float64).ravel(), value.astype(np.float64).ravel()
+    same = ~np.isfinite(expected) & ((expected == actual) | (np.isnan(expected) & np.isnan(actual)))
+    return np.where(same, 0.0, expected), np.where(same, 0.0, actual)

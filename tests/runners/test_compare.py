@@ -1,0 +1,131 @@
+"""The rules of agreement: what passes, what fails, what is worth a warning."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from edgec.artifact import IoBinding
+from edgec.errors import Severity
+from edgec.runners.compare import OutputCheck, OutputValues, check_output
+from edgec.tensors import Array, DType, QParams, TensorSpec
+
+RNG = np.random.default_rng(0)
+EXACT = RNG.normal(size=(1, 1000)).astype(np.float32)
+STEP = 0.05
+Q = QParams.per_tensor(STEP, 0)
+
+
+def binding(dtype: DType = DType.FLOAT32, q: QParams | None = None) -> IoBinding:
+    source = TensorSpec(name="y", shape=(1, 1000), dtype=dtype)
+    inside = TensorSpec(name="y", shape=(1, 1000), dtype=dtype if q is None else DType.INT8, qparams=q)
+    return IoBinding(source=source, artifact=inside)
+
+
+def judge(
+    precision: str, raw: Array, reference: Array, *, exact: Array = EXACT, io: IoBinding | None = None, step: float = 0
+) -> tuple[OutputCheck, list[str]]:
+    values = OutputValues(
+        binding=io or binding(), raw=[raw], reference=[reference], exact=[exact], step=step if step else None
+    )
+    check, findings = check_output(values, precision)
+    assert check.passed == (not any(f.severity == Severity.ERROR for f in findings))
+    return check, [finding.code for finding in findings]
+
+
+def shifted(steps: int, share: float) -> tuple[Array, Array]:
+    """int8 numbers of EXACT, and the same with a share of them moved by some steps."""
+    reference = Q.quantize(EXACT, DType.INT8)
+    raw = reference.copy()
+    raw[0, : int(share * 1000)] += np.int8(steps)
+    return raw, reference
+
+
+def test_float_within_its_tolerance() -> None:
+    peak = np.abs(EXACT).max()
+    assert judge("float32", EXACT + np.float32(0.5e-4 * peak), EXACT)[1] == []
+    assert judge("float32", EXACT + np.float32(2e-4 * peak), EXACT)[1] == ["validate/disagreement"]
+    assert judge("float16", EXACT + np.float32(2e-4 * peak), EXACT)[1] == []
+
+
+def test_nan_never_passes() -> None:
+    raw = EXACT.copy()
+    raw[0, 3] = np.nan
+    for precision in ("float32", "float16", "dynamic"):
+        assert "validate/disagreement" in judge(precision, raw, EXACT)[1]
+
+
+def test_int8_outputs_are_compared_in_steps() -> None:
+    for share, steps, passes in ((1.0, 1, True), (1.0, 2, True), (0.009, 9, True), (0.02, 3, False)):
+        raw, reference = shifted(steps, share)
+        check, codes = judge("int8", raw, Q.dequantize(reference), io=binding(q=Q))
+        assert ("validate/disagreement" not in codes) == passes, (share, steps)
+        assert check.steps is not None
+        assert check.steps.largest == steps
+
+
+def test_float_outputs_made_of_steps_are_compared_in_steps_too() -> None:
+    raw, reference = shifted(3, 0.02)
+    check, codes = judge("int8", Q.dequantize(raw), Q.dequantize(reference), step=STEP)
+    assert check.steps is not None
+    assert check.steps.within_2 == 0.98
+    assert "validate/disagreement" in codes
+    raw, reference = shifted(2, 1.0)
+    assert "validate/disagreement" not in judge("int8", Q.dequantize(raw), Q.dequantize(reference), step=STEP)[1]
+
+
+def test_systematic_shift_within_the_steps_is_a_warning() -> None:
+    raw, reference = shifted(2, 1.0)
+    check, codes = judge("int8", raw, Q.dequantize(reference), io=binding(q=Q))
+    assert codes == ["validate/fidelity-drop"]
+    assert check.sqnr_db < check.reference_sqnr_db - 0.5
+
+
+def test_int8_with_a_float_tail_may_differ_as_long_as_it_is_no_worse() -> None:
+    noise = RNG.normal(scale=0.05, size=EXACT.shape).astype(np.float32)
+    # Other noise of the same size: 23 dB from the reference, as near to float as it.
+    other = RNG.permutation(noise[0])[None]
+    assert judge("int8", EXACT + other, EXACT + noise)[1] == []
+    assert "validate/disagreement" in judge("int8", EXACT + 4 * noise, EXACT + noise)[1]
+
+
+def test_dynamic_has_a_floor() -> None:
+    noise = RNG.normal(size=EXACT.shape).astype(np.float32)
+    assert judge("dynamic", EXACT + np.float32(0.1) * noise, EXACT)[1] == []
+    assert judge("dynamic", EXACT + np.float32(0.5) * noise, EXACT)[1] == [
+        "validate/disagreement",
+        "validate/low-fidelity",
+    ]
+
+
+def test_low_fidelity_of_a_faithful_artifact_is_a_warning() -> None:
+    collapsed = Q.dequantize(Q.quantize(EXACT * np.float32(0.2), DType.INT8))
+    check, codes = judge("int8", Q.quantize(collapsed, DType.INT8), collapsed, io=binding(q=Q))
+    assert check.passed
+    assert codes == ["validate/low-fidelity"]
+
+
+def test_silent_outputs_give_no_warning() -> None:
+    zero = np.zeros_like(EXACT)
+    assert judge("int8", np.zeros_like(EXACT, np.int8), zero, exact=zero, io=binding(q=Q))[1] == []
+
+
+def test_indices_must_be_equal_in_float_precisions() -> None:
+    index = np.arange(1000, dtype=np.int64)[None]
+    io = binding(DType.INT64)
+    assert judge("float32", index, index, exact=index, io=io)[1] == []
+    off = index + (index == 5)
+    assert judge("float32", off, index, exact=index, io=io)[1] == ["validate/disagreement"]
+    assert judge("int8", off, index, exact=index, io=io)[1] == []
+
+
+def test_goldens_without_a_batch_axis_and_of_other_sizes_are_joined() -> None:
+    io = binding()
+    arrays = [np.ones((n,), np.float32) for n in (2, 3)]
+    spec = TensorSpec(name="y", shape=(-1,), dtype=DType.FLOAT32)
+    values = OutputValues(
+        binding=IoBinding(source=spec, artifact=spec), raw=arrays, reference=arrays, exact=arrays, step=None
+    )
+    check, findings = check_output(values, "float32")
+    assert check.passed
+    assert findings == []
+    assert io.perm is None
