@@ -45,6 +45,8 @@ LOW_DISK_BYTES = 1 << 30
 def examine() -> dict[str, Any]:
     """A JSON-ready answer; what is broken stands in its findings."""
     runtimes = [try_runtime(name) for name in RUNTIMES]
+    # What is missing explains what does not run.
+    faults = _missing() or _broken(runtimes)
     return {
         "edgec": __version__,
         "python": platform.python_version(),
@@ -56,7 +58,7 @@ def examine() -> dict[str, Any]:
         "packages": [{"package": name, "version": version(name)} for name in CORE],
         "extras": [extra(name) for name in EXTRAS],
         "runtimes": runtimes,
-        "findings": [finding.as_dict() for finding in (*_missing(), *_broken(runtimes), *_disk())],
+        "findings": [finding.as_dict() for finding in (*faults, *_disk())],
     }
 
 
