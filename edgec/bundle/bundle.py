@@ -40,6 +40,8 @@ class Bundle:
         self._threads = threads
         self._folder: Path | None = None
         self._worker: Worker | None = None
+        #: The JSON summary of the build that made it; empty for a bundle opened from a file.
+        self.summary: dict[str, Any] = {}
         self._removals: list[weakref.finalize[..., Any]] = [weakref.finalize(self, file.close)]
 
     @property

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from edgec.backends.tflite.layout.perms import Perm, between, identity, same_bytes, stored_shape
-from edgec.backends.tflite.layout.roles import BroadcastTo, Elementwise, role_of
+from edgec.backends.tflite.layout.roles import BroadcastTo, Elementwise, Ports, Role, role_of
 from edgec.backends.tflite.layout.solve import IoLayout, solve
 from edgec.backends.tflite.tir import Graph, Op, Tensor, int32
 
@@ -87,8 +87,14 @@ def assign_layout(graph: Graph, io_layout: IoLayout) -> LayoutResult:
         for t in op.inputs:
             if t is not None:
                 work.reads[t] = work.reads.get(t, 0) + 1
+    # shapes become stored shapes one by one below: everything that reads logical ones comes first
+    roles = {op: role_of(op) for op in graph.ops}
+    ports = {op: roles[op].ports(op, assignment.ops[op]) for op in graph.ops}
     for op in graph.ops:
-        _rewrite_op(work, op, assignment.ops[op])
+        if assignment.ops[op] != roles[op].default(op):
+            roles[op].rewrite(op, assignment.ops[op])
+    for op in graph.ops:
+        _rewrite_op(work, op, assignment.ops[op], roles[op], ports[op])
     outputs = []
     for t, perm in zip(graph.outputs, assignment.outputs, strict=True):
         outputs.append(work.fetch(t, perm, "the model's output"))
@@ -112,9 +118,8 @@ def _store(work: _Rewriter, t: Tensor, perm: Perm) -> None:
     work.stored[t] = (t, perm)
 
 
-def _rewrite_op(work: _Rewriter, op: Op, choice: Perm) -> None:
-    role = role_of(op)
-    wanted, given = role.ports(op, choice)
+def _rewrite_op(work: _Rewriter, op: Op, choice: Perm, role: Role, ports: Ports) -> None:
+    wanted, given = ports
     for t in op.outputs:
         work.logical_shape[t] = t.shape
         work.writer[t] = op
@@ -130,8 +135,6 @@ def _rewrite_op(work: _Rewriter, op: Op, choice: Perm) -> None:
     if op.kind == "RESHAPE" and op.inputs[1] is not None and op.inputs[1].is_const:
         _rewrite_reshape(work, op, sources[0], given[0])
         return
-    if choice != role.default(op):
-        role.rewrite(op, choice)
     rank = op.outputs[0].rank if op.outputs else 0
     for i, t in enumerate(op.inputs):
         source = sources[i]

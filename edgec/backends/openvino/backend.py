@@ -1,0 +1,102 @@
+"""The backend interface: check, legalize, compile."""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import Any
+
+from edgec.artifact import Artifact, IoBinding
+from edgec.backends.base import CompileOptions, Precision
+from edgec.backends.openvino.importer import imported
+from edgec.backends.openvino.legalize import fold_biases, wrong_nodes
+from edgec.backends.openvino.serialize import name_layers, operators, serialize, tidy, to_float16
+from edgec.errors import EdgecError, Finding, Severity
+from edgec.graph.model import Model
+from edgec.targets.profile import Target
+from edgec.tensors import DType, TensorSpec
+
+MODEL_FILE = "model.xml"
+WEIGHTS_FILE = "model.bin"
+
+
+def check(model: Model, target: Target) -> list[Finding]:  # noqa: ARG001 # the backend interface: OpenVINO has one operator set
+    """Everything that stands in the way of an OpenVINO build, all nodes at once."""
+    findings = [*wrong_nodes(model), *_free_shapes(model)]
+    try:
+        with imported(model) as network:
+            tidy(network)
+            findings += [
+                Finding(code="backend/transpose", message=reason, severity=Severity.INFO)
+                for reason in _transposes(network, model)
+            ]
+    except EdgecError as error:
+        findings += error.findings
+    return findings
+
+
+def legalize(model: Model, target: Target, precision: Precision) -> Model:  # noqa: ARG001 # the backend interface
+    """A copy: OpenVINO's importer reads canonical ONNX as it is."""
+    return model.clone()
+
+
+def compile(model: Model, target: Target, options: CompileOptions) -> Artifact:
+    """Emit the IR of a legalized float or QDQ model: the same inputs and outputs as the source, in name and layout."""
+    errors = wrong_nodes(model)
+    if errors:
+        raise EdgecError(
+            "backend/unsupported",
+            f"{len(errors)} node(s) of {model.name!r} would be computed wrongly by OpenVINO",
+            where=model.name,
+            hint="run `edgec check` for the list, or build with --backend tflite",
+            findings=errors,
+        )
+    work = model.clone()
+    fold_biases(work)
+    with imported(work) as network:
+        tidy(network)
+        if options.precision == "float16" and not _stores_float16(model):
+            to_float16(network)
+        name_layers(network, model)
+        xml, weights = serialize(network)
+        runtime = target.backends["openvino"].runtime if "openvino" in target.backends else None
+        return Artifact(
+            backend="openvino",
+            precision=options.precision,
+            files={MODEL_FILE: xml, WEIGHTS_FILE: weights},
+            main=MODEL_FILE,
+            inputs=_bindings(model.inputs()),
+            outputs=_bindings(model.outputs()),
+            requirements={} if runtime is None else {runtime.package: runtime.min_version},
+            op_versions={op: version for op, (_, version) in operators(network).items()},
+            operators={op: count for op, (count, _) in operators(network).items()},
+            transposes=tuple(_transposes(network, model)),
+        )
+
+
+def _bindings(specs: tuple[TensorSpec, ...]) -> tuple[IoBinding, ...]:
+    return tuple(IoBinding(source=spec, artifact=spec) for spec in specs)
+
+
+def _stores_float16(model: Model) -> bool:
+    return any(v.dtype is not None and v.dtype.name == "FLOAT16" for v in model.graph.initializers.values())
+
+
+def _transposes(network: Any, model: Model) -> list[str]:
+    own = Counter(n.op_type for n in model.nodes())["Transpose"]
+    found = [op.get_friendly_name() for op in network.get_ordered_ops() if op.get_type_name() == "Transpose"]
+    why = "the model transposes" if own else "OpenVINO's importer transposes"
+    return [f"{name}: {why}" for name in found]
+
+
+def _free_shapes(model: Model) -> list[Finding]:
+    return [
+        Finding(
+            code="backend/dynamic-shape",
+            message=f"{kind} {spec.name!r} has a free dimension: {spec.shape}",
+            where=spec.name,
+            hint=f"fix it with --input {spec.name}:" + "x".join(str(d) if d > 0 else "N" for d in spec.shape),
+        )
+        for kind, specs in (("input", model.inputs()), ("output", model.outputs()))
+        for spec in specs
+        if any(d < 0 for d in spec.shape) and spec.dtype is not DType.STRING
+    ]

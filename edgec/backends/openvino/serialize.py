@@ -1,0 +1,71 @@
+"""From an OpenVINO model in memory to the bytes of its IR, the same bytes every time.
+
+1. OpenVINO numbers the layers it invents by a counter of the whole process: those get names made of their
+   type and place. Layers that carry a name of the source model keep it.
+2. Nothing that depends on the machine is written: no run-time information, no paths.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import openvino as ov
+from openvino._offline_transformations import apply_moc_transformations, compress_model_transformation
+
+from edgec.graph.model import Model
+
+#: What the importer appends to a node's name when it makes two layers of it.
+_SUFFIXES = ("/WithoutBiases",)
+
+_NO_OPERATORS = frozenset({"Constant", "Parameter", "Result"})
+
+
+def tidy(network: Any) -> None:
+    """The device-independent clean-up that `openvino.convert_model` does: constants folded, FakeQuantize restored."""
+    apply_moc_transformations(network, cf=False)
+
+
+def to_float16(network: Any) -> None:
+    """Store float32 constants in float16; they are widened when the model is compiled."""
+    compress_model_transformation(network)
+
+
+def name_layers(network: Any, model: Model) -> None:
+    """Rule 1."""
+    network.set_friendly_name(model.name)
+    known = {n.name for n in model.nodes()} | {v.name for n in model.nodes() for v in n.outputs}
+    known |= set(model.graph.initializers) | {v.name for v in model.graph.inputs}
+    taken: set[str] = set()
+    for index, op in enumerate(network.get_ordered_ops()):
+        name = op.get_friendly_name()
+        stem = next((name.removesuffix(s) for s in _SUFFIXES if name.endswith(s)), name)
+        if stem not in known or name in taken:
+            name = f"{op.get_type_name()}#{index}"
+            op.set_friendly_name(name)
+        taken.add(name)
+        for key in list(op.get_rt_info()):  # rule 2
+            if key in ("fused_names_0", "fused_names"):
+                del op.get_rt_info()[key]
+
+
+def serialize(network: Any) -> tuple[bytes, bytes]:
+    """Contents of the xml and the bin file."""
+    with tempfile.TemporaryDirectory(prefix="edgec-") as folder:
+        xml, weights = Path(folder, "model.xml"), Path(folder, "model.bin")
+        ov.serialize(network, str(xml), str(weights))
+        return xml.read_bytes(), weights.read_bytes()
+
+
+def operators(network: Any) -> dict[str, tuple[int, int]]:
+    """Count and operator set of each operator type, constants and the model's ends left out."""
+    found: dict[str, tuple[int, int]] = {}
+    for op in network.get_ordered_ops():
+        kind = op.get_type_info()
+        if kind.name in _NO_OPERATORS:
+            continue
+        digits = "".join(c for c in str(kind.version_id or "") if c.isdigit())
+        count, version = found.get(kind.name, (0, 0))
+        found[kind.name] = (count + 1, max(version, int(digits or 0)))
+    return dict(sorted(found.items()))

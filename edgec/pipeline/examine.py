@@ -1,0 +1,102 @@
+"""Look without building: what stands in the way of a target, and what calibration data does to a model."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from edgec.backends.base import load_backend
+from edgec.errors import Finding
+from edgec.frontends.base import load_source
+from edgec.passes.pipelines import canonicalize
+from edgec.pipeline.precision import backend_facts
+from edgec.pipeline.stages import Progress
+from edgec.quantization.calibrate import calibrate as run_calibration
+from edgec.quantization.plan import tensors_to_observe
+from edgec.quantization.range_choice import outside, range_of
+from edgec.quantization.samples import open_samples
+from edgec.quantization.types import Statistics
+from edgec.targets.load import load_target
+
+Inputs = Mapping[str, Sequence[int]] | None
+
+
+def check(source: str | Path, *, target: str, backend: str | None = None, inputs: Inputs = None) -> list[Finding]:
+    """All findings about a source model on a target; nothing is built."""
+    profile = load_target(target)
+    name, _ = backend_facts(profile, backend)
+    loaded = load_source(source, inputs={k: tuple(v) for k, v in (inputs or {}).items()})
+    model = canonicalize(loaded.model)
+    return [*loaded.findings, *load_backend(name).check(model, profile)]
+
+
+def run_check(
+    source: str | Path, *, target: str, backend: str | None = None, inputs: Inputs = None
+) -> dict[str, Any]:
+    """`check` as the JSON object of the command line."""
+    profile = load_target(target)
+    name, _ = backend_facts(profile, backend)
+    findings = check(source, target=target, backend=backend, inputs=inputs)
+    return {
+        "source": Path(source).name,
+        "target": profile.id,
+        "backend": name,
+        "findings": [f.as_dict() for f in findings],
+    }
+
+
+def calibrate(
+    source: str | Path,
+    *,
+    calibration: str | Path,
+    samples: int | None = None,
+    inputs: Inputs = None,
+    target: str | None = None,
+    progress: Progress | None = None,
+) -> Statistics:
+    """Statistics of a model over a data set, from the cache where it has them, and kept there for `build`.
+
+    With a `target` the tensors are those that its build would observe, so that the build finds them.
+    """
+    loaded = load_source(source, inputs={k: tuple(v) for k, v in (inputs or {}).items()})
+    model = canonicalize(loaded.model)
+    wanted = None
+    if target is not None:
+        profile = load_target(target)
+        name, facts = backend_facts(profile, None)
+        model = load_backend(name).legalize(model, profile, "int8")
+        wanted = tensors_to_observe(model, facts.scheme, precision="int8", backend=name)
+    data = open_samples(calibration, model.inputs(), count=samples)
+
+    def report(done: int, total: int) -> None:
+        if progress is not None:
+            progress("calibrate", done, total)
+
+    return run_calibration(model, data, tensors=wanted, progress=report)
+
+
+def run_calibrate(source: str | Path, *, calibration: str | Path, **options: Any) -> dict[str, Any]:
+    """`calibrate` as the JSON object of the command line: ranges, saturation, worst tensors first."""
+    statistics = calibrate(source, calibration=calibration, **options)
+    rows = []
+    for name, stats in statistics.tensors.items():
+        low, high = range_of(stats, "percentile")
+        rows.append(
+            {
+                "tensor": name,
+                "minimum": stats.minimum,
+                "maximum": stats.maximum,
+                "range": [low, high],
+                "saturated": outside(stats, low, high),
+            }
+        )
+    rows.sort(key=lambda row: -float(row["saturated"]))  # type: ignore[arg-type]
+    return {
+        "source": Path(source).name,
+        "samples": statistics.samples,
+        "digest": statistics.digest,
+        "tensor_count": len(rows),
+        "tensors": rows,
+        "findings": [f.as_dict() for f in statistics.findings],
+    }

@@ -1,0 +1,77 @@
+"""Fidelity of one set of outputs to another, output by output and in all."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from edgec.metrics import MAX_DB, cosine, max_abs, sqnr_db, step_differences, top1_agreement
+from edgec.tensors import Array, TensorSpec
+
+Outputs = Sequence[Mapping[str, Array]]
+
+
+def random_feeds(specs: Sequence[TensorSpec], count: int) -> list[dict[str, Array]]:
+    """Seeded inputs where there is no data: standard normal, small integers, booleans."""
+    rng = np.random.default_rng(0)
+    return [{s.name: _random(rng, s) for s in specs} for _ in range(count)]
+
+
+def _random(rng: np.random.Generator, spec: TensorSpec) -> Array:
+    if spec.dtype.is_float:
+        return rng.standard_normal(spec.shape).astype(spec.dtype.numpy)
+    return rng.integers(0, 2, spec.shape).astype(spec.dtype.numpy)
+
+
+def fidelity(reference: Outputs, value: Outputs) -> dict[str, Any]:
+    """SQNR (dB), cosine, largest difference and top-1 agreement; the worst output speaks for all.
+
+    An SQNR of None means: no difference at all.
+    """
+    names = list(reference[0]) if reference else []
+    outputs = {name: _one([r[name] for r in reference], [v[name] for v in value]) for name in names}
+    finite = [o["sqnr_db"] for o in outputs.values() if o["sqnr_db"] is not None]
+    tops = [o["top1_agreement"] for o in outputs.values() if o["top1_agreement"] is not None]
+    return {
+        "samples": len(reference),
+        "sqnr_db": min(finite) if finite else None,
+        "cosine": min((o["cosine"] for o in outputs.values()), default=1.0),
+        "max_abs": max((o["max_abs"] for o in outputs.values()), default=0.0),
+        "top1_agreement": min(tops) if tops else None,
+        "outputs": outputs,
+    }
+
+
+def _one(reference: list[Array], value: list[Array]) -> dict[str, Any]:
+    r, v = np.stack(reference), np.stack(value)
+    if r.dtype.kind != "f":
+        same = float(np.mean(r == v)) if r.size else 1.0
+        return {"sqnr_db": None, "cosine": same, "max_abs": 0.0 if same == 1 else 1.0, "top1_agreement": None}
+    db = sqnr_db(r, v)
+    agreement = top1_agreement(_rows(r), _rows(v))
+    return {
+        "sqnr_db": None if db >= MAX_DB else round(db, 4),
+        "cosine": round(cosine(r, v), 6),
+        "max_abs": float(f"{max_abs(r, v):.6g}"),
+        "top1_agreement": agreement,
+    }
+
+
+def _rows(x: Array) -> Array:
+    return x.reshape(-1, x.shape[-1]) if x.ndim > 2 and x.shape[1] == 1 else x
+
+
+def agreement(reference: Outputs, value: Outputs, steps: Mapping[str, float]) -> dict[str, Any]:
+    """How far an artifact is from the QDQ model it was emitted from, in quantization steps of each output."""
+    result = {}
+    for name, step in steps.items():
+        r, v = np.stack([o[name] for o in reference]), np.stack([o[name] for o in value])
+        found = step_differences(r, v, step=step)
+        result[name] = {
+            "within_1": round(found.within_1, 6),
+            "within_2": round(found.within_2, 6),
+            "max_steps": found.largest,
+        }
+    return result

@@ -1,0 +1,110 @@
+"""Which precision a build takes: the one asked for, or the target's first that keeps the accuracy."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, cast
+
+from edgec.backends.base import Precision
+from edgec.errors import EdgecError, Finding, Severity
+from edgec.registry import did_you_mean
+from edgec.targets.profile import BackendFacts, Target
+
+#: Without a budget of the user's: noise a hundredth of the signal, and the same first class 99 times of 100.
+AUTO_MIN_SQNR_DB = 20.0
+AUTO_MIN_TOP1 = 0.99
+#: Below this a quantized model says little about its float one.
+COLLAPSE_SQNR_DB = 10.0
+
+NEEDS_CALIBRATION = ("int8", "int16x8")
+_KNOWN = ("auto", "int8", "int16x8", "dynamic", "float16", "float32")
+
+
+@dataclass(frozen=True, slots=True)
+class Candidates:
+    """Precisions to try in order, why in that order, and what to tell the user."""
+
+    precisions: tuple[Precision, ...]
+    why: str
+    findings: tuple[Finding, ...] = ()
+
+
+def backend_facts(target: Target, backend: str | None) -> tuple[str, BackendFacts]:
+    """The backend to build with and the target's facts about it. Raises `EdgecError` when the target has it not."""
+    name = backend or target.default_backend
+    for known, facts in target.backends.items():
+        if known == name:
+            return name, facts
+    raise EdgecError(
+        "target/no-backend",
+        f"target {target.id} has no backend {name!r}",
+        where=target.id,
+        hint=did_you_mean(name, target.backends),
+    )
+
+
+def candidates(asked: str, target: Target, backend: str, facts: BackendFacts, *, calibrated: bool) -> Candidates:
+    """Resolve `--precision`. Raises `EdgecError` for an unknown one, or for int8 without calibration data."""
+    if asked not in _KNOWN:
+        raise EdgecError("cli/unknown-precision", f"there is no precision {asked!r}", hint=did_you_mean(asked, _KNOWN))
+    if asked != "auto":
+        precision = cast(Precision, asked)
+        if precision not in facts.precisions:
+            raise EdgecError(
+                "target/no-precision",
+                f"{target.id} with {backend} does not take {precision}",
+                where=target.id,
+                hint="it takes: " + ", ".join(facts.precisions),
+            )
+        if precision in NEEDS_CALIBRATION and not calibrated:
+            raise EdgecError(
+                "calibration/missing",
+                f"{precision} needs calibration data: samples of what the model will see",
+                hint="give --calibration with a folder of images, .npy/.npz, .jsonl, audio files or a recipe (.toml); "
+                "100 typical samples are enough; or take --precision dynamic",
+            )
+        return Candidates((precision,), f"{precision} was asked for")
+    order: Sequence[Precision] = facts.precisions
+    # float16 and int16x8 behind float32 are there to be asked for
+    order = order[: order.index("float32") + 1] if "float32" in order else order
+    if calibrated:
+        return Candidates(tuple(order), facts.why)
+    kept = tuple(p for p in order if p not in NEEDS_CALIBRATION)
+    if kept == tuple(order):
+        return Candidates(kept, facts.why)
+    note = Finding(
+        code="calibration/none",
+        message="no calibration data given, so int8 is not tried",
+        severity=Severity.INFO,
+        hint="give --calibration with typical samples: int8 is the smallest and fastest form on this target",
+    )
+    return Candidates(kept, facts.why, (note,))
+
+
+def keeps_accuracy(fidelity: Mapping[str, Any]) -> tuple[bool, str]:
+    """Whether fidelity to the float model is within the default budget, and the numbers in words."""
+    sqnr, top1 = fidelity.get("sqnr_db"), fidelity.get("top1_agreement")
+    words = "exact" if sqnr is None else f"{sqnr:.1f} dB"
+    if top1 is not None:
+        words += f", top-1 agreement {100 * top1:.1f} %"
+    good = (sqnr is None or sqnr >= AUTO_MIN_SQNR_DB) and (top1 is None or top1 >= AUTO_MIN_TOP1)
+    return good, words
+
+
+def low_fidelity(precision: str, fidelity: Mapping[str, Any]) -> tuple[Finding, ...]:
+    """What to say, loudly, when a precision that was asked for costs more than the default budget."""
+    good, words = keeps_accuracy(fidelity)
+    if good:
+        return ()
+    sqnr = fidelity.get("sqnr_db") or 0.0
+    collapsed = sqnr < COLLAPSE_SQNR_DB
+    return (
+        Finding(
+            code="quant/collapsed" if collapsed else "quant/low-fidelity",
+            message=f"{precision} {'collapses' if collapsed else 'loses accuracy'}: {words} against the float model "
+            f"(budget {AUTO_MIN_SQNR_DB:.0f} dB, {100 * AUTO_MIN_TOP1:.0f} %)",
+            severity=Severity.WARNING,
+            hint="take --precision auto, which falls back as far as needed, or int16x8; or give more typical samples",
+        ),
+    )
