@@ -36,14 +36,8 @@ def calibrate(
     if (kept := load_statistics(folder, key)) is not None:
         return kept
     halves = collect(model, samples, names, progress=progress, threads=threads)
-    statistics = Statistics(tensors=halves.merged(), samples=samples.count, digest=key)
-    findings = (
-        *samples.findings,
-        *halves.findings,
-        *examine_halves(halves),
-        *examine(model, samples, statistics),
-    )
-    statistics = Statistics(tensors=statistics.tensors, samples=samples.count, digest=key, findings=findings)
+    findings = (*samples.findings, *halves.findings, *examine_halves(halves), *examine(model, samples))
+    statistics = Statistics(tensors=halves.merged(), samples=samples.count, digest=key, findings=findings)
     save_statistics(folder, key, statistics)
     return statistics
 
