@@ -97,6 +97,7 @@ class _Folder:
         if node.op_type == "Constant":
             value = _constant(node)
             return None if value is None else [value]
+        _settle_cast_like(node)
         infer_node(node, self._opsets)
         if node.op_type in ("Shape", "Size"):
             shape = _static_shape(node.inputs[0])
@@ -172,6 +173,15 @@ def _constant(node: ir.Node) -> Array | None:
             return np.asarray(attr(node, name), np.int64)
     value = attr(node, "value")
     return value if isinstance(value, np.ndarray) else None
+
+
+def _settle_cast_like(node: ir.Node) -> None:
+    """CastLike is a Cast as soon as the type to be like is known."""
+    if node.op_type != "CastLike" or node.inputs[1] is None or node.inputs[1].dtype is None:
+        return
+    node.attributes["to"] = ir.AttrInt64("to", int(node.inputs[1].dtype))
+    node.resize_inputs(1)
+    node.op_type = "Cast"
 
 
 def _static_shape(value: ir.Value | None) -> tuple[int, ...] | None:

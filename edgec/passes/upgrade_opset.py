@@ -53,11 +53,12 @@ def _raise(model: Model, version: int) -> None:
     editor = Editor(model)
     for graph in list(model.ir.graphs()):
         for node in list(graph):
-            _adapt(node, version, editor)
+            adapt(node, version, editor)
     model.ir.opset_imports[""] = MIN_OPSET
 
 
-def _adapt(node: ir.Node, version: int, editor: Editor) -> None:
+def adapt(node: ir.Node, version: int, editor: Editor) -> None:
+    """Bring one node from opset `version` to MIN_OPSET; raises `EdgecError` (`source/opset`) when it cannot."""
     if node.domain != "":
         return
     for since, adapter in ADAPTERS.get(node.op_type, ()):

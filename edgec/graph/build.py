@@ -1,0 +1,43 @@
+"""Write a few nodes as if they were arithmetic: `b("Mul", x, b("Add", x, 3.0))`."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import onnx_ir as ir
+
+from edgec.graph.edit import Editor
+from edgec.tensors import Array
+
+
+class Builder:
+    """Makes nodes in place of `node`: numbers become constants of its type, names derive from its name."""
+
+    def __init__(self, editor: Editor, node: ir.Node) -> None:
+        self._editor = editor
+        self._node = node
+        dtype = node.inputs[0].dtype if node.inputs and node.inputs[0] is not None else None
+        self._kind = np.dtype(np.float32) if dtype is None else dtype.numpy()
+        self.nodes: list[ir.Node] = []
+
+    def __call__(self, op_type: str, *inputs: ir.Value | Array | float | None, **attributes: Any) -> ir.Value:
+        """One node; gives its first output."""
+        values = [self._value(item) for item in inputs]
+        node = self._editor.node(op_type, values, attributes, name=f"{self._node.name}/{op_type}")
+        self.nodes.append(node)
+        return node.outputs[0]
+
+    def _value(self, item: ir.Value | Array | float | None) -> ir.Value | None:
+        if item is None or isinstance(item, ir.Value):
+            return item
+        array = item if isinstance(item, np.ndarray) else np.asarray(item, self._kind)
+        return self._editor.const(array, f"{self._node.name}/constant")
+
+    def ints(self, *values: int) -> ir.Value:
+        """A constant list of int64: axes, a shape."""
+        return self._editor.const(np.asarray(values, np.int64), f"{self._node.name}/ints")
+
+    def done(self, *outputs: ir.Value) -> None:
+        """Put the nodes in the place of the old one."""
+        self._editor.replace(self._node, self.nodes, list(outputs))

@@ -1,0 +1,169 @@
+"""Replace operators by what they are made of: an own rule where there is one, else the body that ONNX defines.
+
+An own rule exists where ONNX has no body, or one that computes shapes at run time.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Container
+
+import onnx
+import onnx_ir as ir
+from onnx_ir.passes.common import InlinePass
+
+from edgec.errors import EdgecError
+from edgec.graph.edit import Editor, remove_dead
+from edgec.graph.model import ORIGIN_KEY, Model, label, origin
+from edgec.graph.verify import verify
+from edgec.passes.base import Pass, run_passes
+from edgec.passes.decompose.own import OWN_RULES
+from edgec.passes.eliminate import Eliminate
+from edgec.passes.fold_constants import FoldConstants
+from edgec.passes.shapes import schema_of, type_proto
+from edgec.passes.upgrade_opset import adapt
+
+_DOMAIN = "edgec.body"
+_MAX_DEPTH = 8
+
+
+def decompose(model: Model, op_types: Container[str]) -> Model:
+    """A new model in which no node of `op_types` is left that can be taken apart; the source is left as it is.
+
+    What a rule makes is taken apart again when it is listed itself. Shapes are inferred anew, and constant
+    parts folded.
+    """
+    result = model.clone()
+    clean: tuple[Pass, ...] = (FoldConstants(), Eliminate())
+    stuck: set[str] = set()
+    for _ in range(_MAX_DEPTH):
+        nodes = [
+            node
+            for node in result.ir.graph.all_nodes()
+            if node.domain == "" and node.op_type in op_types and (node.name or "") not in stuck
+        ]
+        if not nodes:
+            break
+        editor = Editor(result)
+        bodies = 0
+        for node in nodes:
+            rule = OWN_RULES.get(node.op_type)
+            if rule is not None and rule(node, editor):
+                continue
+            if _call_body(node, result, bodies):
+                bodies += 1
+            else:
+                stuck.add(node.name or "")
+        if bodies:
+            _inline(result)
+        remove_dead(result.ir)
+        run_passes(result, clean, rounds=2)
+    verify(result.ir)
+    return result
+
+
+def can_decompose(op_type: str, opset: int) -> bool:
+    """True when there is an own rule, or ONNX defines a body for the operator."""
+    schema = schema_of("", op_type, opset)
+    return op_type in OWN_RULES or (
+        schema is not None and (schema.has_function or schema.has_context_dependent_function)
+    )
+
+
+def _call_body(node: ir.Node, model: Model, count: int) -> bool:
+    """Turn the node into a call of a function of this model that holds its body; False when ONNX defines none."""
+    body = _body(node, model.opset)
+    if body is None:
+        return False
+    schema = schema_of("", node.op_type, model.opset)
+    assert schema is not None
+    for name, attribute in schema.attributes.items():
+        default = attribute.default_value
+        if name not in node.attributes and default.type != onnx.AttributeProto.UNDEFINED:
+            node.attributes[name] = ir.serde.deserialize_attribute(default)
+    body.domain, body.name = _DOMAIN, f"{node.op_type}_{count}"
+    versions = {entry.domain: entry.version for entry in body.opset_import}
+    function = ir.serde.deserialize_function(body)
+    function.opset_imports[""] = model.opset
+    _bring_up(function, versions.get("", model.opset), model)
+    model.ir.functions[function.identifier()] = function
+    model.ir.opset_imports.setdefault(_DOMAIN, 1)
+    if not node.metadata_props.get(ORIGIN_KEY) and (where := origin(node)):
+        node.metadata_props[ORIGIN_KEY] = where
+    node.domain, node.op_type = _DOMAIN, body.name
+    return True
+
+
+def _body(node: ir.Node, opset: int) -> onnx.FunctionProto | None:
+    schema = schema_of("", node.op_type, opset)
+    if schema is None:
+        return None
+    if schema.has_function:
+        known = [v for v in schema.function_opset_versions if v <= opset]
+        if known:
+            return onnx.FunctionProto.FromString(schema.get_function_with_opset_version(max(known)))
+    if schema.has_context_dependent_function:
+        known = [v for v in schema.context_dependent_function_opset_versions if v <= opset]
+        if known:
+            types = [
+                onnx.TypeProto().SerializeToString() if v is None else type_proto(v).SerializeToString()
+                for v in node.inputs
+            ]
+            proto = ir.serde.serialize_node(node)
+            data = schema.get_context_dependent_function_with_opset_version(
+                max(known), proto.SerializeToString(), types
+            )
+            return onnx.FunctionProto.FromString(data) if data else None
+    return None
+
+
+def _bring_up(function: ir.Function, version: int, model: Model) -> None:
+    """Bodies are written at older opsets: bring their nodes to the model's."""
+    if version >= model.opset:
+        return
+    for node in list(function):
+        adapt(node, version, _FunctionEditor(model, function))
+
+
+class _FunctionEditor(Editor):
+    """Functions hold no initializers, so constants become Constant nodes at the start."""
+
+    def __init__(self, model: Model, function: ir.Function) -> None:
+        super().__init__(model)
+        self._function = function
+
+    def const(self, array: object, name: str) -> ir.Value:
+        """A Constant node of the function."""
+        value = super().const(array, name)  # type: ignore[arg-type]  # as the base class takes it
+        tensor = value.const_value
+        del self.graph.initializers[value.name or ""]
+        node = self.node("Constant", [], {"value": tensor}, name=f"{name}/node")
+        self._function.insert_before(self._function[0], node)
+        return node.outputs[0]
+
+
+def _inline(model: Model) -> None:
+    before = {node.name for node in model.ir.graph.all_nodes()}
+    try:
+        InlinePass()(model.ir)
+    except Exception as error:  # a body that onnx_ir cannot inline is our bug, whatever it raises
+        raise EdgecError("internal/decompose", f"an ONNX function body cannot be inlined: {error}") from error
+    model.ir.opset_imports.pop(_DOMAIN, None)
+    editor = Editor(model)
+    taken = {node.name or "" for node in model.ir.graph.all_nodes() if node.name in before}
+    names: set[str] = set()
+    for node in model.ir.graph.all_nodes():
+        if node.name in before and node.name not in names:
+            names.add(node.name or "")
+            continue
+        wanted, count = node.name or f"{label(node)}", 2
+        name = wanted
+        while name in names or name in taken:
+            name, count = f"{wanted}_{count}", count + 1
+        node.name = name
+        names.add(name)
+    seen: set[str] = set()
+    for graph in model.ir.graphs():
+        for value in [*graph.inputs, *graph.initializers.values(), *(o for n in graph for o in n.outputs)]:
+            if value.name is None or value.name in seen:
+                value.name = editor.unique(value.name or "value")
+            seen.add(value.name)
