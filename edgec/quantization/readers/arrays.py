@@ -11,7 +11,7 @@ from typing import IO, Any
 
 import numpy as np
 
-from edgec.errors import EdgecError, Finding
+from edgec.errors import EdgecError, Finding, Severity
 from edgec.quantization.readers.base import (
     cast,
     channel_axis,
@@ -114,13 +114,15 @@ class _Block:
 class ArrayReader:
     """Samples of one .npy or .npz file, of a folder of them, or of a folder with one .npy an input."""
 
+    findings: tuple[Finding, ...]
+
     def __init__(self, path: Path, inputs: Sequence[TensorSpec], recipe: Recipe) -> None:
-        self.findings: tuple[Finding, ...] = ()
         self._recipe_steps = recipe.inputs
         self._constants = constants_of(inputs, recipe.inputs)
         self._inputs = [spec for spec in inputs if spec.name not in self._constants]
         self._blocks = [self._block(*tables) for tables in self._tables(path)]
         self._ends = np.cumsum([block.count for block in self._blocks])
+        self.findings = self._unused_scale(path)
 
     def __len__(self) -> int:
         return int(self._ends[-1]) if len(self._ends) else 0
@@ -136,6 +138,25 @@ class ArrayReader:
         block, row = self._locate(index)
         sample = {spec.name: self._prepare(block, spec, row) for spec in self._inputs}
         return {**sample, **self._constants}
+
+    def _unused_scale(self, path: Path) -> tuple[Finding, ...]:
+        """Integers with a scale beside them, fed to a float input as they are, are probably meant to be dequantized."""
+        for block in self._blocks:
+            for spec in self._inputs:
+                integer = np.issubdtype(block.columns[spec.name].dtype, np.integer)
+                if not (integer and spec.dtype.is_float and "scale" in block.side):
+                    continue
+                if not steps_of(spec, self._recipe_steps).dequantize:
+                    return (
+                        Finding(
+                            code="calibration/scale-unused",
+                            message=f"{path.name} holds integers with a scale, which is not applied to {spec.name!r}",
+                            severity=Severity.WARNING,
+                            where=block.columns[spec.name].name,
+                            hint="set dequantize = true in a recipe, e.g. --calibration kws-mfcc:FILE",
+                        ),
+                    )
+        return ()
 
     def _locate(self, index: int) -> tuple[_Block, int]:
         number = int(np.searchsorted(self._ends, index, side="right"))
