@@ -39,7 +39,7 @@ def legalize(model: Model, target: Target, precision: Precision) -> Model:  # no
     return model.clone()
 
 
-def compile(model: Model, target: Target, options: CompileOptions) -> Artifact:
+def compile(model: Model, target: Target, options: CompileOptions) -> Artifact:  # noqa: A001 # the backend interface
     """Emit the IR of a legalized float or QDQ model: the same inputs and outputs as the source, in name and layout."""
     errors = wrong_nodes(model)
     if errors:
@@ -54,7 +54,7 @@ def compile(model: Model, target: Target, options: CompileOptions) -> Artifact:
     fold_biases(work)
     with imported(work) as network:
         tidy(network)
-        if options.precision == "float16" and not _stores_float16(model):
+        if options.precision == "float16":
             to_float16(network)
         name_layers(network, model)
         xml, weights = serialize(network)
@@ -77,14 +77,10 @@ def _bindings(specs: tuple[TensorSpec, ...]) -> tuple[IoBinding, ...]:
     return tuple(IoBinding(source=spec, artifact=spec) for spec in specs)
 
 
-def _stores_float16(model: Model) -> bool:
-    return any(v.dtype is not None and v.dtype.name == "FLOAT16" for v in model.graph.initializers.values())
-
-
 def _transposes(network: Any, model: Model) -> list[str]:
     own = Counter(n.op_type for n in model.nodes())["Transpose"]
     found = [op.get_friendly_name() for op in network.get_ordered_ops() if op.get_type_name() == "Transpose"]
-    why = "the model transposes" if own else "OpenVINO's importer transposes"
+    why = "the source model transposes here" if own else "OpenVINO's importer put it in"
     return [f"{name}: {why}" for name in found]
 
 

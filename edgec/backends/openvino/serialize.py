@@ -11,13 +11,18 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import openvino as ov
-from openvino._offline_transformations import apply_moc_transformations, compress_model_transformation
+import openvino.opset13
+from openvino._offline_transformations import apply_moc_transformations
 
 from edgec.graph.model import Model
 
 #: What the importer appends to a node's name when it makes two layers of it.
 _SUFFIXES = ("/WithoutBiases",)
+
+#: Smaller constants stay in float32.
+_LARGE = 1024
 
 _NO_OPERATORS = frozenset({"Constant", "Parameter", "Result"})
 
@@ -28,8 +33,21 @@ def tidy(network: Any) -> None:
 
 
 def to_float16(network: Any) -> None:
-    """Store float32 constants in float16; they are widened when the model is compiled."""
-    compress_model_transformation(network)
+    """Store in float16 again the large constants that came from there: the importer widened them. Exact."""
+    for op in network.get_ordered_ops():
+        if op.get_type_name() != "Constant" or op.get_element_type() != ov.Type.f32:
+            continue
+        data = op.get_data()
+        if data.size < _LARGE:
+            continue
+        half = data.astype(np.float16)
+        if not np.array_equal(half.astype(np.float32), data):
+            continue
+        stored = ov.opset13.constant(half)
+        stored.set_friendly_name(op.get_friendly_name())
+        widened = ov.opset13.convert(stored, "f32")
+        for reader in op.output(0).get_target_inputs():
+            reader.replace_source_output(widened.output(0))
 
 
 def name_layers(network: Any, model: Model) -> None:
