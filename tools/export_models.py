@@ -36,7 +36,7 @@ def export(name: str, folder: Path = CACHE) -> Path:
             verbose=False,
         )
     program.save(str(temporary), external_data=False)
-    os.replace(temporary, path)  # another process may be exporting the same model
+    temporary.replace(path)  # another process may be exporting the same model
     return path
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import onnx
 import onnx_ir as ir
-from google.protobuf.message import DecodeError
+from google.protobuf.message import DecodeError  # type: ignore[import-untyped]  # protobuf ships no types
 from onnx_ir.passes.common import (
     InlinePass,
     LiftSubgraphInitializersToMainGraphPass,
@@ -20,12 +20,11 @@ from onnx_ir.passes.common import (
 )
 
 from edgec.errors import EdgecError, Finding
-from edgec.frontends._check_proto import check_proto, external_files
-from edgec.frontends._names import name_everything
-from edgec.frontends._sniff import describe_file, known_magic
-from edgec.frontends.base import Loaded
+from edgec.frontends.base import Loaded, describe_file, known_magic
+from edgec.graph.check_proto import check_proto, external_files
 from edgec.graph.edit import remove_dead
 from edgec.graph.model import Model, SourceInfo
+from edgec.graph.names import name_everything
 from edgec.graph.verify import verify
 from edgec.passes.fix_inputs import fix_inputs
 from edgec.passes.upgrade_opset import upgrade_opset
@@ -61,9 +60,7 @@ def load(path: Path, inputs: Mapping[str, tuple[int, ...]]) -> Loaded:
             where=str(path),
             hint="check it with onnx.checker.check_model, and export it again",
         ) from error
-    model = Model(
-        ir=onnx_model, source=SourceInfo(kind="onnx", name=path.name, digest=digest), name=path.stem
-    )
+    model = Model(ir=onnx_model, source=SourceInfo(kind="onnx", name=path.name, digest=digest), name=path.stem)
     return Loaded(model=model, findings=_prepare(model, inputs))
 
 

@@ -33,9 +33,7 @@ class Editor:
         """A new initializer of the main graph."""
         name = self.unique(name)
         tensor = ir.Tensor(np.ascontiguousarray(array).reshape(np.shape(array)), name=name)
-        value = ir.Value(
-            name=name, shape=ir.Shape(tensor.shape), type=ir.TensorType(tensor.dtype), const_value=tensor
-        )
+        value = ir.Value(name=name, shape=ir.Shape(tensor.shape), type=ir.TensorType(tensor.dtype), const_value=tensor)
         self.graph.register_initializer(value)
         return value
 
@@ -81,7 +79,7 @@ class Editor:
                 after.name = name
         container.remove(old, safe=True)
         heir = outputs[0].producer() if outputs else None
-        if heir in new and old.name:
+        if heir is not None and heir in new and old.name:
             self.node_names.discard(heir.name or "")
             heir.name = old.name
 

@@ -20,6 +20,10 @@ from edgec.tensors import Array, DType, TensorSpec
 MIN_OPSET = 21
 MAX_OPSET = 26
 
+# Inside `Model` the name `ir` is its field.
+IrGraph = ir.Graph
+IrNode = ir.Node
+
 #: Node metadata key that carries the user's own layer and source line.
 ORIGIN_KEY = "edgec.origin"
 
@@ -42,7 +46,7 @@ class Model:
     name: str
 
     @property
-    def graph(self) -> ir.Graph:
+    def graph(self) -> IrGraph:
         """The main graph."""
         return self.ir.graph
 
@@ -51,7 +55,7 @@ class Model:
         """Opset of the default domain."""
         return int(self.ir.opset_imports.get("", MIN_OPSET))
 
-    def nodes(self) -> Iterator[ir.Node]:
+    def nodes(self) -> Iterator[IrNode]:
         """Nodes of the main graph in order; the list is taken first, so the graph may be edited meanwhile."""
         return iter(list(self.ir.graph))
 
@@ -100,6 +104,14 @@ def shape_of(value: ir.Value) -> tuple[int, ...]:
             hint="fix the model's inputs with --input name:1x3x224x224",
         )
     return tuple(d if isinstance(d, int) else -1 for d in value.shape)
+
+
+def static_shape(value: ir.Value | None) -> tuple[int, ...] | None:
+    """The shape when all of it is known now, else None."""
+    if value is None or value.shape is None:
+        return None
+    dims = tuple(d for d in value.shape if isinstance(d, int))
+    return dims if len(dims) == len(value.shape) else None
 
 
 def dtype_of(value: ir.Value) -> DType:

@@ -24,9 +24,7 @@ def _broken(message: str, where: str) -> EdgecError:
     return EdgecError("graph/invalid", message, where=where)
 
 
-def _verify_graph(
-    graph: ir.Graph, outer: set[int], names: dict[str, ir.Value], node_names: set[str]
-) -> None:
+def _verify_graph(graph: ir.Graph, outer: set[int], names: dict[str, ir.Value], node_names: set[str]) -> None:
     known = set(outer)
     for value in [*graph.inputs, *graph.initializers.values()]:
         if id(value) not in known:
@@ -39,11 +37,9 @@ def _verify_graph(
         if not node.name or node.name in node_names:  # rule 1
             raise _broken(f"node name {node.name!r} is missing or used twice", label(node))
         node_names.add(node.name)
-        for value in node.inputs:  # rule 2
-            if value is not None and id(value) not in known:
-                raise _broken(
-                    f"input {value.name!r} of {node.op_type} is not defined before it is used", label(node)
-                )
+        for read in node.inputs:  # rule 2
+            if read is not None and id(read) not in known:
+                raise _broken(f"input {read.name!r} of {node.op_type} is not defined before it is used", label(node))
         for attribute in node.attributes.values():
             if attribute.type == ir.AttributeType.GRAPH:
                 _verify_graph(attribute.as_graph(), known, names, node_names)

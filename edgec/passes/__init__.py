@@ -1,0 +1,1 @@
+"""Transformations of a model, each in a file of its own; their orders are written in `pipelines`."""

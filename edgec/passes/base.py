@@ -1,4 +1,4 @@
-"""A pass edits a model in place and says whether it changed anything; `run_passes` runs a list of them, verified in between."""
+"""A pass edits a model in place and says whether it changed anything; `run_passes` runs and verifies many."""
 
 from __future__ import annotations
 
@@ -24,9 +24,7 @@ class Pass(Protocol):
         """Edit the model in place; True when something changed."""
 
 
-def run_passes(
-    model: Model, passes: Sequence[Pass], *, rounds: int = 1, observer: Observer | None = None
-) -> bool:
+def run_passes(model: Model, passes: Sequence[Pass], *, rounds: int = 1, observer: Observer | None = None) -> bool:
     """Run the passes in order, again while they change something, at most `rounds` times.
 
     The graph is verified after each pass that changed it: a pass that breaks a graph is a bug, and is named.

@@ -13,7 +13,7 @@ from edgec.graph.edit import remove_dead
 from edgec.graph.model import Model
 
 _RANDOM = frozenset(
-    "Bernoulli Multinomial RandomNormal RandomNormalLike RandomUniform RandomUniformLike".split()
+    {"Bernoulli", "Multinomial", "RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLike"}
 )
 _SMALL_BYTES = 256
 

@@ -10,20 +10,54 @@ import numpy as np
 import onnx_ir as ir
 from onnx.reference.ops import load_op
 
+from edgec.graph.model import static_shape
 from edgec.tensors import Array
 
 #: Results up to this size are folded; a constant beyond it is cheaper to compute on the device than to ship.
 MAX_RESULT_BYTES = 16 << 20
 #: ONNX's reference implementation of these loops in Python.
 SLOW_OPS = frozenset(
-    "AveragePool Conv ConvInteger ConvTranspose DeformConv GRU GridSample LSTM LpPool MaxPool "
-    "QLinearConv RNN Resize RoiAlign STFT Upsample".split()
+    {
+        "AveragePool",
+        "Conv",
+        "ConvInteger",
+        "ConvTranspose",
+        "DeformConv",
+        "GRU",
+        "GridSample",
+        "LSTM",
+        "LpPool",
+        "MaxPool",
+        "QLinearConv",
+        "RNN",
+        "Resize",
+        "RoiAlign",
+        "STFT",
+        "Upsample",
+    }
 )
 MAX_SLOW_ELEMENTS = 1 << 16
 #: Quantization stays visible, randomness stays random, and what has no fixed result is not folded.
 NEVER = frozenset(
-    "Bernoulli DequantizeLinear Dropout DynamicQuantizeLinear If ImageDecoder Loop Multinomial NonMaxSuppression "
-    "Optional QuantizeLinear RandomNormal RandomNormalLike RandomUniform RandomUniformLike Scan SequenceMap".split()
+    {
+        "Bernoulli",
+        "DequantizeLinear",
+        "Dropout",
+        "DynamicQuantizeLinear",
+        "If",
+        "ImageDecoder",
+        "Loop",
+        "Multinomial",
+        "NonMaxSuppression",
+        "Optional",
+        "QuantizeLinear",
+        "RandomNormal",
+        "RandomNormalLike",
+        "RandomUniform",
+        "RandomUniformLike",
+        "Scan",
+        "SequenceMap",
+    }
 )
 #: Their result's shape depends on values; it cannot be bigger than rank × the input.
 DATA_DEPENDENT = frozenset({"NonZero", "Unique", "Compress"})
@@ -45,11 +79,12 @@ def refusal(node: ir.Node) -> str | None:
     for output in node.outputs:
         if not isinstance(output.type, ir.TensorType) or output.dtype == ir.DataType.STRING:
             return f"output {output.name!r} is not a numeric tensor"
-        if output.shape is None or not output.shape.is_static():
+        shape = static_shape(output)
+        if shape is None:
             if node.op_type in DATA_DEPENDENT:
                 continue
             return f"the shape of {output.name!r} is not known"
-        elements = math.prod(int(d) for d in output.shape)
+        elements = math.prod(shape)
         width = output.dtype.itemsize if output.dtype is not None else 8
         inputs = sum(v.const_value.nbytes for v in node.inputs if v is not None and v.const_value is not None)
         if elements * width > max(MAX_RESULT_BYTES, 2 * inputs):
@@ -73,7 +108,7 @@ def evaluate(node: ir.Node, opset: int) -> list[Array] | None:
         with np.errstate(all="ignore"), warnings.catch_warnings():
             warnings.simplefilter("ignore")
             result = implementation.eval(*arrays, n_outputs=len(node.outputs), **attributes)
-    except Exception as error:  # numpy code of a third party: whatever it raises, the node simply stays
+    except Exception as error:  # noqa: BLE001 - numpy code of a third party: whatever it raises, the node simply stays
         _log.debug("%s is not folded: %s", node.name, error)
         return None
     results = list(result) if isinstance(result, (tuple, list)) else [result]
@@ -85,9 +120,8 @@ def evaluate(node: ir.Node, opset: int) -> list[Array] | None:
         promised = output.dtype.numpy() if output.dtype is not None else array.dtype
         if array.dtype != promised:
             array = array.astype(promised)
-        if output.shape is not None and output.shape.is_static():
-            if array.shape != tuple(int(d) for d in output.shape):
-                _log.debug("%s is not folded: its shape is not the inferred one", node.name)
-                return None
+        if static_shape(output) not in (None, array.shape):
+            _log.debug("%s is not folded: its shape is not the inferred one", node.name)
+            return None
         checked.append(array)
     return checked

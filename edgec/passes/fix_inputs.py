@@ -81,9 +81,7 @@ def _apply_given(value: ir.Value, shape: tuple[int, ...], symbols: dict[str, int
         fits = len(dims) == len(shape) and all(
             want == has for want, has in zip(shape, dims, strict=True) if isinstance(has, int)
         )
-        clash = [
-            d for d, s in zip(dims, shape, strict=False) if isinstance(d, str) and symbols.get(d, s) != s
-        ]
+        clash = [d for d, s in zip(dims, shape, strict=False) if isinstance(d, str) and symbols.get(d, s) != s]
         if not fits or clash:
             raise EdgecError(
                 "source/input-shape",
@@ -125,8 +123,7 @@ def _apply_symbols(value: ir.Value, symbols: dict[str, int], findings: list[Find
 def _free_dimension(free: list[ir.Value]) -> EdgecError:
     flags = " ".join("--input " + _flag(value, None) for value in free)
     names = ", ".join(
-        f"{value.name!r} ({_text(_dims(value)) if value.shape is not None else 'of unknown rank'})"
-        for value in free
+        f"{value.name!r} ({_text(_dims(value)) if value.shape is not None else 'of unknown rank'})" for value in free
     )
     return EdgecError(
         "source/free-dimension",

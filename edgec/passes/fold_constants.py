@@ -8,6 +8,7 @@ weight is no float constant.
 from __future__ import annotations
 
 import logging
+import math
 from collections import deque
 
 import numpy as np
@@ -15,11 +16,10 @@ import onnx_ir as ir
 
 from edgec.errors import EdgecError
 from edgec.graph.edit import Editor, remove_dead
-from edgec.graph.model import Model, attr, const_of, keep_origin
+from edgec.graph.model import Model, attr, const_of, keep_origin, static_shape
 from edgec.passes.evaluate import evaluate, refusal
 from edgec.passes.shapes import infer_node
 from edgec.tensors import Array
-
 
 _log = logging.getLogger(__name__)
 
@@ -100,7 +100,7 @@ class _Folder:
         _settle_cast_like(node)
         infer_node(node, self._opsets)
         if node.op_type in ("Shape", "Size"):
-            shape = _static_shape(node.inputs[0])
+            shape = static_shape(node.inputs[0])
             if shape is None:
                 return None
             if node.op_type == "Size":
@@ -184,14 +184,8 @@ def _settle_cast_like(node: ir.Node) -> None:
     node.op_type = "Cast"
 
 
-def _static_shape(value: ir.Value | None) -> tuple[int, ...] | None:
-    if value is None or value.shape is None or not value.shape.is_static():
-        return None
-    return tuple(int(d) for d in value.shape)
-
-
 def _nbytes(value: ir.Value) -> int:
-    shape = _static_shape(value)
+    shape = static_shape(value)
     if shape is None or value.dtype is None:
         return 0
-    return int(np.prod(shape, dtype=np.int64) * value.dtype.itemsize)
+    return int(math.prod(shape) * value.dtype.itemsize)

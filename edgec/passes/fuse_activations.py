@@ -102,9 +102,7 @@ class Bounds:
             inputs: list[ir.Value | None] = [source]
             for bound, end in zip(bounds, ("min", "max"), strict=True):
                 infinite = math.isinf(bound)
-                inputs.append(
-                    None if infinite else editor.const(np.asarray(bound, kind), f"{root.name}/{end}")
-                )
+                inputs.append(None if infinite else editor.const(np.asarray(bound, kind), f"{root.name}/{end}"))
             while inputs[-1] is None and len(inputs) > 1:
                 inputs.pop()
             new = editor.node("Clip", inputs, name=f"{root.name}/clip")
@@ -161,9 +159,7 @@ class HardSwish(PatternRule):
         if gate is not None:
             alpha, beta = float(attr(gate, "alpha", 0.2)), float(attr(gate, "beta", 0.5))
             if not (math.isclose(alpha, 1 / 6, rel_tol=1e-4) and math.isclose(beta, 0.5, rel_tol=1e-6)):
-                return Refusal(
-                    reason=f"HardSigmoid has slope {alpha:g}, not 1/6", value=gate.outputs[0].name or ""
-                )
+                return Refusal(reason=f"HardSigmoid has slope {alpha:g}, not 1/6", value=gate.outputs[0].name or "")
         return interior_use(match)
 
     def rewrite(self, match: Match, editor: Editor) -> Sequence[ir.Node]:

@@ -166,14 +166,8 @@ class AffineBefore:
             return Refusal(reason="the scaled value is read elsewhere", value=before.outputs[0].name or "")
         array = const_of(constant)
         channels = data.shape[1]
-        if (
-            array is None
-            or not isinstance(channels, int)
-            or per_channel(array, len(data.shape), 1, channels) is None
-        ):
-            return Refusal(
-                reason="the constant does not run along the input channels alone", value=constant.name or ""
-            )
+        if array is None or not isinstance(channels, int) or per_channel(array, len(data.shape), 1, channels) is None:
+            return Refusal(reason="the constant does not run along the input channels alone", value=constant.name or "")
         padded = any(attr(match.root, "pads", ())) or attr(match.root, "auto_pad", "NOTSET") not in (
             "NOTSET",
             "VALID",

@@ -63,9 +63,7 @@ class LayerNorm(PatternRule):
         """Both means over the same last axes; γ and β of exactly their shape."""
         axes = {last_axes(match.nodes["mean"]), last_axes(match.nodes["centre"])}
         if len(axes) != 1 or None in axes:
-            return Refusal(
-                reason="the means do not run over the same last axes", value=match.values["x"].name or ""
-            )
+            return Refusal(reason="the means do not run over the same last axes", value=match.values["x"].name or "")
         return _affine_fits(match) or interior_use(match)
 
     def rewrite(self, match: Match, editor: Editor) -> Sequence[ir.Node]:
@@ -88,9 +86,7 @@ class RmsNorm(PatternRule):
     """Rule 2."""
 
     name = "rms-norm"
-    patterns = tuple(
-        op("Mul", normal, Tensor("scale")) for squares in _squares(X) for normal in _normal(X, squares)
-    )
+    patterns = tuple(op("Mul", normal, Tensor("scale")) for squares in _squares(X) for normal in _normal(X, squares))
 
     def check(self, match: Match) -> Refusal | None:
         """The operator exists from opset 23 on; the mean runs over last axes."""
@@ -99,9 +95,7 @@ class RmsNorm(PatternRule):
         if opset < 23:
             return Refusal(reason=f"opset {opset} has no RMSNormalization")
         if last_axes(match.nodes["mean"]) is None:
-            return Refusal(
-                reason="the mean does not run over the last axes", value=match.values["x"].name or ""
-            )
+            return Refusal(reason="the mean does not run over the last axes", value=match.values["x"].name or "")
         return _affine_fits(match) or interior_use(match)
 
     def rewrite(self, match: Match, editor: Editor) -> Sequence[ir.Node]:

@@ -62,7 +62,7 @@ class FusePad:
                 return Refusal(reason="the padding is as wide as the kernel", value=blame)
         return None
 
-    def rewrite(self, match: Match, editor: Editor) -> Sequence[ir.Node]:
+    def rewrite(self, match: Match, editor: Editor) -> Sequence[ir.Node]:  # noqa: ARG002 - the protocol's signature
         """The operator alone, with the sum of both paddings."""
         node, pad = match.root, match.nodes["pad"]
         pads = _full_pads(pad)
@@ -94,7 +94,9 @@ def _full_pads(pad: ir.Node) -> np.ndarray[tuple[int, int], np.dtype[np.int64]] 
     return full
 
 
-def _summed(node: ir.Node, pads: np.ndarray[tuple[int, int], np.dtype[np.int64]]) -> np.ndarray[tuple[int, int], np.dtype[np.int64]]:
+def _summed(
+    node: ir.Node, pads: np.ndarray[tuple[int, int], np.dtype[np.int64]]
+) -> np.ndarray[tuple[int, int], np.dtype[np.int64]]:
     spatial = pads[:, 2:]
     own = np.asarray(attr(node, "pads") or [0] * spatial.size, np.int64).reshape(2, -1)
     return spatial + own
@@ -112,9 +114,7 @@ def _check_max_pool(
     before = match.values["x"].producer()
     if fill == 0.0:
         bounds = clip_bounds(before) if before is not None and before.op_type == "Clip" else None
-        positive = before is not None and (
-            before.op_type in _NEVER_NEGATIVE or (bounds is not None and bounds[0] >= 0)
-        )
+        positive = before is not None and (before.op_type in _NEVER_NEGATIVE or (bounds is not None and bounds[0] >= 0))
         if not positive:
             return Refusal(reason="zeros around data that can be negative are no −∞", value=blame)
     elif fill is None or fill > -3.4e38:

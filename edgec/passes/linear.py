@@ -61,9 +61,7 @@ def linear_of(node: ir.Node | None) -> Linear | None:
         if bias is not None and bias.shape != (channels,):
             return None
         return Linear(node=node, channels=channels, channel_axis=1, weight=weight, bias=bias)
-    return Linear(
-        node=node, channels=weight.shape[1], channel_axis=rank - 1, weight=weight, bias=None
-    )
+    return Linear(node=node, channels=weight.shape[1], channel_axis=rank - 1, weight=weight, bias=None)
 
 
 def scaled_weight(linear: Linear, scale: Array) -> Array:

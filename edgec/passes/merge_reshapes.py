@@ -13,16 +13,10 @@ import numpy as np
 import onnx_ir as ir
 
 from edgec.graph.edit import Editor
-from edgec.graph.model import attr
+from edgec.graph.model import attr, static_shape
 from edgec.passes.rewrite import Match, Refusal
 
 RESHAPES = frozenset({"Flatten", "Reshape", "Squeeze", "Unsqueeze"})
-
-
-def _static(value: ir.Value | None) -> tuple[int, ...] | None:
-    if value is None or value.shape is None or not value.shape.is_static():
-        return None
-    return tuple(int(d) for d in value.shape)
 
 
 def _producer(value: ir.Value | None) -> ir.Node | None:
@@ -45,7 +39,7 @@ class ReshapeChain:
 
     def check(self, match: Match) -> Refusal | None:
         """A static result without empty axes."""
-        shape = _static(match.root.outputs[0])
+        shape = static_shape(match.root.outputs[0])
         if shape is None or 0 in shape:
             return Refusal(reason="its shape is not static", value=match.root.outputs[0].name or "")
         return None
@@ -53,7 +47,7 @@ class ReshapeChain:
     def rewrite(self, match: Match, editor: Editor) -> Sequence[ir.Node]:
         """One Reshape; the first one goes when nobody else reads it."""
         node = match.root
-        shape = _static(node.outputs[0])
+        shape = static_shape(node.outputs[0])
         constant = editor.const(np.asarray(shape, np.int64), f"{node.name}/shape")
         new = editor.node("Reshape", [match.values["x"], constant], name=node.name or "reshape")
         editor.replace(node, [new], [new.outputs[0]])
@@ -75,14 +69,14 @@ class TransposeChain:
 
     def check(self, match: Match) -> Refusal | None:
         """Both permutations must be known."""
-        if _static(match.values["x"]) is None:
+        if static_shape(match.values["x"]) is None:
             return Refusal(reason="the rank is not known", value=match.values["x"].name or "")
         return None
 
     def rewrite(self, match: Match, editor: Editor) -> Sequence[ir.Node]:
         """One Transpose with the product of both permutations."""
         node, before = match.root, match.nodes["before"]
-        shape = _static(match.values["x"])
+        shape = static_shape(match.values["x"])
         assert shape is not None
         reverse = tuple(range(len(shape)))[::-1]
         first, second = attr(before, "perm") or reverse, attr(node, "perm") or reverse
@@ -115,8 +109,8 @@ class SoftmaxInReshapes:
     def check(self, match: Match) -> Refusal | None:
         """The last axis is the same throughout, and the softmax runs over it."""
         softmax = match.nodes["softmax"]
-        outer, inner = _static(match.values["x"]), _static(softmax.outputs[0])
-        if outer is None or inner is None or outer != _static(match.root.outputs[0]):
+        outer, inner = static_shape(match.values["x"]), static_shape(softmax.outputs[0])
+        if outer is None or inner is None or outer != static_shape(match.root.outputs[0]):
             return Refusal(reason="it does not reshape back", value=match.root.outputs[0].name or "")
         if int(attr(softmax, "axis", -1)) not in (-1, len(inner) - 1) or outer[-1:] != inner[-1:]:
             return Refusal(reason="the softmax runs over other axes", value=softmax.outputs[0].name or "")
@@ -125,9 +119,7 @@ class SoftmaxInReshapes:
     def rewrite(self, match: Match, editor: Editor) -> Sequence[ir.Node]:
         """The softmax on the original shape."""
         softmax = match.nodes["softmax"]
-        new = editor.node(
-            softmax.op_type, [match.values["x"]], {"axis": -1}, name=softmax.name or "softmax"
-        )
+        new = editor.node(softmax.op_type, [match.values["x"]], {"axis": -1}, name=softmax.name or "softmax")
         editor.replace(match.root, [new], [new.outputs[0]])
         return [new]
 

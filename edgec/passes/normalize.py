@@ -16,17 +16,11 @@ import numpy as np
 import onnx_ir as ir
 
 from edgec.graph.edit import Editor
-from edgec.graph.model import attr, const_of
+from edgec.graph.model import attr, const_of, static_shape
 from edgec.passes.pattern import scalar_of
 from edgec.passes.rewrite import Match, Refusal
 
 _WINDOWED = frozenset({"AveragePool", "Conv", "ConvTranspose", "LpPool", "MaxPool"})
-
-
-def _static(value: ir.Value | None) -> tuple[int, ...] | None:
-    if value is None or value.shape is None or not value.shape.is_static():
-        return None
-    return tuple(int(d) for d in value.shape)
 
 
 class ExplicitPads:
@@ -42,20 +36,20 @@ class ExplicitPads:
     def check(self, match: Match) -> Refusal | None:
         """Static shapes."""
         node = match.root
-        if _static(node.inputs[0]) is None or _static(node.outputs[0]) is None:
+        if static_shape(node.inputs[0]) is None or static_shape(node.outputs[0]) is None:
             return Refusal(reason="its shapes are not static", value=node.outputs[0].name or "")
         if node.op_type != "Conv" and node.op_type != "ConvTranspose" and not attr(node, "kernel_shape"):
             return Refusal(reason="it has no kernel shape")
         return None
 
-    def rewrite(self, match: Match, editor: Editor) -> Sequence[ir.Node]:
+    def rewrite(self, match: Match, editor: Editor) -> Sequence[ir.Node]:  # noqa: ARG002 - the protocol's signature
         """The same node with `pads`."""
         node = match.root
         mode = str(attr(node, "auto_pad"))
-        before, after = _static(node.inputs[0]), _static(node.outputs[0])
+        before, after = static_shape(node.inputs[0]), static_shape(node.outputs[0])
         assert before is not None and after is not None
         spatial = len(before) - 2
-        weight = _static(node.inputs[1]) if len(node.inputs) > 1 else None
+        weight = static_shape(node.inputs[1]) if len(node.inputs) > 1 else None
         kernel = attr(node, "kernel_shape") or (weight or ())[2:]
         strides = attr(node, "strides") or (1,) * spatial
         dilations = attr(node, "dilations") or (1,) * spatial
@@ -85,8 +79,8 @@ class CanonicalGemm:
         """A Gemm in any other form."""
         weight = node.inputs[1]
         bias = node.inputs[2] if len(node.inputs) > 2 else None
-        shape = _static(bias) if bias is not None else None
-        output = _static(node.outputs[0])
+        shape = static_shape(bias) if bias is not None else None
+        output = static_shape(node.outputs[0])
         odd_bias = bias is not None and output is not None and shape != (output[1],)
         constant = const_of(weight) is not None
         plain = attr(node, "alpha", 1.0) == 1.0 and attr(node, "beta", 1.0) == 1.0
@@ -96,7 +90,7 @@ class CanonicalGemm:
     def check(self, match: Match) -> Refusal | None:
         """Constants where there is something to fold."""
         node = match.root
-        if _static(node.outputs[0]) is None:
+        if static_shape(node.outputs[0]) is None:
             return Refusal(reason="its shape is not static", value=node.outputs[0].name or "")
         return None
 
@@ -104,7 +98,7 @@ class CanonicalGemm:
         """Transpose, Mul and Add around a plain Gemm; constants are folded at once."""
         node = match.root
         name = node.name or "gemm"
-        output = _static(node.outputs[0])
+        output = static_shape(node.outputs[0])
         assert output is not None
         data, weight_value = node.inputs[0], node.inputs[1]
         bias_value = node.inputs[2] if len(node.inputs) > 2 else None
@@ -126,12 +120,14 @@ class CanonicalGemm:
             alpha, transposed = 1.0, 1
         keep_bias = False
         if bias is not None and bias.dtype.kind == "f" and (alpha == 1.0):
-            row = bias.reshape(-1) if bias.size in (1, output[1]) and bias.shape[-1:] in ((), (1,), output[1:]) else None
+            row = (
+                bias.reshape(-1) if bias.size in (1, output[1]) and bias.shape[-1:] in ((), (1,), output[1:]) else None
+            )
             if row is not None and (bias.ndim < 2 or bias.shape[0] == 1):
                 values = np.broadcast_to(row.astype(np.float64) * beta, (output[1],)).astype(kind)
                 bias_value = editor.const(values, f"{name}/bias")
                 keep_bias = True
-        elif bias_value is not None and alpha == beta == 1.0 and _static(bias_value) == output[1:]:
+        elif bias_value is not None and alpha == beta == 1.0 and static_shape(bias_value) == output[1:]:
             keep_bias = True
         product = editor.node(
             "Gemm",
@@ -169,7 +165,7 @@ class MatMulToGemm:
 
     def check(self, match: Match) -> Refusal | None:
         """Data of rank 2; a Gemm has no more."""
-        shape = _static(match.root.inputs[0])
+        shape = static_shape(match.root.inputs[0])
         if shape is None or len(shape) != 2:
             return Refusal(reason="the data is no matrix", value=match.root.outputs[0].name or "")
         return None
@@ -208,9 +204,7 @@ class NoDivision:
         with np.errstate(all="ignore"):
             inverse = 1.0 / constant.astype(np.float64)
         if not np.all(np.abs(inverse) < 1e30) or not np.all(np.abs(inverse) > 1e-30):
-            return Refusal(
-                reason="the reciprocal is no normal number", value=match.values["constant"].name or ""
-            )
+            return Refusal(reason="the reciprocal is no normal number", value=match.values["constant"].name or "")
         return None
 
     def rewrite(self, match: Match, editor: Editor) -> Sequence[ir.Node]:
@@ -246,7 +240,7 @@ class SimplePowers:
         same = data is not None and data.shape is not None and data.shape == node.outputs[0].shape
         return Match(node) if fits and (single or same) else None
 
-    def check(self, match: Match) -> Refusal | None:
+    def check(self, match: Match) -> Refusal | None:  # noqa: ARG002 - the protocol's signature
         """Nothing more to ask."""
         return None
 

@@ -164,7 +164,5 @@ def interior_use(match: Match) -> Refusal | None:
             continue
         for output in node.outputs:
             if output.is_graph_output() or any(user not in nodes for user, _ in output.uses()):
-                return Refusal(
-                    reason="a value inside the pattern is read elsewhere", value=output.name or ""
-                )
+                return Refusal(reason="a value inside the pattern is read elsewhere", value=output.name or "")
     return None

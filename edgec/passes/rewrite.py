@@ -93,9 +93,7 @@ class RewritePass:
             refusal = rule.check(match)
             if refusal is not None:
                 self.refusals.append(
-                    Refusal(
-                        reason=refusal.reason, value=refusal.value, rule=rule.name, node=label(node)
-                    )
+                    Refusal(reason=refusal.reason, value=refusal.value, rule=rule.name, node=label(node))
                 )
                 continue
             for new in rule.rewrite(match, editor):

@@ -119,9 +119,7 @@ def _merge(value: ir.Value, proto: onnx.TypeProto) -> None:
     if known is None or len(known) != len(shape) or shape.is_static():
         value.shape = shape
         return
-    value.shape = ir.Shape(
-        [new if isinstance(new, int) else old for new, old in zip(shape, known, strict=True)]
-    )
+    value.shape = ir.Shape([new if isinstance(new, int) else old for new, old in zip(shape, known, strict=True)])
 
 
 def _reason(error: Exception) -> str:

@@ -93,13 +93,13 @@ def _topk_10(node: ir.Node, editor: Editor) -> None:
     _set_inputs(node, [node.inputs[0], editor.const(_int64([k]), f"{node.name}/k")])  # type: ignore[list-item]  # an int
 
 
-def _split_18(node: ir.Node, editor: Editor) -> None:
+def _split_18(node: ir.Node, _editor: Editor) -> None:
     # Without sizes the split was always equal; opset 18 wants the count said.
     if len(node.inputs) < 2 or node.inputs[1] is None:
         _set(node, "num_outputs", len(node.outputs))
 
 
-def _dropout_12(node: ir.Node, editor: Editor) -> None:
+def _dropout_12(node: ir.Node, _editor: Editor) -> None:
     # At inference Dropout is the identity whatever its ratio.
     node.attributes.pop("ratio", None)
 
@@ -117,12 +117,10 @@ def _batchnorm_9(node: ir.Node, editor: Editor) -> None:
     scaled = editor.node("Mul", [normal.outputs[0], scale], name=f"{name}/scaled")
     result = editor.node("Add", [scaled.outputs[0], bias], name=f"{name}/result")
     _only_first_output(node)
-    editor.replace(
-        node, [centred, shifted, deviation, normal, scaled, result], [result.outputs[0]]
-    )
+    editor.replace(node, [centred, shifted, deviation, normal, scaled, result], [result.outputs[0]])
 
 
-def _batchnorm_14(node: ir.Node, editor: Editor) -> None:
+def _batchnorm_14(node: ir.Node, _editor: Editor) -> None:
     if node.op_type == "BatchNormalization":
         _only_first_output(node)
 
@@ -153,9 +151,7 @@ def _flattened(node: ir.Node, editor: Editor) -> None:
 def _upsample_10(node: ir.Node, editor: Editor) -> None:
     scales = _take(node, "scales")
     factor = (
-        editor.const(np.asarray(scales, np.float32), f"{node.name}/scales")
-        if scales is not None
-        else node.inputs[1]
+        editor.const(np.asarray(scales, np.float32), f"{node.name}/scales") if scales is not None else node.inputs[1]
     )
     mode = str(attr(node, "mode", "nearest"))
     _to_resize(node, editor, factor, "linear" if mode in ("linear", "bilinear") else mode)
@@ -176,7 +172,7 @@ def _to_resize(node: ir.Node, editor: Editor, scales: ir.Value | None, mode: str
     editor.replace(node, [new], [new.outputs[0]])
 
 
-def _resize_13(node: ir.Node, editor: Editor) -> None:
+def _resize_13(node: ir.Node, _editor: Editor) -> None:
     """`tf_half_pixel_for_nn` went: floor((x + ½)/s) is half_pixel rounded half up."""
     if attr(node, "coordinate_transformation_mode") != "tf_half_pixel_for_nn":
         return
@@ -186,16 +182,16 @@ def _resize_13(node: ir.Node, editor: Editor) -> None:
     _set(node, "nearest_mode", "round_prefer_ceil")
 
 
-def _scatter_11(node: ir.Node, editor: Editor) -> None:
+def _scatter_11(node: ir.Node, _editor: Editor) -> None:
     node.op_type = "ScatterElements"
 
 
-def _roi_align_16(node: ir.Node, editor: Editor) -> None:
+def _roi_align_16(node: ir.Node, _editor: Editor) -> None:
     # The default became half_pixel; the old behaviour has this name.
     _set(node, "coordinate_transformation_mode", "output_half_pixel")
 
 
-def _grid_sample_20(node: ir.Node, editor: Editor) -> None:
+def _grid_sample_20(node: ir.Node, _editor: Editor) -> None:
     names = {"bilinear": "linear", "bicubic": "cubic"}
     mode = str(attr(node, "mode", "bilinear"))
     _set(node, "mode", names.get(mode, mode))
@@ -224,7 +220,7 @@ def _group_norm_21(node: ir.Node, editor: Editor) -> None:
         node.replace_input_with(index, constant)
 
 
-def _scan_9(node: ir.Node, editor: Editor) -> None:
+def _scan_9(_node: ir.Node, editor: Editor) -> None:
     raise NotImplementedError("Scan had a batch axis then")
 
 

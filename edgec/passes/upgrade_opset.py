@@ -90,9 +90,7 @@ def _lower(model: Model) -> None:
             reason = f"{node.op_type} of opset {MAX_OPSET} has fewer inputs or outputs"
         else:
             continue
-        findings.append(
-            Finding(code="source/opset", message=reason, where=label(node), source=origin(node))
-        )
+        findings.append(Finding(code="source/opset", message=reason, where=label(node), source=origin(node)))
     if findings:
         raise EdgecError(
             "source/opset",

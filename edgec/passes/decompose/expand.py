@@ -6,6 +6,7 @@ An own rule exists where ONNX has no body, or one that computes shapes at run ti
 from __future__ import annotations
 
 from collections.abc import Container
+from typing import Any
 
 import onnx
 import onnx_ir as ir
@@ -63,7 +64,7 @@ def decompose(model: Model, op_types: Container[str]) -> Model:
 
 def can_decompose(op_type: str, opset: int) -> bool:
     """True when there is an own rule, or ONNX defines a body for the operator."""
-    schema = schema_of("", op_type, opset)
+    schema: Any = schema_of("", op_type, opset)
     return op_type in OWN_RULES or (
         schema is not None and (schema.has_function or schema.has_context_dependent_function)
     )
@@ -94,13 +95,15 @@ def _call_body(node: ir.Node, model: Model, count: int) -> bool:
 
 
 def _body(node: ir.Node, opset: int) -> onnx.FunctionProto | None:
-    schema = schema_of("", node.op_type, opset)
+    schema: Any = schema_of("", node.op_type, opset)  # onnx's stubs lack the function methods
     if schema is None:
         return None
+    data: bytes
     if schema.has_function:
         known = [v for v in schema.function_opset_versions if v <= opset]
         if known:
-            return onnx.FunctionProto.FromString(schema.get_function_with_opset_version(max(known)))
+            data = schema.get_function_with_opset_version(max(known))
+            return _function(data)
     if schema.has_context_dependent_function:
         known = [v for v in schema.context_dependent_function_opset_versions if v <= opset]
         if known:
@@ -112,8 +115,14 @@ def _body(node: ir.Node, opset: int) -> onnx.FunctionProto | None:
             data = schema.get_context_dependent_function_with_opset_version(
                 max(known), proto.SerializeToString(), types
             )
-            return onnx.FunctionProto.FromString(data) if data else None
+            return _function(data) if data else None
     return None
+
+
+def _function(data: bytes) -> onnx.FunctionProto:
+    proto = onnx.FunctionProto()
+    proto.ParseFromString(data)
+    return proto
 
 
 def _bring_up(function: ir.Function, version: int, model: Model) -> None:

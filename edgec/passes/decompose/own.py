@@ -10,15 +10,9 @@ import onnx_ir as ir
 
 from edgec.graph.build import Builder
 from edgec.graph.edit import Editor
-from edgec.graph.model import attr, const_of
+from edgec.graph.model import attr, const_of, static_shape
 
 OwnRule = Callable[[ir.Node, Editor], bool]
-
-
-def _static(value: ir.Value | None) -> tuple[int, ...] | None:
-    if value is None or value.shape is None or not value.shape.is_static():
-        return None
-    return tuple(int(d) for d in value.shape)
 
 
 def _hard_swish(node: ir.Node, editor: Editor) -> bool:
@@ -93,7 +87,7 @@ def _instance_norm(node: ir.Node, editor: Editor) -> bool:
 
 def _group_norm(node: ir.Node, editor: Editor) -> bool:
     """Groups as an axis of their own, normalised, reshaped back; γ and β along the channels."""
-    x, shape = node.inputs[0], _static(node.inputs[0])
+    x, shape = node.inputs[0], static_shape(node.inputs[0])
     if x is None or shape is None or len(shape) < 3:
         return False
     groups = int(attr(node, "num_groups"))
@@ -222,7 +216,7 @@ def _clip_open(node: ir.Node, editor: Editor) -> bool:
 
 def _depth_to_space(node: ir.Node, editor: Editor) -> bool:
     """Reshape, Transpose, Reshape."""
-    x, shape = node.inputs[0], _static(node.inputs[0])
+    x, shape = node.inputs[0], static_shape(node.inputs[0])
     if x is None or shape is None or len(shape) != 4:
         return False
     n, c, h, w = shape
@@ -240,7 +234,7 @@ def _depth_to_space(node: ir.Node, editor: Editor) -> bool:
 
 def _space_to_depth(node: ir.Node, editor: Editor) -> bool:
     """Reshape, Transpose, Reshape."""
-    x, shape = node.inputs[0], _static(node.inputs[0])
+    x, shape = node.inputs[0], static_shape(node.inputs[0])
     if x is None or shape is None or len(shape) != 4:
         return False
     n, c, h, w = shape
@@ -285,7 +279,7 @@ def _square_power(node: ir.Node, editor: Editor) -> bool:
     exponent = const_of(node.inputs[1])
     if exponent is None or exponent.size != 1 or float(exponent.reshape(())) != 3.0:
         return False
-    if _static(node.inputs[0]) != _static(node.outputs[0]):
+    if static_shape(node.inputs[0]) != static_shape(node.outputs[0]):
         return False
     b, x = Builder(editor, node), node.inputs[0]
     b.done(b("Mul", b("Mul", x, x), x))

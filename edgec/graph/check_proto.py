@@ -20,7 +20,7 @@ from edgec.errors import EdgecError
 #: No dimension of a real model is longer; beyond it sizes overflow in the runtimes.
 MAX_DIMENSION = 2**31 - 1
 _MAX_DEPTH = 32
-_PACKED_BITS = {
+_PACKED_BITS: dict[int, int] = {
     onnx.TensorProto.UINT4: 4,
     onnx.TensorProto.INT4: 4,
     onnx.TensorProto.FLOAT4E2M1: 4,
@@ -133,9 +133,7 @@ def _check_tensor(tensor: onnx.TensorProto, where: str, folder: Path) -> None:  
     elif tensor.data_type in _PACKED_BITS:
         needed = wanted
     if held != needed:
-        raise _malformed(
-            f"tensor {where!r} of shape {list(tensor.dims)} needs {needed} values and has {held}", where
-        )
+        raise _malformed(f"tensor {where!r} of shape {list(tensor.dims)} needs {needed} values and has {held}", where)
 
 
 def _external(tensor: onnx.TensorProto) -> dict[str, str]:
@@ -224,9 +222,7 @@ def _check_graph(graph: onnx.GraphProto, outer: set[str], depth: int) -> None:  
         raise _malformed("an output is listed twice", graph.name)
 
 
-def _undefined(
-    name: str, node: onnx.NodeProto, produced: dict[str, onnx.NodeProto], where: str
-) -> EdgecError:
+def _undefined(name: str, node: onnx.NodeProto, produced: dict[str, onnx.NodeProto], where: str) -> EdgecError:
     if name in node.output:
         return _malformed(f"node {where!r} reads its own output {name!r}: the graph has a cycle", where)
     if name in produced:
