@@ -27,8 +27,10 @@ _MIN_EXPONENT = -100
 
 def bin_exponent(max_abs: Array) -> Array:
     """k of the bin width 2^k for each largest magnitude."""
-    _, exponent = np.frexp(np.asarray(max_abs, np.float64))
-    return np.maximum(exponent.astype(np.int64) - _SIDE_BITS, _MIN_EXPONENT)
+    magnitude = np.asarray(max_abs, np.float64)
+    _, exponent = np.frexp(magnitude)
+    wanted = np.maximum(exponent.astype(np.int64) - _SIDE_BITS, _MIN_EXPONENT)
+    return np.where(magnitude > 0, wanted, _MIN_EXPONENT)
 
 
 @dataclass(frozen=True, slots=True)
