@@ -104,9 +104,7 @@ class SqueezeExcite(nn.Module):
 class MobileBlockV3(nn.Module):
     """MobileNetV3's block."""
 
-    def __init__(
-        self, cin: int, kernel: int, hidden: int, cout: int, squeeze: bool, hard: bool, stride: int
-    ) -> None:
+    def __init__(self, cin: int, kernel: int, hidden: int, cout: int, squeeze: bool, hard: bool, stride: int) -> None:
         super().__init__()
         act = nn.Hardswish if hard else nn.ReLU
         layers: list[nn.Module] = [] if hidden == cin else [ConvNorm(cin, hidden, 1, act=act)]
@@ -149,9 +147,7 @@ class MobileNetV3Small(nn.Module):
         layers.append(ConvNorm(cin, 576, 1, act=nn.Hardswish))
         self.features = nn.Sequential(*layers)
         self.pool = nn.AdaptiveAvgPool2d(1)
-        self.classifier = nn.Sequential(
-            nn.Linear(576, 1024), nn.Hardswish(), nn.Dropout(0.2), nn.Linear(1024, 1000)
-        )
+        self.classifier = nn.Sequential(nn.Linear(576, 1024), nn.Hardswish(), nn.Dropout(0.2), nn.Linear(1024, 1000))
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         return self.classifier(torch.flatten(self.pool(self.features(x)), 1))
