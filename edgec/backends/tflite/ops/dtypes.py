@@ -1,0 +1,116 @@
+"""An element type that a kernel lacks is computed in one that it has, between casts.
+
+1. Small integers and bool are computed in a wider integer: cast back, the result wraps around as ONNX's does.
+2. float16 and float64 are computed in float32. For float64 that rounds: seven digits are what TFLite can do.
+3. uint64 has no CAST. Where only the bits matter (moving data, adding, multiplying) it is taken for int64.
+4. A moved value keeps its bits: it may be taken for any type of the same width.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Sequence
+
+import numpy as np
+
+from edgec.backends.tflite.context import Context, Refusal
+from edgec.backends.tflite.tir import Tensor, constant
+from edgec.tensors import DType
+
+FLOAT = frozenset({DType.FLOAT32})
+#: What kernels of ADD, SUB, MUL, MAXIMUM, comparisons and the like take.
+ARITHMETIC = frozenset({DType.FLOAT32, DType.INT32, DType.INT64})
+FLOATS = frozenset({DType.FLOAT16, DType.FLOAT32, DType.FLOAT64})
+SIGNED = frozenset({DType.INT8, DType.INT16, DType.INT32, DType.INT64})
+UNSIGNED = frozenset({DType.UINT8, DType.UINT16, DType.UINT32, DType.UINT64})
+INTEGERS = SIGNED | UNSIGNED
+
+#: Rules 1 and 2: types that hold every value of a type, best first.
+_SMALL = (DType.INT32, DType.INT64)
+WIDER: dict[DType, tuple[DType, ...]] = {
+    DType.FLOAT16: (DType.FLOAT32,),
+    DType.FLOAT64: (DType.FLOAT32,),
+    **dict.fromkeys((DType.BOOL, DType.INT8, DType.UINT8, DType.INT16, DType.UINT16), _SMALL),
+    DType.INT32: (DType.INT64,),
+    DType.UINT32: (DType.INT64,),
+}
+#: Rules 3 and 4: types of the same width.
+SAME_BITS: dict[DType, tuple[DType, ...]] = {
+    DType.UINT64: (DType.INT64,),
+    DType.FLOAT64: (DType.INT64,),
+    DType.UINT32: (DType.INT32,),
+    DType.FLOAT16: (DType.INT16,),
+    DType.UINT16: (DType.INT16,),
+    DType.INT8: (DType.UINT8,),
+    DType.UINT8: (DType.INT8,),
+    DType.BOOL: (DType.INT8, DType.UINT8),
+}
+
+
+def compute_type(
+    dtype: DType, allowed: Collection[DType], op_type: str, *, modular: bool = False, moves: bool = False
+) -> DType:
+    """The type of `allowed` to compute in. Raises Refusal where none is exact.
+
+    `modular`: the result's low bits depend on the operands' low bits only. `moves`: values are only moved.
+    """
+    if dtype in allowed:
+        return dtype
+    candidates: tuple[DType, ...] = SAME_BITS.get(dtype, ()) if moves else ()
+    candidates += WIDER.get(dtype, ())
+    if modular and dtype == DType.UINT64:
+        candidates += (DType.INT64,)
+    for candidate in candidates:
+        if candidate in allowed:
+            return candidate
+    names = ", ".join(sorted(allowed))
+    raise Refusal("dtype", f"{op_type} on {dtype} has no TFLite kernel (it has {names})", "insert a Cast")
+
+
+def convert(ctx: Context, t: Tensor, dtype: DType, *, moves: bool = False) -> Tensor:
+    """`t` in another type: by its bits where values are only moved or where CAST lacks the type."""
+    if t.dtype == dtype:
+        return t
+    same_width = t.dtype.numpy.itemsize == dtype.numpy.itemsize
+    unsigned64 = {t.dtype, dtype} == {DType.UINT64, DType.INT64}
+    if (moves and same_width) or unsigned64:
+        return bitcast(ctx, t, dtype)
+    if DType.UINT64 in (t.dtype, dtype):
+        raise Refusal("dtype", f"there is no cast from {t.dtype} to {dtype} in TFLite")
+    return ctx.cast(t, dtype)
+
+
+def bitcast(ctx: Context, t: Tensor, dtype: DType) -> Tensor:
+    """The same bits read as another type of the same width."""
+    if t.dtype == dtype:
+        return t
+    if t.data is not None and t.storage is None:
+        return constant(ctx.name("bits"), np.ascontiguousarray(t.data).view(dtype.numpy).reshape(t.shape))
+    return ctx.emit("BITCAST", [t], t.shape, dtype)
+
+
+def computed(
+    ctx: Context,
+    op_type: str,
+    tensors: Sequence[Tensor],
+    allowed: Collection[DType],
+    function: Callable[..., Tensor],
+    *,
+    modular: bool = False,
+    moves: bool = False,
+    result: DType | None = None,
+) -> Tensor:
+    """`function` of the tensors in a type of `allowed`, and its result in their own type (or in `result`).
+
+    All tensors must have the first one's type. Raises Refusal where no allowed type is exact.
+    """
+    dtype = tensors[0].dtype
+    inner = compute_type(dtype, allowed, op_type, modular=modular, moves=moves)
+    out = function(*(convert(ctx, t, inner, moves=moves) for t in tensors))
+    wanted = dtype if result is None else result
+    return out if out.dtype == wanted else convert(ctx, out, wanted, moves=moves)
+
+
+__all__ = [
+    "ARITHMETIC", "FLOAT", "FLOATS", "INTEGERS", "SIGNED", "UNSIGNED", "bitcast", "compute_type", "computed",
+    "convert",
+]  # fmt: skip
