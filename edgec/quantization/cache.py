@@ -59,7 +59,7 @@ def statistics_key(model: Model, data_digest: str, tensors: Sequence[str]) -> st
 def load_statistics(folder: Path, key: str) -> Statistics | None:
     """What is kept under the key; None when there is nothing, or it is damaged."""
     try:
-        with np.load(_file(folder, key), allow_pickle=False) as arrays:
+        with _file(folder, key).open("rb") as stream, np.load(stream, allow_pickle=False) as arrays:
             return _unpack({name: arrays[name] for name in arrays.files}, key)
     except (OSError, ValueError, KeyError, IndexError, TypeError, EOFError, zipfile.BadZipFile):
         return None

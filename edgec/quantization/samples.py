@@ -75,9 +75,12 @@ class SampleSource:
     def digest(self) -> str:
         """sha256 over the contents of the samples, how they are prepared, and for which inputs."""
         sha = hashlib.sha256(self._key.encode())
-        for index in self._indices:
-            content = self._reader.content(index)
-            sha.update(len(content).to_bytes(8, "little") + content)
+        try:
+            for index in self._indices:
+                content = self._reader.content(index)
+                sha.update(len(content).to_bytes(8, "little") + content)
+        finally:
+            self._reader.close()
         return sha.hexdigest()
 
     def __iter__(self) -> Iterator[dict[str, Array]]:
@@ -102,14 +105,17 @@ class SampleSource:
         yield self._stack([group[i % len(group)] for i in range(self._grouping.size)])
 
     def _samples(self) -> Iterator[dict[str, Array]]:
-        for index in self._indices:
-            try:
-                yield self._reader.read(index)
-            except EdgecError as error:
-                if error.code != "calibration/unreadable":
-                    raise
-                finding = replace(error.finding, severity=Severity.WARNING)
-                self._skipped.setdefault(finding.where, finding)
+        try:
+            for index in self._indices:
+                try:
+                    yield self._reader.read(index)
+                except EdgecError as error:
+                    if error.code != "calibration/unreadable":
+                        raise
+                    finding = replace(error.finding, severity=Severity.WARNING)
+                    self._skipped.setdefault(finding.where, finding)
+        finally:
+            self._reader.close()
 
     def _stack(self, group: Sequence[Mapping[str, Array]]) -> dict[str, Array]:
         return {
@@ -265,6 +271,8 @@ def _probed(reader: Reader) -> Reader:
     except EdgecError as error:
         if error.code != "calibration/unreadable":
             raise
+    finally:
+        reader.close()
     return reader
 
 

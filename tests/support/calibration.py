@@ -1,14 +1,24 @@
-"""Calibration samples that are already in memory, and pictures made of waves."""
+"""Calibration samples that are already in memory, graphs with known shapes, and pictures made of waves."""
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
+from onnx_ir.passes.common import ShapeInferencePass
 
 from edgec.errors import Finding
+from edgec.graph.model import Model
 from edgec.tensors import Array
+from tests.support.graphs import graph
+
+
+def inferred(text: str, constants: Mapping[str, Array] | None = None) -> Model:
+    """A graph from text whose values all have their types and, where they are static, shapes."""
+    model = graph(text, constants=constants)
+    ShapeInferencePass()(model.ir)
+    return model
 
 
 class InMemory:

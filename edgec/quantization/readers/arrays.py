@@ -71,6 +71,12 @@ class RowFile:
         """The whole array."""
         return self._read(self.shape, 0)
 
+    def close(self) -> None:
+        """Let go of the file; the next read opens it again."""
+        if self._handle is not None:
+            self._handle.close()
+        self._handle = None
+
     def _read(self, shape: tuple[int, ...], index: int) -> Array:
         size = int(np.prod(shape)) * self.dtype.itemsize
         with _unreadable(self.name):
@@ -117,6 +123,7 @@ class ArrayReader:
     findings: tuple[Finding, ...]
 
     def __init__(self, path: Path, inputs: Sequence[TensorSpec], recipe: Recipe) -> None:
+        self._open: _Block | None = None
         self._recipe_steps = recipe.inputs
         self._constants = constants_of(inputs, recipe.inputs)
         self._inputs = [spec for spec in inputs if spec.name not in self._constants]
@@ -126,6 +133,13 @@ class ArrayReader:
 
     def __len__(self) -> int:
         return int(self._ends[-1]) if len(self._ends) else 0
+
+    def close(self) -> None:
+        """Close the arrays of the block that was read last: no other is open."""
+        if self._open is not None:
+            for column in self._open.columns.values():
+                column.close()
+        self._open = None
 
     def content(self, index: int) -> bytes:
         """Raw bytes of the sample's rows, with the file's scale and zero point."""
@@ -161,6 +175,9 @@ class ArrayReader:
     def _locate(self, index: int) -> tuple[_Block, int]:
         number = int(np.searchsorted(self._ends, index, side="right"))
         block = self._blocks[number]
+        if block is not self._open:
+            self.close()
+            self._open = block
         return block, index - (int(self._ends[number]) - block.count)
 
     def _prepare(self, block: _Block, spec: TensorSpec, row: int) -> Array:
@@ -197,7 +214,7 @@ class ArrayReader:
             chosen = [key for key in keys if key in wanted] if wanted & set(keys) else keys
             members = {key: RowFile(f"{file}: {key}", _member_opener(file, key)) for key in chosen}
             members |= {key: RowFile(f"{file}: {key}", _member_opener(file, key)) for key in self._lone(keys, chosen)}
-        side = {key: members[key].whole() for key in _SIDE_ARRAYS if key in members and key not in self._names()}
+        side = {key: _all_of(members[key]) for key in _SIDE_ARRAYS if key in members and key not in self._names()}
         return self._columns({k: v for k, v in members.items() if k not in side}, file), side
 
     def _names(self) -> set[str]:
@@ -283,6 +300,13 @@ def _dequantize(value: Array, block: _Block, name: str) -> Array:
     return QParams.per_tensor(float(block.side["scale"].reshape(-1)[0]), int(zero_point.reshape(-1)[0])).dequantize(
         value
     )
+
+
+def _all_of(array: RowFile) -> Array:
+    try:
+        return array.whole()
+    finally:
+        array.close()
 
 
 def _opener(file: Path) -> Callable[[], IO[bytes]]:

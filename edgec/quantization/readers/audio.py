@@ -48,6 +48,9 @@ class AudioReader:
     def __len__(self) -> int:
         return len(self._windows)
 
+    def close(self) -> None:
+        """Nothing stays open."""
+
     def content(self, index: int) -> bytes:
         """The window's samples after resampling."""
         return self._samples(self._windows[index]).tobytes()

@@ -35,6 +35,10 @@ class Reader(Protocol):
         """Bytes that change whenever the sample changes."""
         ...
 
+    def close(self) -> None:
+        """Close the files that are still open; reading on opens them again."""
+        ...
+
 
 def sample_shape(spec: TensorSpec) -> tuple[int, ...]:
     """The shape of one sample: the input's without its batch axis."""

@@ -48,6 +48,9 @@ class ImageReader:
     def __len__(self) -> int:
         return len(self.files)
 
+    def close(self) -> None:
+        """Nothing stays open."""
+
     def content(self, index: int) -> bytes:
         """The image file's bytes."""
         return self.files[index].read_bytes()

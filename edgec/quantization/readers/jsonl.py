@@ -31,6 +31,9 @@ class JsonlReader:
     def __len__(self) -> int:
         return len(self._lines) // 2
 
+    def close(self) -> None:
+        """Nothing stays open."""
+
     def content(self, index: int) -> bytes:
         """The line's bytes."""
         with self._path.open("rb") as handle:
