@@ -114,17 +114,10 @@ def _stored_cases(suite: str) -> list[Case]:
         assert test.model_dir is not None
         base = Path(test.model_dir)
         model = onnx.load(base / "model.onnx")
-        data = []
-        for folder in sorted(base.glob("test_data_set_*")):
-            data.append(
-                (
-                    [_stored(folder, "input", i, v) for i, v in enumerate(_count(folder, "input", model.graph.input))],
-                    [
-                        _stored(folder, "output", i, v)
-                        for i, v in enumerate(_count(folder, "output", model.graph.output))
-                    ],
-                )
-            )
+        data = [
+            (_values(folder, "input", model.graph.input), _values(folder, "output", model.graph.output))
+            for folder in sorted(base.glob("test_data_set_*"))
+        ]
         result.append(
             Case(
                 name=test.name,
@@ -139,8 +132,9 @@ def _stored_cases(suite: str) -> list[Case]:
     return result
 
 
-def _count(folder: Path, kind: str, values: Any) -> list[onnx.ValueInfoProto]:
-    return list(values)[: len(list(folder.glob(f"{kind}_*.pb")))]
+def _values(folder: Path, kind: str, specs: Any) -> list[Any]:
+    count = len(list(folder.glob(f"{kind}_*.pb")))
+    return [_stored(folder, kind, position, spec) for position, spec in enumerate(list(specs)[:count])]
 
 
 def _stored(folder: Path, kind: str, position: int, value: onnx.ValueInfoProto) -> Any:

@@ -70,7 +70,7 @@ def _judge(case: Case, backend: str) -> tuple[str, str, str]:
     try:
         text = _reference(case) if backend == REFERENCE else _ours(case, backend)
     except EdgecError as error:
-        rules = [f"{f.code} {f.rule}".strip() for f in error.findings if f.severity == Severity.ERROR]
+        rules = [_rule(f) for f in error.findings if f.severity == Severity.ERROR]
         if error.code.startswith("internal/"):
             return "error", error.code, str(error)
         return "refused", " + ".join(dict.fromkeys(rules)) or error.code, _texts(error.findings)
@@ -84,6 +84,12 @@ def _judge(case: Case, backend: str) -> tuple[str, str, str]:
             return "refused", _brief(str(error)), ""
         return "error", f"{type(error).__name__} at {at}", str(error)[:400]
     return ("wrong", re.sub(r"\d[\d.e+-]*", "N", text), text) if text else ("pass", "", "")
+
+
+def _rule(finding: Finding) -> str:
+    if finding.rule.endswith("/operator"):
+        return finding.message
+    return f"{finding.code} {finding.rule}".strip()
 
 
 def _texts(findings: tuple[Finding, ...]) -> str:
