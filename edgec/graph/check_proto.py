@@ -1,9 +1,10 @@
 """Check an ONNX protobuf before anything is computed from it.
 
-1. The file holds a graph, with at least one output.
+1. The file holds a graph, with at least one output; all names are text.
 2. Every tensor's type is known, its dimensions are sane, and its data is exactly as long as its shape says.
 3. External data lies beside the model (no absolute path, no `..`), exists, and is long enough.
 4. Every value is written once, and every value that is read is written somewhere before.
+5. Every attribute holds what its type says.
 """
 
 from __future__ import annotations
@@ -13,6 +14,8 @@ from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 
 import onnx
+from google.protobuf.descriptor import FieldDescriptor  # type: ignore[import-untyped]  # protobuf ships no types
+from google.protobuf.message import Message  # type: ignore[import-untyped]  # protobuf ships no types
 from onnx import helper
 
 from edgec.errors import EdgecError
@@ -25,6 +28,25 @@ _PACKED_BITS: dict[int, int] = {
     onnx.TensorProto.INT4: 4,
     onnx.TensorProto.FLOAT4E2M1: 4,
 }
+_ATTRIBUTE_FIELD: dict[int, str] = {
+    onnx.AttributeProto.FLOAT: "f",
+    onnx.AttributeProto.INT: "i",
+    onnx.AttributeProto.STRING: "s",
+    onnx.AttributeProto.TENSOR: "t",
+    onnx.AttributeProto.GRAPH: "g",
+    onnx.AttributeProto.SPARSE_TENSOR: "sparse_tensor",
+    onnx.AttributeProto.TYPE_PROTO: "tp",
+    onnx.AttributeProto.FLOATS: "floats",
+    onnx.AttributeProto.INTS: "ints",
+    onnx.AttributeProto.STRINGS: "strings",
+    onnx.AttributeProto.TENSORS: "tensors",
+    onnx.AttributeProto.GRAPHS: "graphs",
+    onnx.AttributeProto.SPARSE_TENSORS: "sparse_tensors",
+    onnx.AttributeProto.TYPE_PROTOS: "type_protos",
+}
+_VALUES = frozenset(_ATTRIBUTE_FIELD.values())
+# A field of a plain type that is left out holds its zero.
+_MUST_BE_PRESENT = frozenset({"t", "g", "sparse_tensor", "tp"})
 
 
 def check_proto(proto: onnx.ModelProto, path: Path) -> None:
@@ -40,6 +62,7 @@ def check_proto(proto: onnx.ModelProto, path: Path) -> None:
         raise _malformed("the graph has no output", proto.graph.name)
     if not proto.opset_import:
         raise _malformed("the file does not say which opset it uses", path.name)
+    _check_text(proto)
     seen_domains: set[str] = set()
     for entry in proto.opset_import:
         domain = "" if entry.domain == "ai.onnx" else entry.domain
@@ -49,6 +72,18 @@ def check_proto(proto: onnx.ModelProto, path: Path) -> None:
     for tensor, where in tensors(proto):
         _check_tensor(tensor, where, path.parent)
     _check_graph(proto.graph, set(), 0)
+
+
+def _check_text(message: Message) -> None:  # rule 1
+    """Strings that are no UTF-8 come out of protobuf as bytes."""
+    for field, value in message.ListFields():
+        if field.type == FieldDescriptor.TYPE_STRING:
+            texts = value if field.is_repeated else (value,)
+            if any(isinstance(text, bytes) for text in texts):
+                raise _malformed(f"a {field.name} is not valid text", field.full_name)
+        elif field.type == FieldDescriptor.TYPE_MESSAGE:
+            for inner in value if field.is_repeated else (value,):
+                _check_text(inner)
 
 
 def tensors(proto: onnx.ModelProto) -> Iterator[tuple[onnx.TensorProto, str]]:
@@ -205,6 +240,8 @@ def _check_graph(graph: onnx.GraphProto, outer: set[str], depth: int) -> None:  
             if not attribute.name or attribute.name in attribute_names:
                 raise _malformed(f"attribute {attribute.name!r} of {where!r} is nameless or there twice", where)
             attribute_names.add(attribute.name)
+            if not attribute.ref_attr_name:
+                _check_attribute(attribute, where)
             for inner in [*([attribute.g] if attribute.HasField("g") else []), *attribute.graphs]:
                 _check_graph(inner, known, depth + 1)
         for name in node.output:
@@ -220,6 +257,15 @@ def _check_graph(graph: onnx.GraphProto, outer: set[str], depth: int) -> None:  
             raise _malformed(f"output {name!r} is written by no node", name)
     if depth == 0 and len(set(outputs)) != len(outputs):
         raise _malformed("an output is listed twice", graph.name)
+
+
+def _check_attribute(attribute: onnx.AttributeProto, where: str) -> None:  # rule 5
+    field = _ATTRIBUTE_FIELD.get(attribute.type)
+    held = {name for field_descriptor, _ in attribute.ListFields() if (name := field_descriptor.name) in _VALUES}
+    if field is None or held - {field}:
+        raise _malformed(f"attribute {attribute.name!r} of {where!r} holds another type than it says", where)
+    if field in _MUST_BE_PRESENT and field not in held:
+        raise _malformed(f"attribute {attribute.name!r} of {where!r} holds nothing", where)
 
 
 def _undefined(name: str, node: onnx.NodeProto, produced: dict[str, onnx.NodeProto], where: str) -> EdgecError:

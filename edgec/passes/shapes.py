@@ -7,17 +7,20 @@ never serialized, and a rewrite infers only what it made.
 from __future__ import annotations
 
 import functools
+import math
 
 import onnx
 import onnx.defs
 import onnx_ir as ir
-from onnx import shape_inference
+from onnx import checker, shape_inference
 
 from edgec.errors import EdgecError
 from edgec.graph.model import label, origin
 
 #: Constants up to this many elements are shown to the inference (shapes, axes, pads, repeats).
 SMALL_CONSTANT = 1024
+#: Elements that a tensor may have; 4 TiB in float32.
+MAX_ELEMENTS = 2**40
 
 
 @functools.cache
@@ -48,13 +51,19 @@ def infer_node(node: ir.Node, opsets: dict[str, int]) -> None:
         tensor = value.const_value
         if tensor is not None and tensor.size <= SMALL_CONSTANT and value.dtype != ir.DataType.STRING:
             data[name] = ir.serde.serialize_tensor(tensor)
+    proto = _node_proto(node)
     try:
-        proto = ir.serde.serialize_node(node)
-        # The metadata can be long (stack traces) and means nothing here.
-        del proto.metadata_props[:]
         inferred = shape_inference.infer_node_outputs(
             schema, proto, types, data, None, _opset_protos(tuple(sorted(opsets.items())))
         )
+    except checker.ValidationError as error:
+        raise EdgecError(
+            "graph/invalid-node",
+            f"{node.op_type} is not written as ONNX defines it: {_reason(error)}",
+            where=label(node),
+            source=origin(node),
+            hint="check the file with onnx.checker.check_model, and export it again",
+        ) from error
     except (shape_inference.InferenceError, RuntimeError, TypeError, ValueError, OverflowError) as error:
         raise EdgecError(
             "graph/shape-mismatch",
@@ -67,6 +76,14 @@ def infer_node(node: ir.Node, opsets: dict[str, int]) -> None:
         found = inferred.get(output.name or "")
         if found is not None:
             _merge(output, found)
+            _possible(output, node)
+
+
+def _node_proto(node: ir.Node) -> onnx.NodeProto:
+    proto = ir.serde.serialize_node(node)
+    # The metadata can be long (stack traces) and means nothing here.
+    del proto.metadata_props[:]
+    return proto
 
 
 def _inputs(node: ir.Node) -> list[ir.Value]:
@@ -120,6 +137,19 @@ def _merge(value: ir.Value, proto: onnx.TypeProto) -> None:
         value.shape = shape
         return
     value.shape = ir.Shape([new if isinstance(new, int) else old for new, old in zip(shape, known, strict=True)])
+
+
+def _possible(value: ir.Value, node: ir.Node) -> None:
+    """No tensor of a real model is bigger: such sizes come from damaged shapes, and overflow in the runtimes."""
+    dims = [d for d in value.shape or () if isinstance(d, int)]
+    if any(d < 0 for d in dims) or math.prod(dims) > MAX_ELEMENTS:
+        raise EdgecError(
+            "graph/shape-mismatch",
+            f"{node.op_type} would give a tensor of shape {dims}",
+            where=label(node),
+            source=origin(node),
+            hint=f"its inputs are {_describe(node)}",
+        )
 
 
 def _reason(error: Exception) -> str:
