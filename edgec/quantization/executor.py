@@ -95,7 +95,7 @@ class Executor:
                 where=missing[0],
                 hint=f"the model takes: {', '.join(self._inputs)}",
             )
-        known = {name: np.ascontiguousarray(feeds[name]) for name in self._inputs}
+        known = {name: np.asarray(feeds[name], order="C") for name in self._inputs}  # scalars stay scalars
         results: dict[str, Array] = {}
         if self._computed:
             try:
@@ -126,7 +126,7 @@ def _hand_over_weights(graph: ir.Graph, options: ort.SessionOptions) -> list[Arr
         if tensor is None or tensor.nbytes < _INLINE_BYTES or tensor.dtype.name not in _SHARED_TYPES:
             _load(value)
             continue
-        buffers.append(np.ascontiguousarray(tensor.numpy()))
+        buffers.append(np.asarray(tensor.numpy(), order="C"))
         names.append(name)
         value.const_value = ir.ExternalTensor(
             "in-memory", 0, tensor.nbytes, tensor.dtype, shape=ir.Shape(tensor.shape.numpy()), name=name, base_dir=""

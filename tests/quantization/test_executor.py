@@ -86,6 +86,11 @@ def test_feeds_that_do_not_fit() -> None:
         executor.run({"x": np.ones((1, 5), np.float32)})
 
 
+def test_scalar_inputs_stay_scalars() -> None:
+    model = graph("(float x) => (float y) { y = Neg(x) }")
+    assert Executor(model).run({"x": np.float32(2.0)})["y"].shape == ()
+
+
 def test_unknown_tensor_and_unknown_operator() -> None:
     with pytest.raises(EdgecError) as caught:
         Executor(_model(), fetch=["nope"])

@@ -99,7 +99,7 @@ def cast(value: Array, spec: TensorSpec, steps: InputSteps) -> Array:
     if np.issubdtype(dtype, np.integer) and np.issubdtype(value.dtype, np.floating):
         limits = np.iinfo(dtype)
         value = np.clip(np.rint(value), limits.min, limits.max)
-    return np.ascontiguousarray(value.astype(dtype, copy=False))
+    return np.asarray(value, dtype, order="C")
 
 
 def fit(value: Array, spec: TensorSpec, *, where: str) -> Array:
