@@ -25,9 +25,7 @@ def run(
     io_layout: Annotated[
         options.IoLayout, typer.Option("--io-layout", help="Layout of the artifact's own inputs and outputs.")
     ] = options.IoLayout.auto,
-    stop_after: Annotated[
-        str | None, typer.Option("--stop-after", metavar="STAGE", help="Write this stage's product and stop.")
-    ] = None,
+    stop_after: options.StopAfter = None,
     sign_key: Annotated[
         Path | None, typer.Option("--sign-key", metavar="FILE", help="Sign the bundle with this ed25519 private key.")
     ] = None,

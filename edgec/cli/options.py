@@ -60,6 +60,12 @@ Inputs = Annotated[
 BackendName = Annotated[
     Backend | None, typer.Option("--backend", help="Instead of the target's own.", show_default=False)
 ]
+#: The pipeline's stages; importing them from it would import the compiler for `--help`.
+STAGES = "load, passes, legalize, calibrate, quantize, compile, goldens, bundle, validate"
+StopAfter = Annotated[
+    str | None,
+    typer.Option("--stop-after", metavar="STAGE", help=f"Write a stage's product and stop: {STAGES}."),
+]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout and nothing else there.")]
 Debug = Annotated[bool, typer.Option("--debug", help="Show tracebacks.")]
 Quiet = Annotated[bool, typer.Option("--quiet", help="No progress and no tables; problems are still shown.")]

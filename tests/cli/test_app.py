@@ -179,3 +179,10 @@ def test_a_closed_pipe_is_no_error() -> None:
 def test_module_and_entry_point_agree() -> None:
     assert edgec("--version").stdout.startswith("edgec ")
     assert edgec("targets", "show", "nothing").returncode == 6
+
+
+def test_help_names_the_stages_of_the_pipeline() -> None:
+    from edgec.cli.options import STAGES
+    from edgec.pipeline import STAGES as REAL
+
+    assert ", ".join(REAL) == STAGES
