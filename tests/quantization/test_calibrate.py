@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import math
 import tracemalloc
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 from edgec.errors import EdgecError, Severity
+from edgec.graph.model import Model
 from edgec.quantization import calibrate as calibrate_module
 from edgec.quantization.cache import cache_folder, model_digest
 from edgec.quantization.calibrate import calibrate
@@ -27,7 +29,7 @@ CONV = """(float[1,3,40,48] x) => (float[1,8] y) {
 }"""
 
 
-def _model(scale: float = 1.0):
+def _model(scale: float = 1.0) -> Model:
     rng = np.random.default_rng(1)
     weight = (rng.standard_normal((8, 3, 3, 3)) * scale).astype(np.float32)
     return inferred(CONV, constants={"w": weight, "b": rng.standard_normal(8).astype(np.float32)})
@@ -38,7 +40,7 @@ def _samples(count: int = 7, seed: int = 0) -> InMemory:
     return InMemory([{"x": rng.standard_normal((1, 3, 40, 48)).astype(np.float32)} for _ in range(count)])
 
 
-def test_probes_see_what_the_activations_are(tmp_path) -> None:
+def test_probes_see_what_the_activations_are(tmp_path: Path) -> None:
     model, samples = _model(), _samples()
     names = float_activations(model)
     assert names == ("x", "c", "r", "p", "y")
@@ -59,7 +61,7 @@ def test_probes_see_what_the_activations_are(tmp_path) -> None:
     assert np.array_equal(stats.tensors["c"].channel_min, channels.min(axis=(0, 2, 3)))
 
 
-def test_order_changes_nothing(tmp_path) -> None:
+def test_order_changes_nothing(tmp_path: Path) -> None:
     model, feeds = _model(), list(_samples(9))
     a = calibrate(model, InMemory(feeds), cache_dir=tmp_path)
     b = calibrate(model, InMemory(feeds[::-1]), cache_dir=tmp_path)
@@ -77,7 +79,7 @@ def test_the_stride_visits_every_channel_and_column(shape: tuple[int, ...]) -> N
     assert min(SAMPLED_VALUES, math.prod(shape)) / 2 <= taken <= 2 * SAMPLED_VALUES
 
 
-def test_a_second_run_comes_from_the_cache(tmp_path, monkeypatch) -> None:
+def test_a_second_run_comes_from_the_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     model, samples = _model(), _samples()
     first = calibrate(model, samples, cache_dir=tmp_path)
     read = samples.read
@@ -90,10 +92,12 @@ def test_a_second_run_comes_from_the_cache(tmp_path, monkeypatch) -> None:
         kept = second.tensors[name]
         assert (kept.minimum, kept.maximum, kept.bin_width) == (stats.minimum, stats.maximum, stats.bin_width)
         assert np.array_equal(kept.counts, stats.counts)
+        assert kept.channel_max is not None
+        assert stats.channel_max is not None
         assert np.array_equal(kept.channel_max, stats.channel_max)
 
 
-def test_the_cache_knows_model_data_and_tensors_apart(tmp_path) -> None:
+def test_the_cache_knows_model_data_and_tensors_apart(tmp_path: Path) -> None:
     digests = {
         calibrate(_model(), _samples(), cache_dir=tmp_path).digest,
         calibrate(_model(scale=2.0), _samples(), cache_dir=tmp_path).digest,
@@ -106,7 +110,7 @@ def test_the_cache_knows_model_data_and_tensors_apart(tmp_path) -> None:
 
 
 @pytest.mark.parametrize("damage", [b"", b"PK\x03\x04 no zip", None])
-def test_a_damaged_cache_is_ignored(tmp_path, damage: bytes | None) -> None:
+def test_a_damaged_cache_is_ignored(tmp_path: Path, damage: bytes | None) -> None:
     first = calibrate(_model(), _samples(), cache_dir=tmp_path)
     (file,) = (tmp_path / "statistics").iterdir()
     content = file.read_bytes()
@@ -117,13 +121,13 @@ def test_a_damaged_cache_is_ignored(tmp_path, damage: bytes | None) -> None:
     assert [path.name for path in file.parent.iterdir()] == [file.name]
 
 
-def test_a_cache_that_cannot_be_written_costs_nothing_but_time(tmp_path) -> None:
+def test_a_cache_that_cannot_be_written_costs_nothing_but_time(tmp_path: Path) -> None:
     blocked = tmp_path / "a file"
     blocked.write_text("")
     assert calibrate(_model(), _samples(), cache_dir=blocked).samples == 7
 
 
-def test_where_the_cache_is(monkeypatch, tmp_path) -> None:
+def test_where_the_cache_is(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.delenv("EDGEC_CACHE", raising=False)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "xdg"))
     assert cache_folder() == tmp_path / "xdg" / "edgec"
@@ -131,7 +135,7 @@ def test_where_the_cache_is(monkeypatch, tmp_path) -> None:
     assert cache_folder() == tmp_path / "own"
 
 
-def test_only_the_tensors_asked_for(tmp_path) -> None:
+def test_only_the_tensors_asked_for(tmp_path: Path) -> None:
     stats = calibrate(_model(), _samples(), tensors=["r", "c"], cache_dir=tmp_path)
     assert set(stats.tensors) == {"r", "c"}
     with pytest.raises(EdgecError) as caught:
@@ -140,7 +144,7 @@ def test_only_the_tensors_asked_for(tmp_path) -> None:
     assert "'r'" in caught.value.finding.hint
 
 
-def test_nan_and_infinities_are_found_and_left_out(tmp_path) -> None:
+def test_nan_and_infinities_are_found_and_left_out(tmp_path: Path) -> None:
     model = inferred("(float[1,64] x) => (float[1,64] y) { a = Log(x)  y = Sqrt(x) }")
     feeds = [{"x": np.linspace(0.5, 2, 64, dtype=np.float32).reshape(1, 64)} for _ in range(4)]
     feeds[1]["x"] = feeds[1]["x"].copy()
@@ -156,7 +160,7 @@ def test_nan_and_infinities_are_found_and_left_out(tmp_path) -> None:
     assert stats.tensors["a"].maximum == pytest.approx(math.log(2.0), abs=1e-6)
 
 
-def test_float16_scalars_and_shapes_known_only_at_run_time(tmp_path) -> None:
+def test_float16_scalars_and_shapes_known_only_at_run_time(tmp_path: Path) -> None:
     model = inferred(
         """(float[1,8] x) => (float[n] y) {
             h = Cast<to = 10>(x)
@@ -174,20 +178,20 @@ def test_float16_scalars_and_shapes_known_only_at_run_time(tmp_path) -> None:
     assert (stats.tensors["h"].minimum, stats.tensors["h"].maximum) == (1.0, 3.0)
 
 
-def test_progress_counts_the_runs(tmp_path) -> None:
+def test_progress_counts_the_runs(tmp_path: Path) -> None:
     seen: list[tuple[int, int]] = []
     calibrate(_model(), _samples(5), cache_dir=tmp_path, progress=lambda done, total: seen.append((done, total)))
     assert seen == [(i, 5) for i in range(1, 6)]
 
 
-def test_samples_of_the_wrong_shape_are_an_error(tmp_path) -> None:
+def test_samples_of_the_wrong_shape_are_an_error(tmp_path: Path) -> None:
     wrong = InMemory([{"x": np.zeros((1, 3, 8, 8), np.float32)}])
     with pytest.raises(EdgecError) as caught:
         calibrate(_model(), wrong, cache_dir=tmp_path)
     assert caught.value.code == "graph/run-failed"
 
 
-def test_memory_does_not_grow_with_the_number_of_samples(tmp_path) -> None:
+def test_memory_does_not_grow_with_the_number_of_samples(tmp_path: Path) -> None:
     model = _model()
     peaks = []
     for count in (10, 1000):
@@ -203,7 +207,7 @@ def test_memory_does_not_grow_with_the_number_of_samples(tmp_path) -> None:
     assert peaks[1] < 1.25 * peaks[0] + 1e6
 
 
-def test_the_summary_names_what_is_cut_most(tmp_path) -> None:
+def test_the_summary_names_what_is_cut_most(tmp_path: Path) -> None:
     stats = calibrate(_model(), _samples(30), cache_dir=tmp_path)
     summary = summarize(stats, method="percentile", percentile=99.0)
     by_name = {tensor.name: tensor for tensor in summary.tensors}

@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 from edgec.errors import Finding
+from edgec.frontends.base import load_source
 from edgec.graph.model import Model
+from edgec.passes.pipelines import canonicalize
 from edgec.quantization.calibrate import calibrate
 from edgec.quantization.doctor import examine
+from edgec.quantization.samples import open_samples
 from edgec.tensors import Array
 from tests.support.calibration import InMemory, smooth_images
 from tests.support.graphs import graph
 
+ZOO = Path(os.environ.get("EDGEC_ZOO", Path(__file__).parents[3] / "shared" / "zoo"))
 PIXELS = smooth_images(8, 48, 64)
 
 
@@ -50,11 +56,11 @@ def to_sym(x: Array) -> Array:
 
 def imagenet(x: Array) -> Array:
     mean, std = (np.reshape(v, (3, 1, 1)) for v in ([0.485, 0.456, 0.406], [0.229, 0.224, 0.225]))
-    return (x / 255 - mean) / std
+    return np.asarray((x / 255 - mean) / std)
 
 
 @pytest.mark.parametrize("right", [to_unit, to_sym, imagenet])
-def test_right_values_give_no_warning(right) -> None:
+def test_right_values_give_no_warning(right: Callable[[Array], Array]) -> None:
     assert _examine(_net(), PIXELS, right) == []
 
 
@@ -83,11 +89,11 @@ def test_no_bias_no_verdict() -> None:
 
 
 NORMALISE = "s = Sub(x, mean)  f = Div(s, std)"
-MEAN_STD = {"mean": np.float32(127.5), "std": np.float32(127.5)}
+CENTRE = np.array(127.5, np.float32)
 
 
 def test_normalised_twice_by_pixels_model() -> None:
-    model = _net(NORMALISE, **MEAN_STD)
+    model = _net(NORMALISE, mean=CENTRE, std=CENTRE)
     assert _examine(model, PIXELS) == []
     for change in (to_unit, to_sym, imagenet):
         (finding,) = _findings(model, PIXELS, change)
@@ -109,7 +115,7 @@ def test_normalised_twice_by_mean_and_std() -> None:
 
 
 def test_a_scale_alone_is_no_normalisation() -> None:
-    model = _net("f = Mul(x, k)", k=np.float32(1.0))
+    model = _net("f = Mul(x, k)", k=np.array(1.0, np.float32))
     assert _examine(model, PIXELS, imagenet) == []
 
 
@@ -154,13 +160,24 @@ def test_a_small_input_may_be_constant() -> None:
     assert examine(model, InMemory(feeds)) == ()
 
 
-def _codes(feeds: list[dict[str, Array]], folder) -> list[str]:
+def _codes(feeds: list[dict[str, Array]], folder: Path) -> list[str]:
     return [finding.code for finding in calibrate(_net(), InMemory(feeds), cache_dir=folder).findings]
 
 
-def test_too_few_samples(tmp_path) -> None:
+def test_too_few_samples(tmp_path: Path) -> None:
     feeds = [{"x": to_sym(image[None]).astype(np.float32)} for image in smooth_images(40, 48, 64)]
     assert _codes(feeds, tmp_path) == []
     assert _codes(feeds[:1], tmp_path) == ["calibration/few-samples"]
     uneven = [feeds[0], {"x": feeds[1]["x"] * 0.2}, feeds[2], {"x": feeds[3]["x"] * 0.2}]
     assert _codes(uneven, tmp_path) == ["calibration/few-samples"]
+
+
+@pytest.mark.parametrize(("recipe", "codes"), [("imagenet-tf", []), ("raw-255", ["calibration/value-range"])])
+def test_a_trained_model_and_real_pictures(recipe: str, codes: list[str]) -> None:
+    pytest.importorskip("PIL.Image")
+    file = ZOO / "efficientnet_lite0" / "efficientnet_lite0_imagenet.onnx"
+    if not file.exists():
+        pytest.skip(f"{file.name} is not here (EDGEC_ZOO)")
+    model = canonicalize(load_source(file, inputs=None).model)
+    found = examine(model, open_samples(f"{recipe}:{ZOO / 'images'}", model.inputs()))
+    assert [finding.code for finding in found] == codes

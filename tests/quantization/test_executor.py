@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import onnx_ir as ir
 import pytest
 
 from edgec.errors import EdgecError
+from edgec.graph.model import Model
 from edgec.quantization.executor import Executor
 from tests.support.graphs import graph
 
@@ -19,7 +22,7 @@ TEXT = """
 """
 
 
-def _model():
+def _model() -> Model:
     rng = np.random.default_rng(0)
     return graph(
         TEXT, constants={"w": rng.standard_normal((4, 8)).astype(np.float32), "x2": np.ones((1, 8), np.float32)}
@@ -47,7 +50,7 @@ def test_a_large_weight_is_handed_over_not_serialized() -> None:
     assert isinstance(model.graph.initializers["w"].const_value, ir.Tensor)
 
 
-def test_external_weights_are_read_from_their_folder(tmp_path) -> None:
+def test_external_weights_are_read_from_their_folder(tmp_path: Path) -> None:
     weight = np.arange(4096, dtype=np.float32).reshape(4, 1024)
     model = graph("(float[1,4] x) => (float[1,1024] y) { y = MatMul(x, w) }", constants={"w": weight})
     ir.save(model.ir, tmp_path / "m.onnx", external_data="m.data", size_threshold_bytes=1)
@@ -88,7 +91,7 @@ def test_feeds_that_do_not_fit() -> None:
 
 def test_scalar_inputs_stay_scalars() -> None:
     model = graph("(float x) => (float y) { y = Neg(x) }")
-    assert Executor(model).run({"x": np.float32(2.0)})["y"].shape == ()
+    assert Executor(model).run({"x": np.array(2.0, np.float32)})["y"].shape == ()
 
 
 def test_unknown_tensor_and_unknown_operator() -> None:

@@ -10,6 +10,7 @@ from hypothesis.extra import numpy as hnp
 
 from edgec.quantization.observers import BINS_PER_SIDE, Observers, Segments, merge, observe
 from edgec.quantization.types import TensorStats
+from edgec.tensors import Array
 
 FINITE = st.floats(width=32, allow_nan=False, allow_infinity=False)
 ARRAYS = hnp.arrays(np.float32, st.integers(1, 40), elements=FINITE)
@@ -25,22 +26,22 @@ def same(a: TensorStats, b: TensorStats) -> bool:
 
 
 @given(ARRAYS, ARRAYS)
-def test_merging_equals_observing_together(a: np.ndarray, b: np.ndarray) -> None:
+def test_merging_equals_observing_together(a: Array, b: Array) -> None:
     together = observe(np.concatenate([a, b]))
     assert same(merge(observe(a), observe(b)), together)
     assert same(merge(observe(b), observe(a)), together)
 
 
 @given(ARRAYS, ARRAYS, ARRAYS)
-def test_merging_is_associative(a: np.ndarray, b: np.ndarray, c: np.ndarray) -> None:
+def test_merging_is_associative(a: Array, b: Array, c: Array) -> None:
     x, y, z = observe(a), observe(b), observe(c)
     assert same(merge(merge(x, y), z), merge(x, merge(y, z)))
 
 
 @settings(max_examples=50)
 @given(hnp.arrays(np.float32, (6, 8), elements=FINITE), st.permutations(range(6)), st.integers(1, 6))
-def test_order_and_batches_change_nothing(runs: np.ndarray, order: list[int], batch: int) -> None:
-    def statistics(rows: np.ndarray, size: int) -> list[TensorStats]:
+def test_order_and_batches_change_nothing(runs: Array, order: list[int], batch: int) -> None:
+    def statistics(rows: Array, size: int) -> list[TensorStats]:
         observers = Observers(Segments.of([1, 1], [5, 3]))
         for start in range(0, len(rows), size):
             part = rows[start : start + size]
@@ -55,7 +56,7 @@ def test_order_and_batches_change_nothing(runs: np.ndarray, order: list[int], ba
 
 
 @given(ARRAYS)
-def test_every_value_lies_in_its_bin_and_the_bins_are_few(values: np.ndarray) -> None:
+def test_every_value_lies_in_its_bin_and_the_bins_are_few(values: Array) -> None:
     stats = observe(values)
     assert stats.counts.sum() == values.size
     assert len(stats.counts) <= 2 * BINS_PER_SIDE

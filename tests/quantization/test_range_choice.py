@@ -6,10 +6,11 @@ import numpy as np
 import pytest
 
 from edgec.quantization.observers import observe
-from edgec.quantization.range_choice import outside, quantile, range_of
+from edgec.quantization.range_choice import RangeMethod, outside, quantile, range_of
+from edgec.tensors import Array
 
 
-def _normal(count: int = 100_000) -> np.ndarray:
+def _normal(count: int = 100_000) -> Array:
     return np.random.default_rng(0).standard_normal(count).astype(np.float32)
 
 
@@ -20,7 +21,7 @@ def test_minmax_is_exact_and_holds_zero() -> None:
 
 
 @pytest.mark.parametrize("method", ["minmax", "percentile"])
-def test_constant_tensors(method) -> None:
+def test_constant_tensors(method: RangeMethod) -> None:
     assert range_of(observe(np.zeros(10, np.float32)), method) == (0.0, 0.0)
     assert range_of(observe(np.full(10, 5.0, np.float32)), method) == (0.0, 5.0)
     assert range_of(observe(np.full(10, -5.0, np.float32)), method) == (-5.0, 0.0)

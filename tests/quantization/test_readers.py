@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 
 from edgec.errors import EdgecError, Severity
 from edgec.quantization.samples import open_samples
-from edgec.tensors import DType, TensorSpec
+from edgec.tensors import Array, DType, TensorSpec
 
 Image = pytest.importorskip("PIL.Image")
 
@@ -18,7 +20,7 @@ def _spec(*shape: int, dtype: DType = DType.FLOAT32) -> TensorSpec:
     return TensorSpec(name="x", shape=shape, dtype=dtype)
 
 
-def _folder(tmp_path, count: int = 2, size: tuple[int, int] = (40, 20)):
+def _folder(tmp_path: Path, count: int = 2, size: tuple[int, int] = (40, 20)) -> Path:
     """Left half red, right half blue; `size` is (width, height)."""
     folder = tmp_path / "images"
     folder.mkdir()
@@ -30,16 +32,16 @@ def _folder(tmp_path, count: int = 2, size: tuple[int, int] = (40, 20)):
     return folder
 
 
-def _recipe(tmp_path, text: str) -> str:
+def _recipe(tmp_path: Path, text: str) -> str:
     (tmp_path / "r.toml").write_text('data = "images"\n' + text)
     return str(tmp_path / "r.toml")
 
 
-def _first(path, spec: TensorSpec = NCHW) -> np.ndarray:
+def _first(path: Path | str, spec: TensorSpec = NCHW) -> Array:
     return next(iter(open_samples(path, [spec])))[spec.name]
 
 
-def test_the_default_is_announced(tmp_path) -> None:
+def test_the_default_is_announced(tmp_path: Path) -> None:
     source = open_samples(_folder(tmp_path), [NCHW])
     (finding,) = source.findings
     assert finding.code == "calibration/image-defaults"
@@ -62,17 +64,17 @@ def test_the_default_is_announced(tmp_path) -> None:
         (_spec(2, 3, 12, 10), (2, 3, 12, 10)),
     ],
 )
-def test_layout_and_colour_follow_the_input(tmp_path, spec: TensorSpec, shape: tuple[int, ...]) -> None:
+def test_layout_and_colour_follow_the_input(tmp_path: Path, spec: TensorSpec, shape: tuple[int, ...]) -> None:
     assert _first(_folder(tmp_path), spec).shape == shape
 
 
-def test_uint8_inputs_take_pixels(tmp_path) -> None:
+def test_uint8_inputs_take_pixels(tmp_path: Path) -> None:
     x = _first(_folder(tmp_path), _spec(1, 3, 16, 16, dtype=DType.UINT8))
     assert x.dtype == np.uint8
     assert x.max() == 255
 
 
-def test_modes_of_resizing(tmp_path) -> None:
+def test_modes_of_resizing(tmp_path: Path) -> None:
     _folder(tmp_path)
     modes = {
         mode: _first(_recipe(tmp_path, f'[inputs.x]\nresize = {{ mode = "{mode}", crop = 1.0, filter = "nearest" }}\n'))
@@ -87,7 +89,7 @@ def test_modes_of_resizing(tmp_path) -> None:
     assert (box[0, 4:12, :8] == 255).all()
 
 
-def test_a_crop_keeps_the_middle(tmp_path) -> None:
+def test_a_crop_keeps_the_middle(tmp_path: Path) -> None:
     folder = tmp_path / "images"
     folder.mkdir()
     pixels = np.zeros((32, 32, 3), np.uint8)
@@ -97,7 +99,7 @@ def test_a_crop_keeps_the_middle(tmp_path) -> None:
     assert (_first(_recipe(tmp_path, text)) == 255).all()
 
 
-def test_colour_order_and_normalisation(tmp_path) -> None:
+def test_colour_order_and_normalisation(tmp_path: Path) -> None:
     _folder(tmp_path)
     text = '[inputs."*"]\ncolor = "bgr"\nscale = 0.00392156862745098\nmean = [0.1, 0.2, 0.3]\nstd = [0.5, 0.5, 0.25]\n'
     x = _first(_recipe(tmp_path, text))
@@ -105,7 +107,7 @@ def test_colour_order_and_normalisation(tmp_path) -> None:
 
 
 @pytest.mark.parametrize("suffix", ["jpg", "bmp", "webp"])
-def test_other_formats_and_modes(tmp_path, suffix: str) -> None:
+def test_other_formats_and_modes(tmp_path: Path, suffix: str) -> None:
     folder = _folder(tmp_path, count=1)
     with Image.open(folder / "0.png") as image:
         image.save(folder / f"1.{suffix}")
@@ -118,7 +120,7 @@ def test_other_formats_and_modes(tmp_path, suffix: str) -> None:
     assert feeds[5].min() == 1.0  # 16-bit white stays white
 
 
-def test_a_damaged_image_is_left_out_and_named(tmp_path) -> None:
+def test_a_damaged_image_is_left_out_and_named(tmp_path: Path) -> None:
     folder = _folder(tmp_path, count=3)
     content = (folder / "1.png").read_bytes()
     (folder / "1.png").write_bytes(content[:60])
@@ -134,7 +136,7 @@ def test_a_damaged_image_is_left_out_and_named(tmp_path) -> None:
     assert caught.value.code == "calibration/unreadable"
 
 
-def test_images_for_what_takes_none(tmp_path) -> None:
+def test_images_for_what_takes_none(tmp_path: Path) -> None:
     folder = _folder(tmp_path)
     for inputs in ([_spec(1, 10)], [NCHW, TensorSpec(name="other", shape=(1, 2), dtype=DType.FLOAT32)]):
         with pytest.raises(EdgecError) as caught:
@@ -142,7 +144,7 @@ def test_images_for_what_takes_none(tmp_path) -> None:
         assert caught.value.code == "calibration/inputs"
 
 
-def test_a_recipe_gives_the_second_input_as_a_constant(tmp_path) -> None:
+def test_a_recipe_gives_the_second_input_as_a_constant(tmp_path: Path) -> None:
     _folder(tmp_path)
     other = TensorSpec(name="other", shape=(1, 2), dtype=DType.FLOAT32)
     path = _recipe(tmp_path, "[inputs.other]\nconstant = [16.0, 32.0]\n")
@@ -151,7 +153,7 @@ def test_a_recipe_gives_the_second_input_as_a_constant(tmp_path) -> None:
     assert feeds[1]["x"].max() == 1.0
 
 
-def test_pillow_missing_says_how_to_get_it(tmp_path, monkeypatch) -> None:
+def test_pillow_missing_says_how_to_get_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = _folder(tmp_path)
     monkeypatch.setitem(__import__("sys").modules, "PIL.Image", None)
     with pytest.raises(EdgecError) as caught:
@@ -160,7 +162,7 @@ def test_pillow_missing_says_how_to_get_it(tmp_path, monkeypatch) -> None:
     assert "pip install 'edgec[image]'" in caught.value.finding.hint
 
 
-def _tone(path, *, rate: int, seconds: float, hertz: float = 440.0, channels: int = 1) -> None:
+def _tone(path: Path, *, rate: int, seconds: float, hertz: float = 440.0, channels: int = 1) -> None:
     soundfile = pytest.importorskip("soundfile")
     time = np.arange(int(rate * seconds)) / rate
     wave = 0.5 * np.sin(2 * np.pi * hertz * time).astype(np.float32)
@@ -168,7 +170,7 @@ def _tone(path, *, rate: int, seconds: float, hertz: float = 440.0, channels: in
 
 
 @pytest.mark.parametrize("shape", [(1, 4000), (1, 1, 4000), (1, 4000, 1)])
-def test_audio_is_cut_into_windows(tmp_path, shape: tuple[int, ...]) -> None:
+def test_audio_is_cut_into_windows(tmp_path: Path, shape: tuple[int, ...]) -> None:
     _tone(tmp_path / "a.wav", rate=8000, seconds=1.0, channels=2)
     _tone(tmp_path / "b.wav", rate=8000, seconds=0.25)
     source = open_samples(tmp_path, [_spec(*shape)])
@@ -179,7 +181,7 @@ def test_audio_is_cut_into_windows(tmp_path, shape: tuple[int, ...]) -> None:
 
 
 @pytest.mark.parametrize("rate", [8000, 11025, 44100, 48000])
-def test_resampling_keeps_the_tone(tmp_path, rate: int) -> None:
+def test_resampling_keeps_the_tone(tmp_path: Path, rate: int) -> None:
     _tone(tmp_path / "a.wav", rate=rate, seconds=1.0)
     (tmp_path / "r.toml").write_text('data = "a.wav"\n[audio]\nsample_rate = 16000\nhop = 4000\n')
     feeds = [feed["x"].ravel() for feed in open_samples(tmp_path / "r.toml", [_spec(1, 8000)])]
@@ -191,14 +193,14 @@ def test_resampling_keeps_the_tone(tmp_path, rate: int) -> None:
         assert np.abs(feed[inner] - wanted[i * 4000 :][inner]).max() < 0.01
 
 
-def test_resampling_down_removes_what_would_alias(tmp_path) -> None:
+def test_resampling_down_removes_what_would_alias(tmp_path: Path) -> None:
     _tone(tmp_path / "a.wav", rate=48000, seconds=1.0, hertz=12000.0)
     (tmp_path / "r.toml").write_text('data = "a.wav"\n[audio]\nsample_rate = 16000\n')
     feed = next(iter(open_samples(tmp_path / "r.toml", [_spec(1, 8000)])))["x"]
     assert np.abs(feed[0, 200:7800]).max() < 0.01
 
 
-def test_audio_for_what_takes_none(tmp_path) -> None:
+def test_audio_for_what_takes_none(tmp_path: Path) -> None:
     _tone(tmp_path / "a.wav", rate=8000, seconds=0.1)
     with pytest.raises(EdgecError) as caught:
         open_samples(tmp_path, [_spec(1, 49, 10)])

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 
@@ -25,7 +27,7 @@ ENDS = {
 
 
 @pytest.mark.parametrize("name", sorted(ENDS))
-def test_shipped_image_recipes(tmp_path, name: str) -> None:
+def test_shipped_image_recipes(tmp_path: Path, name: str) -> None:
     image = pytest.importorskip("PIL.Image")
     for i, value in enumerate((0, 255)):
         image.fromarray(np.full((8, 8, 3), value, np.uint8)).save(tmp_path / f"{i}.png")
@@ -44,7 +46,7 @@ def test_every_shipped_recipe_loads_and_says_what_it_is() -> None:
         assert recipe.reader
 
 
-def _error(tmp_path, text: str) -> EdgecError:
+def _error(tmp_path: Path, text: str) -> EdgecError:
     (tmp_path / "r.toml").write_text(text)
     with pytest.raises(EdgecError) as caught:
         load_recipe(tmp_path / "r.toml")
@@ -62,7 +64,7 @@ def _error(tmp_path, text: str) -> EdgecError:
         ("[inputs.x.resize]\nmod = 'stretch'", "inputs.x.resize.mod", "mode"),
     ],
 )
-def test_an_unknown_key_has_its_path_and_the_nearest_name(tmp_path, text: str, path: str, near: str) -> None:
+def test_an_unknown_key_has_its_path_and_the_nearest_name(tmp_path: Path, text: str, path: str, near: str) -> None:
     error = _error(tmp_path, text)
     assert f"{path}: " in error.finding.message
     assert near in error.finding.hint
@@ -78,17 +80,17 @@ def test_an_unknown_key_has_its_path_and_the_nearest_name(tmp_path, text: str, p
         ("count = ", "TOML"),
     ],
 )
-def test_a_wrong_value_has_its_path(tmp_path, text: str, path: str) -> None:
+def test_a_wrong_value_has_its_path(tmp_path: Path, text: str, path: str) -> None:
     assert path in _error(tmp_path, text).finding.message
 
 
-def test_all_mistakes_are_reported_at_once(tmp_path) -> None:
+def test_all_mistakes_are_reported_at_once(tmp_path: Path) -> None:
     message = _error(tmp_path, "cuont = 3\nreader = 'picture'").finding.message
     assert "cuont" in message
     assert "reader" in message
 
 
-def test_where_the_data_is(tmp_path) -> None:
+def test_where_the_data_is(tmp_path: Path) -> None:
     np.save(tmp_path / "d.npy", np.zeros((4, 3, 8, 8), np.float32))
     recipe = tmp_path / "r.toml"
     recipe.write_text("count = 2")
@@ -105,7 +107,7 @@ def test_where_the_data_is(tmp_path) -> None:
     assert caught.value.code == "calibration/not-found"
 
 
-def test_a_table_for_an_input_that_the_model_lacks(tmp_path) -> None:
+def test_a_table_for_an_input_that_the_model_lacks(tmp_path: Path) -> None:
     (tmp_path / "r.toml").write_text('data = "."\n[inputs.xx]\nscale = 2.0')
     with pytest.raises(EdgecError) as caught:
         open_samples(tmp_path / "r.toml", [SPEC])
@@ -113,7 +115,7 @@ def test_a_table_for_an_input_that_the_model_lacks(tmp_path) -> None:
     assert "did you mean 'x'" in caught.value.finding.hint
 
 
-def test_steps_on_arrays(tmp_path) -> None:
+def test_steps_on_arrays(tmp_path: Path) -> None:
     data = np.arange(2 * 8 * 8 * 3, dtype=np.uint8).reshape(2, 8, 8, 3)
     np.savez(tmp_path / "d.npz", pixels=data, other=np.zeros((2, 9)))
     (tmp_path / "r.toml").write_text(
@@ -125,7 +127,7 @@ def test_steps_on_arrays(tmp_path) -> None:
     assert np.allclose(feeds, wanted, atol=1e-6)
 
 
-def test_dequantize_needs_a_scale(tmp_path) -> None:
+def test_dequantize_needs_a_scale(tmp_path: Path) -> None:
     np.savez(tmp_path / "d.npz", x=np.zeros((2, 3, 8, 8), np.int8))
     (tmp_path / "r.toml").write_text('data = "d.npz"\n[inputs.x]\ndequantize = true')
     with pytest.raises(EdgecError) as caught:

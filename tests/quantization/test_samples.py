@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import tracemalloc
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -12,31 +13,30 @@ import pytest
 
 from edgec.errors import EdgecError, Severity
 from edgec.quantization.samples import DEFAULT_COUNT, choose, open_samples
-from edgec.tensors import DType, TensorSpec
+from edgec.tensors import Array, DType, TensorSpec
 
 IMAGE = TensorSpec(name="x", shape=(1, 3, 8, 8), dtype=DType.FLOAT32)
 VECTOR = TensorSpec(name="v", shape=(1, 4), dtype=DType.FLOAT32)
 ZOO = Path(os.environ.get("EDGEC_ZOO", Path(__file__).parents[3] / "shared" / "zoo"))
 
 
-def _images(count: int = 5, shape: tuple[int, ...] = (3, 8, 8)) -> np.ndarray:
+def _images(count: int = 5, shape: tuple[int, ...] = (3, 8, 8)) -> Array:
     return np.random.default_rng(0).standard_normal((count, *shape)).astype(np.float32)
 
 
-def _error(path, inputs=(IMAGE,), **options) -> EdgecError:
+def _error(path: Path | str, inputs: Sequence[TensorSpec] = (IMAGE,)) -> EdgecError:
     with pytest.raises(EdgecError) as caught:
-        list(open_samples(path, inputs, **options))
+        list(open_samples(path, inputs))
     return caught.value
 
 
 @pytest.mark.parametrize("compressed", [False, True])
 @pytest.mark.parametrize("key", ["x", "anything"])
-def test_npy_and_npz_rows(tmp_path, compressed: bool, key: str) -> None:
+def test_npy_and_npz_rows(tmp_path: Path, compressed: bool, key: str) -> None:
     rows = _images()
     np.save(tmp_path / "a.npy", rows)
-    (np.savez_compressed if compressed else np.savez)(
-        tmp_path / "b.npz", **{key: rows, "labels": np.arange(5), "names": np.array(["a"] * 5)}
-    )
+    save: Callable[..., None] = np.savez_compressed if compressed else np.savez
+    save(tmp_path / "b.npz", **{key: rows, "labels": np.arange(5), "names": np.array(["a"] * 5)})
     for file in ("a.npy", "b.npz"):
         source = open_samples(tmp_path / file, [IMAGE])
         for _ in range(2):  # as often as needed
@@ -47,7 +47,7 @@ def test_npy_and_npz_rows(tmp_path, compressed: bool, key: str) -> None:
 
 
 @pytest.mark.parametrize("shape", [(3, 8, 8), (1, 3, 8, 8), (4, 1, 3, 8, 8)])
-def test_one_sample_with_and_without_batch_axis(tmp_path, shape: tuple[int, ...]) -> None:
+def test_one_sample_with_and_without_batch_axis(tmp_path: Path, shape: tuple[int, ...]) -> None:
     np.save(tmp_path / "a.npy", np.ones(shape, np.float64))
     feeds = list(open_samples(tmp_path / "a.npy", [IMAGE]))
     assert len(feeds) == (4 if len(shape) == 5 else 1)
@@ -55,14 +55,14 @@ def test_one_sample_with_and_without_batch_axis(tmp_path, shape: tuple[int, ...]
     assert feeds[0]["x"].dtype == np.float32
 
 
-def test_a_folder_of_arrays_in_the_order_of_names(tmp_path) -> None:
+def test_a_folder_of_arrays_in_the_order_of_names(tmp_path: Path) -> None:
     for i in (2, 0, 1):
         np.save(tmp_path / f"{i}.npy", np.full((3, 8, 8), i, np.float32))
     (tmp_path / ".hidden.npy").write_text("no array")
     assert [feed["x"][0, 0, 0, 0] for feed in open_samples(tmp_path, [IMAGE])] == [0, 1, 2]
 
 
-def test_two_inputs_from_npz_and_from_one_npy_each(tmp_path) -> None:
+def test_two_inputs_from_npz_and_from_one_npy_each(tmp_path: Path) -> None:
     x, v = _images(3), _images(3, (4,))
     np.savez(tmp_path / "both.npz", x=x, v=v)
     folder = tmp_path / "folder"
@@ -75,7 +75,7 @@ def test_two_inputs_from_npz_and_from_one_npy_each(tmp_path) -> None:
         assert np.array_equal(np.concatenate([f["v"] for f in feeds]), v)
 
 
-def test_two_inputs_that_do_not_fit_together(tmp_path) -> None:
+def test_two_inputs_that_do_not_fit_together(tmp_path: Path) -> None:
     np.savez(tmp_path / "a.npz", x=_images(3), v=_images(2, (4,)))
     assert _error(tmp_path / "a.npz", [IMAGE, VECTOR]).code == "calibration/shape"
     np.savez(tmp_path / "b.npz", x=_images(3))
@@ -84,7 +84,7 @@ def test_two_inputs_that_do_not_fit_together(tmp_path) -> None:
     assert "input v" in error.finding.message
 
 
-def test_a_fixed_batch_is_filled(tmp_path) -> None:
+def test_a_fixed_batch_is_filled(tmp_path: Path) -> None:
     rows = _images(7)
     np.save(tmp_path / "a.npy", rows)
     batch = TensorSpec(name="x", shape=(3, 3, 8, 8), dtype=DType.FLOAT32)
@@ -97,7 +97,7 @@ def test_a_fixed_batch_is_filled(tmp_path) -> None:
     assert np.array_equal(feed["x"], rows[[0, 1, 0]])
 
 
-def test_an_input_without_a_batch_axis(tmp_path) -> None:
+def test_an_input_without_a_batch_axis(tmp_path: Path) -> None:
     np.save(tmp_path / "a.npy", _images(6, (49, 10)))
     spec = TensorSpec(name="x", shape=(49, 10), dtype=DType.FLOAT32)
     assert [feed["x"].shape for feed in open_samples(tmp_path / "a.npy", [spec])] == [(49, 10)] * 6
@@ -110,7 +110,7 @@ def test_an_input_without_a_batch_axis(tmp_path) -> None:
     ]
 
 
-def test_nhwc_given_where_nchw_is_wanted(tmp_path) -> None:
+def test_nhwc_given_where_nchw_is_wanted(tmp_path: Path) -> None:
     np.save(tmp_path / "a.npy", _images(5, (8, 9, 3)))
     error = _error(tmp_path / "a.npy", [TensorSpec(name="x", shape=(1, 3, 8, 9), dtype=DType.FLOAT32)])
     assert error.code == "calibration/shape"
@@ -120,7 +120,7 @@ def test_nhwc_given_where_nchw_is_wanted(tmp_path) -> None:
     assert error.finding.where.endswith("a.npy")
 
 
-def test_jsonl(tmp_path) -> None:
+def test_jsonl(tmp_path: Path) -> None:
     file = tmp_path / "a.jsonl"
     file.write_text("\n\n".join(json.dumps({"v": [i, 1, 2, 3], "k": 0}) for i in range(3)) + "\n")
     assert [feed["v"].tolist() for feed in open_samples(file, [VECTOR])] == [[[i, 1, 2, 3]] for i in range(3)]
@@ -138,7 +138,7 @@ def test_jsonl(tmp_path) -> None:
         ('{"v": [[1, 2], [3]]}', "calibration/unreadable"),
     ],
 )
-def test_jsonl_that_is_wrong_names_the_line(tmp_path, line: str, code: str) -> None:
+def test_jsonl_that_is_wrong_names_the_line(tmp_path: Path, line: str, code: str) -> None:
     file = tmp_path / "a.jsonl"
     file.write_text("\n" + line + "\n")
     error = _error(file, [VECTOR])
@@ -146,7 +146,7 @@ def test_jsonl_that_is_wrong_names_the_line(tmp_path, line: str, code: str) -> N
     assert "a.jsonl:2" in error.render()
 
 
-def test_damaged_arrays_are_named(tmp_path) -> None:
+def test_damaged_arrays_are_named(tmp_path: Path) -> None:
     np.save(tmp_path / "a.npy", _images())
     content = (tmp_path / "a.npy").read_bytes()
     (tmp_path / "a.npy").write_bytes(content[: len(content) // 2])
@@ -161,7 +161,7 @@ def test_damaged_arrays_are_named(tmp_path) -> None:
     assert _error(tmp_path / "d.npy").code == "calibration/unreadable"
 
 
-def test_nothing_there(tmp_path) -> None:
+def test_nothing_there(tmp_path: Path) -> None:
     assert _error(tmp_path / "nope").code == "calibration/not-found"
     (tmp_path / "empty").mkdir()
     assert _error(tmp_path / "empty").code == "calibration/unknown-kind"
@@ -188,13 +188,13 @@ def test_a_seed_draws_the_same_samples_again() -> None:
     assert choose(1000, 10, seed=1) == choose(1000, 10, seed=1) != choose(1000, 10, seed=2)
 
 
-def test_the_default_count(tmp_path) -> None:
+def test_the_default_count(tmp_path: Path) -> None:
     np.save(tmp_path / "a.npy", np.zeros((1000, 4), np.float32))
     assert open_samples(tmp_path / "a.npy", [VECTOR]).count == DEFAULT_COUNT
     assert open_samples(tmp_path / "a.npy", [VECTOR], count=1000).count == 1000
 
 
-def test_the_digest_follows_content_choice_and_inputs(tmp_path) -> None:
+def test_the_digest_follows_content_choice_and_inputs(tmp_path: Path) -> None:
     rows = _images(6, (4,))
     for name, data in {"a": rows, "b": rows, "c": rows + 1}.items():
         np.save(tmp_path / f"{name}.npy", data)
@@ -206,7 +206,7 @@ def test_the_digest_follows_content_choice_and_inputs(tmp_path) -> None:
 
 
 @pytest.mark.parametrize("form", ["npy", "npz", "jsonl"])
-def test_reading_takes_the_same_memory_for_more_samples(tmp_path, form: str) -> None:
+def test_reading_takes_the_same_memory_for_more_samples(tmp_path: Path, form: str) -> None:
     spec = TensorSpec(name="x", shape=(1, 3, 16, 16), dtype=DType.FLOAT32)
     peaks = []
     for count in (10, 500):
