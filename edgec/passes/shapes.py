@@ -19,8 +19,8 @@ from edgec.graph.model import label, origin
 
 #: Constants up to this many elements are shown to the inference (shapes, axes, pads, repeats).
 SMALL_CONSTANT = 1024
-#: Elements that a tensor may have; 4 TiB in float32.
-MAX_ELEMENTS = 2**40
+#: Elements that a tensor may have; 16 GiB in float32.
+MAX_ELEMENTS = 2**32
 
 
 @functools.cache

@@ -2,6 +2,6 @@
 
 from __future__ import annotations
 
-from edgec.passes.decompose.expand import decompose
+from edgec.passes.decompose.expand import can_decompose, decompose
 
-__all__ = ["decompose"]
+__all__ = ["can_decompose", "decompose"]

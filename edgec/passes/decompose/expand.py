@@ -5,7 +5,7 @@ An own rule exists where ONNX has no body, or one that computes shapes at run ti
 
 from __future__ import annotations
 
-from collections.abc import Container
+from collections.abc import Callable, Container
 from typing import Any
 
 import onnx
@@ -24,30 +24,33 @@ from edgec.passes.shapes import schema_of, type_proto
 from edgec.passes.upgrade_opset import adapt
 
 _DOMAIN = "edgec.body"
+#: Domains whose operators ONNX defines.
+_KNOWN_DOMAINS = frozenset({"", "ai.onnx.preview", "ai.onnx.ml"})
 _MAX_DEPTH = 8
 
 
-def decompose(model: Model, op_types: Container[str]) -> Model:
-    """A new model in which no node of `op_types` is left that can be taken apart; the source is left as it is.
+def decompose(model: Model, wanted: Container[str] | Callable[[ir.Node], bool]) -> Model:
+    """A new model in which no wanted node is left that can be taken apart; the source is left as it is.
 
-    What a rule makes is taken apart again when it is listed itself. Shapes are inferred anew, and constant
-    parts folded.
+    `wanted` lists operator types, or says yes to a node. What a rule makes is taken apart again when it is wanted
+    itself. Shapes are inferred anew, and constant parts folded.
     """
     result = model.clone()
+    want = wanted if callable(wanted) else lambda node: node.op_type in wanted
     clean: tuple[Pass, ...] = (FoldConstants(), Eliminate())
     stuck: set[str] = set()
     for _ in range(_MAX_DEPTH):
         nodes = [
             node
             for node in result.ir.graph.all_nodes()
-            if node.domain == "" and node.op_type in op_types and (node.name or "") not in stuck
+            if node.domain in _KNOWN_DOMAINS and (node.name or "") not in stuck and want(node)
         ]
         if not nodes:
             break
         editor = Editor(result)
         bodies = 0
         for node in nodes:
-            rule = OWN_RULES.get(node.op_type)
+            rule = OWN_RULES.get(node.op_type) if node.domain == "" else None
             if rule is not None and rule(node, editor):
                 continue
             if _call_body(node, result, bodies):
@@ -62,20 +65,21 @@ def decompose(model: Model, op_types: Container[str]) -> Model:
     return result
 
 
-def can_decompose(op_type: str, opset: int) -> bool:
-    """True when there is an own rule, or ONNX defines a body for the operator."""
-    schema: Any = schema_of("", op_type, opset)
-    return op_type in OWN_RULES or (
+def can_decompose(op_type: str, opset: int, domain: str = "") -> bool:
+    """True when there is an own rule, or ONNX defines a body for the operator (`opset` is its domain's)."""
+    schema: Any = schema_of(domain, op_type, opset) if domain in _KNOWN_DOMAINS else None
+    return (domain == "" and op_type in OWN_RULES) or (
         schema is not None and (schema.has_function or schema.has_context_dependent_function)
     )
 
 
 def _call_body(node: ir.Node, model: Model, count: int) -> bool:
     """Turn the node into a call of a function of this model that holds its body; False when ONNX defines none."""
-    body = _body(node, model.opset)
+    opset = model.opset if node.domain == "" else model.ir.opset_imports.get(node.domain, 1)
+    body = _body(node, opset)
     if body is None:
         return False
-    schema = schema_of("", node.op_type, model.opset)
+    schema = schema_of(node.domain, node.op_type, opset)
     assert schema is not None
     for name, attribute in schema.attributes.items():
         default = attribute.default_value
@@ -95,7 +99,7 @@ def _call_body(node: ir.Node, model: Model, count: int) -> bool:
 
 
 def _body(node: ir.Node, opset: int) -> onnx.FunctionProto | None:
-    schema: Any = schema_of("", node.op_type, opset)  # onnx's stubs lack the function methods
+    schema: Any = schema_of(node.domain, node.op_type, opset)  # onnx's stubs lack the function methods
     if schema is None:
         return None
     data: bytes
