@@ -1,12 +1,52 @@
-"""What the runtime lacks, or runs badly in this precision, as plain ONNX that calibration can see."""
+"""What the runtime lacks, or runs badly in this precision, as plain ONNX that calibration can see.
+
+1. An operator that no lowering takes is taken apart, and so is what it is made of.
+2. So is a node that its lowering refuses as it stands, where its parts may fare better.
+3. In integer precisions, what has no integer kernel in the delegate becomes operators that have one.
+"""
 
 from __future__ import annotations
 
+import onnx_ir as ir
+
 from edgec.backends.base import Precision
+from edgec.backends.tflite.context import Context, Refusal
+from edgec.backends.tflite.lower import QUANTIZERS, trial_input
+from edgec.backends.tflite.ops import all_lowerings
+from edgec.backends.tflite.tir import Graph
+from edgec.errors import EdgecError
 from edgec.graph.model import Model
+from edgec.passes.decompose import can_decompose, decompose
 from edgec.targets.profile import Target
 
+#: Rule 3: XNNPACK has no int8 HARD_SWISH, and TFLite no hard sigmoid; ADD with RELU6, and MUL, it has.
+_INTEGER_PARTS = frozenset({"HardSwish", "HardSigmoid"})
 
-def legalize(model: Model, target: Target, precision: Precision) -> Model:
+
+def legalize(model: Model, target: Target, precision: Precision) -> Model:  # noqa: ARG001 # the backend interface
     """A model whose nodes map one to one to operators that may be quantized."""
-    return model
+    integer = precision in ("int8", "int16x8")
+
+    def wanted(node: ir.Node) -> bool:
+        if not can_decompose(node.op_type, model.ir.opset_imports.get(node.domain, 1), node.domain):
+            return False
+        if node.op_type not in all_lowerings():  # rule 1
+            return node.op_type not in QUANTIZERS
+        if integer and node.op_type in _INTEGER_PARTS:  # rule 3
+            return True
+        return _refused(node, model.opset)  # rule 2
+
+    return decompose(model, wanted)
+
+
+def _refused(node: ir.Node, opset: int) -> bool:
+    """Whether the node's lowering refuses it, tried on a graph that is thrown away."""
+    ctx = Context(graph=Graph(name="trial"), opset=opset, node=node)
+    try:
+        for value in node.inputs:
+            if value is not None:
+                ctx.values[value] = trial_input(value)
+        all_lowerings()[node.op_type](ctx, node)
+    except (Refusal, EdgecError):
+        return True
+    return False

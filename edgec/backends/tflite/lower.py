@@ -22,6 +22,10 @@ from edgec.graph.model import Model, attr, const_of, dtype_of, label, origin, sh
 from edgec.tensors import Array, DType, QParams
 
 
+#: Taken by this module itself, see above.
+QUANTIZERS = frozenset({"QuantizeLinear", "DequantizeLinear"})
+
+
 def lower(model: Model) -> tuple[Graph, list[Finding]]:
     """TIR of a model's main graph, and findings for every node that TFLite cannot express."""
     ctx = Context(graph=Graph(name="main"), opset=model.opset)
@@ -49,6 +53,14 @@ def lower(model: Model) -> tuple[Graph, list[Finding]]:
 
 def _initializer(name: str, data: Array) -> Tensor:
     return Tensor(name=name, shape=tuple(data.shape), dtype=DType.of(data), data=data)
+
+
+def trial_input(value: ir.Value) -> Tensor:
+    """A value as a tensor outside of any graph: its constant, or a stand-in."""
+    data = const_of(value)
+    if data is not None and data.dtype.name in set(DType):
+        return _initializer(value.name or "const", data)
+    return Tensor(name=value.name or "value", shape=shape_of(value), dtype=dtype_of(value))
 
 
 def _dynamic(value: ir.Value) -> Finding:
@@ -82,7 +94,7 @@ def _lower_node(ctx: Context, node: ir.Node, findings: list[Finding]) -> None:
     ctx.node = node
     mark = len(ctx.graph.ops)
     try:
-        if node.op_type in ("QuantizeLinear", "DequantizeLinear") and node.domain in ("", "ai.onnx"):
+        if node.op_type in QUANTIZERS and node.domain in ("", "ai.onnx"):
             results = [_quantize(ctx, node) if node.op_type == "QuantizeLinear" else _dequantize(ctx, node)]
         else:
             results = _dispatch(ctx, node)
