@@ -44,7 +44,7 @@ def fix_inputs(model: Model, given: Mapping[str, tuple[int, ...]]) -> tuple[Find
     free = [value for value in inputs.values() if not _is_static(value)]
     if free:
         raise _free_dimension(free)
-    if findings:
+    if findings or given:
         for graph_output in model.ir.graph.outputs:
             graph_output.shape = None  # inferred anew from the inputs
     return tuple(findings)
