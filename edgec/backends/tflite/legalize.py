@@ -11,7 +11,7 @@ import onnx_ir as ir
 
 from edgec.backends.base import Precision
 from edgec.backends.tflite.context import Context, Refusal
-from edgec.backends.tflite.lower import QUANTIZERS, trial_input
+from edgec.backends.tflite.lower import QUANTIZERS, dispatch, trial_input
 from edgec.backends.tflite.ops import all_lowerings
 from edgec.backends.tflite.tir import Graph
 from edgec.errors import EdgecError
@@ -46,7 +46,7 @@ def _refused(node: ir.Node, opset: int) -> bool:
         for value in node.inputs:
             if value is not None:
                 ctx.values[value] = trial_input(value)
-        all_lowerings()[node.op_type](ctx, node)
+        dispatch(ctx, node)
     except (Refusal, EdgecError):
         return True
     return False

@@ -97,7 +97,7 @@ def _lower_node(ctx: Context, node: ir.Node, findings: list[Finding]) -> None:
         if node.op_type in QUANTIZERS and node.domain in ("", "ai.onnx"):
             results = [_quantize(ctx, node) if node.op_type == "QuantizeLinear" else _dequantize(ctx, node)]
         else:
-            results = _dispatch(ctx, node)
+            results = dispatch(ctx, node)
         for value, t in zip(node.outputs, results, strict=False):
             ctx.values[value] = t
             if t.data is None and t not in ctx.graph.inputs:
@@ -111,13 +111,21 @@ def _lower_node(ctx: Context, node: ir.Node, findings: list[Finding]) -> None:
         _placeholders(ctx, node)
 
 
-def _dispatch(ctx: Context, node: ir.Node) -> list[Tensor]:
+def dispatch(ctx: Context, node: ir.Node) -> list[Tensor]:
+    """Lower one node: the tensors of its outputs. Raises Refusal, or EdgecError where a type has no name."""
     table = all_lowerings()
     if node.domain not in ("", "ai.onnx") or node.op_type not in table:
         name = node.op_type if not node.domain else f"{node.domain}.{node.op_type}"
         raise Refusal("operator", f"operator {name} has no TFLite equivalent", "see docs/ops.md for what is supported")
+    for value in node.outputs:
+        if value.name and value.shape is not None and not value.shape.is_static():
+            raise Refusal("dynamic-shape", f"the shape of {value.name!r} is only known when the model runs")
     result = table[node.op_type](ctx, node)
-    return result if isinstance(result, list) else [result]
+    results = result if isinstance(result, list) else [result]
+    for position, value in enumerate(node.outputs[len(results) :], len(results)):
+        if value.name and (value.uses() or value.is_graph_output()):
+            raise Refusal("outputs", f"output {position} of {node.op_type} has no TFLite form")
+    return results
 
 
 def _refused(node: ir.Node, rule: str, message: str, hint: str) -> Finding:

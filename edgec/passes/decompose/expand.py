@@ -13,7 +13,7 @@ import onnx_ir as ir
 from onnx_ir.passes.common import InlinePass
 
 from edgec.errors import EdgecError
-from edgec.graph.edit import Editor, remove_dead
+from edgec.graph.edit import Editor, all_values, remove_dead
 from edgec.graph.model import ORIGIN_KEY, Model, label, origin
 from edgec.graph.verify import verify
 from edgec.passes.base import Pass, run_passes
@@ -85,6 +85,7 @@ def _call_body(node: ir.Node, model: Model, count: int) -> bool:
         default = attribute.default_value
         if name not in node.attributes and default.type != onnx.AttributeProto.UNDEFINED:
             node.attributes[name] = ir.serde.deserialize_attribute(default)
+    _complete(body, node, model)
     body.domain, body.name = _DOMAIN, f"{node.op_type}_{count}"
     versions = {entry.domain: entry.version for entry in body.opset_import}
     function = ir.serde.deserialize_function(body)
@@ -121,6 +122,47 @@ def _body(node: ir.Node, opset: int) -> onnx.FunctionProto | None:
             )
             return _function(data) if data else None
     return None
+
+
+def _complete(body: onnx.FunctionProto, node: ir.Node, model: Model) -> None:
+    """Make a body that was written for this very node a function of its own.
+
+    1. What it computes only when asked for, and was not asked for here, is no output.
+    2. What it reads from outside (through a subgraph of the node) is an input, and the subgraph no attribute.
+    """
+    made = {name for inner in body.node for name in inner.output}
+    kept = [name for name in body.output if name in made or name in body.input]
+    if len(kept) < len(body.output):  # rule 1
+        missing = [i for i, name in enumerate(body.output) if name not in kept]
+        for index in reversed(missing):
+            if index < len(node.outputs):
+                _drop_output(node, index)
+        del body.output[:]
+        body.output.extend(kept)
+    if not any(a.type in (ir.AttributeType.GRAPH, ir.AttributeType.GRAPHS) for a in node.attributes.values()):
+        return
+    known = made | set(body.input) | {""}
+    outside = dict.fromkeys(name for inner in body.node for name in inner.input if name not in known)  # rule 2
+    values = {v.name: v for v in all_values(model.ir) if v.name in outside}
+    node.resize_inputs(len(body.input))
+    for name in outside:
+        body.input.append(name)
+        node.resize_inputs(len(node.inputs) + 1)
+        node.replace_input_with(len(node.inputs) - 1, values[name])
+    for name in [n for n, a in node.attributes.items() if a.type == ir.AttributeType.GRAPH]:
+        del node.attributes[name]
+    for name in list(body.attribute):
+        if name not in node.attributes:
+            body.attribute.remove(name)
+
+
+def _drop_output(node: ir.Node, index: int) -> None:
+    """Take one unused output away: the ones after it move up."""
+    for later in range(index, len(node.outputs) - 1):
+        a, b = node.outputs[later], node.outputs[later + 1]
+        b.replace_all_uses_with(a, replace_graph_outputs=True)
+        a.type, a.shape, a.name, b.name = b.type, b.shape, b.name, None
+    node.resize_outputs(len(node.outputs) - 1)
 
 
 def _function(data: bytes) -> onnx.FunctionProto:

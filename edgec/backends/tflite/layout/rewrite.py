@@ -81,8 +81,6 @@ def assign_layout(graph: Graph, io_layout: IoLayout) -> LayoutResult:
     """Choose and carry out the layout of a graph, in place."""
     assignment = solve(graph, io_layout)
     work = _Rewriter(graph)
-    for t, perm in zip(graph.inputs, assignment.inputs, strict=True):
-        _store(work, t, perm)
     for op in graph.ops:
         for t in op.inputs:
             if t is not None:
@@ -93,6 +91,8 @@ def assign_layout(graph: Graph, io_layout: IoLayout) -> LayoutResult:
     for op in graph.ops:
         if assignment.ops[op] != roles[op].default(op):
             roles[op].rewrite(op, assignment.ops[op])
+    for t, perm in zip(graph.inputs, assignment.inputs, strict=True):
+        _store(work, t, perm)
     for op in graph.ops:
         _rewrite_op(work, op, assignment.ops[op], roles[op], ports[op])
     outputs = []

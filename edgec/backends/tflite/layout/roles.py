@@ -198,10 +198,15 @@ class Reshape(Role):
         return x
 
     def legal(self, op: Op, choice: Perm) -> bool:
-        return through_reshape(self.anchor(op).shape, op.outputs[0].shape, choice) is not None
+        return self._through(op, choice) is not None
+
+    def _through(self, op: Op, choice: Perm) -> Perm | None:
+        if choice == self.default(op):
+            return identity(op.outputs[0].rank)  # also where axes of size 0 leave nothing to group
+        return through_reshape(self.anchor(op).shape, op.outputs[0].shape, choice)
 
     def ports(self, op: Op, choice: Perm) -> Ports:
-        out = through_reshape(self.anchor(op).shape, op.outputs[0].shape, choice)
+        out = self._through(op, choice)
         if out is None:
             raise ValueError("illegal choice for RESHAPE")
         return [choice, None], [out]
