@@ -32,7 +32,7 @@ def single(value: float) -> float:
 
 def union(*extents: Extent) -> Extent:
     """The smallest range that holds all of them and 0 (rule 1)."""
-    return min(0.0, *(e[0] for e in extents)), max(0.0, *(e[1] for e in extents))
+    return min([0.0, *(e[0] for e in extents)]), max([0.0, *(e[1] for e in extents)])
 
 
 def activation_params(extent: Extent, dtype: DType, *, symmetric: bool = False) -> QParams:

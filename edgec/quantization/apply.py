@@ -107,7 +107,7 @@ class _Editor:
             stored = self._initializer(f"{key}/quantized", _quantize(array, plan))
             out = self._value(f"{key}/dequantized", value)
             node = self._dequantize(f"{key}/dequantize", stored, out, plan, self._parameters(key, plan))
-        keep_origin([node], reader)
+        _inherit([node], reader)
         # Constants come first: whatever reads them stands behind.
         self.graph.insert_before(self.graph[0], node)
         self._constants[key, is_bias] = out
@@ -162,7 +162,7 @@ class _Editor:
         if producer is None:
             self.graph.insert_before(self.graph[0], new)
             return
-        keep_origin(new, producer)
+        _inherit(new, producer)
         self.graph.insert_after(producer, new)
 
     def _reads_quantized(self, node: ir.Node) -> bool:
@@ -174,6 +174,13 @@ class _Editor:
         for name, value in list(self.graph.initializers.items()):
             if not value.uses() and not value.is_graph_output() and not value.is_graph_input():
                 del self.graph.initializers[name]
+
+
+def _inherit(new: list[ir.Node], old: ir.Node) -> None:
+    """The new nodes come from the same line of the user's; what the plan decided is about `old` alone."""
+    keep_origin(new, old)
+    for node in new:
+        node.metadata_props.pop(SCHEME_KEY, None)
 
 
 def _quantize(array: Array, plan: TensorPlan) -> Array:

@@ -185,7 +185,8 @@ def _share_scales(
         members.update(constants)
         groups.join([*names, *constants])
         needs[groups.find(names[0])] = need
-    _set_params(groups, members, fixed, values, ranges, numbers, units, result)
+    if not result.refused:
+        _set_params(groups, members, fixed, values, ranges, numbers, units, result)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

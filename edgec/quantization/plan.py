@@ -131,7 +131,8 @@ class _Decision:
         names: dict[str, None] = {}
         for i in sorted(live):
             unit = self.cut.units[i]
-            for value in (*unit.data(), *unit.outputs()):
+            written = unit.outputs() if self.numbers.scheme.int8_outputs else ()
+            for value in (*unit.data(), *written):
                 producer = value.producer()
                 known = producer is not None and (producer.op_type in NATURAL or self._hands_on(producer))
                 if not known:

@@ -60,7 +60,8 @@ def with_scheme(
     target = load_target(name)
     facts = target.backends[backend]  # type: ignore[index]  # a backend's name
     scheme = facts.scheme.model_copy(update=changes)
-    backends: dict[str, Any] = {**target.backends, backend: facts.model_copy(update={"scheme": scheme})}
+    backends: dict[Any, Any] = dict(target.backends)
+    backends[backend] = facts.model_copy(update={"scheme": scheme})
     return target.model_copy(update={"backends": backends, "io_dtype": io_dtype})
 
 
