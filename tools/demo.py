@@ -1,10 +1,10 @@
 """`make demo`: a trained model from PyPI becomes a validated int8 bundle for a Raspberry Pi, with real data.
 
 1. The model: PP-OCR's text direction classifier, out of the rapidocr wheel; nothing of the package is imported.
-2. The data: lines of text cut out of two scanned pages in the scikit-image wheel, each also upside down. One page
-   calibrates, the other is the test.
+2. The data: the lines of a scanned page in the scikit-image wheel, in pieces, each also upside down. Every other line
+   calibrates, the others are the test.
 3. `edgec build`, then `edgec validate`, as anybody would type them.
-4. The bundle looks at the lines of the other page, beside the float model: which way up are they?
+4. The bundle looks at the lines that it has not seen, beside the float model: which way up are they?
 """
 
 from __future__ import annotations
@@ -30,18 +30,18 @@ ROOT = Path(__file__).resolve().parent.parent
 CACHE = ROOT / ".cache"
 DEMO = CACHE / "demo"
 MODEL_WHEEL, MODEL_FILE = "rapidocr==3.10.0", "rapidocr/models/ch_ppocr_mobile_v2.0_cls_mobile.onnx"
-DATA_WHEEL, DATA_FOLDER = "scikit-image==0.26.0", "skimage/data/"
-CALIBRATION_PAGE, TEST_PAGE = "page.png", "text.png"
+DATA_WHEEL, DATA_FILE = "scikit-image==0.26.0", "skimage/data/page.png"
 #: The size at which PP-OCR classifies a line.
 HEIGHT, WIDTH = 48, 192
-#: How much darker than its surroundings ink is, and the heights in pixels that a line can have.
-INK, LINE_HEIGHTS = 25, range(8, 41)
+#: How much darker than its surroundings ink is, how much of it a piece with words has, and how high a line can be.
+INK, INKED_SHARE, LINE_HEIGHTS = 25, 0.07, range(8, 41)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Line:
-    """A piece of a text line, and whether it stands on its head."""
+    """A piece of a text line, the line's number on the page, and whether it stands on its head."""
 
+    number: int
     image: Image.Image
     turned: bool
 
@@ -63,34 +63,33 @@ def lines(page: Image.Image) -> Iterator[Line]:
     """Every line of a scanned page in overlapping pieces of the model's proportions, upright and turned."""
     gray = page.convert("L")
     paper = np.asarray(gray.filter(ImageFilter.GaussianBlur(15)), np.float32)
-    inked = (np.asarray(gray, np.float32) < paper - INK).mean(axis=1)
-    rows = np.concatenate([[False], inked > 0.6 * inked.mean(), [False]])
+    ink = np.asarray(gray, np.float32) < paper - INK
+    rows = np.concatenate([[False], ink.mean(axis=1) > 0.6 * ink.mean(), [False]])
     edges = np.flatnonzero(rows[1:] != rows[:-1])
-    for start, end in zip(edges[::2].tolist(), edges[1::2].tolist(), strict=True):
-        if end - start not in LINE_HEIGHTS:
-            continue
+    spans = [(a, b) for a, b in zip(edges[::2].tolist(), edges[1::2].tolist(), strict=True) if b - a in LINE_HEIGHTS]
+    for number, (start, end) in enumerate(spans):
         top, bottom = max(0, start - 3), min(page.height, end + 3)
         width = (bottom - top) * WIDTH // HEIGHT
         for left in range(0, page.width - width + 1, width // 2):
-            piece = page.crop((left, top, left + width, bottom))
-            yield Line(image=piece, turned=False)
-            yield Line(image=piece.rotate(180), turned=True)
+            if ink[start:end, left : left + width].mean() > INKED_SHARE:
+                piece = page.crop((left, top, left + width, bottom))
+                yield Line(number=number, image=piece, turned=False)
+                yield Line(number=number, image=piece.rotate(180), turned=True)
 
 
 def prepare() -> tuple[Path, Path, list[Line]]:
-    """The model, the folder of calibration images, and the lines of the page that is not among them."""
+    """The model, the folder of calibration images, and the pieces that are not among them."""
     photos = DEMO / "lines"
     shutil.rmtree(photos, ignore_errors=True)
     photos.mkdir(parents=True)
     model = DEMO / "text_direction.onnx"
     with zipfile.ZipFile(wheel(MODEL_WHEEL)) as archive:
         model.write_bytes(archive.read(MODEL_FILE))
-    with zipfile.ZipFile(wheel(DATA_WHEEL)) as archive:
-        for name in (CALIBRATION_PAGE, TEST_PAGE):
-            (DEMO / name).write_bytes(archive.read(DATA_FOLDER + name))
-    for index, line in enumerate(lines(Image.open(DEMO / CALIBRATION_PAGE).convert("RGB"))):
+    with zipfile.ZipFile(wheel(DATA_WHEEL)) as archive, archive.open(DATA_FILE) as stream:
+        pieces = list(lines(Image.open(stream).convert("RGB")))
+    for index, line in enumerate(line for line in pieces if line.number % 2 == 0):
         line.image.save(photos / f"{index:03}.png")
-    return model, photos, list(lines(Image.open(DEMO / TEST_PAGE).convert("RGB")))
+    return model, photos, [line for line in pieces if line.number % 2]
 
 
 def run(*arguments: str) -> None:
@@ -124,7 +123,7 @@ def compare(test: list[Line], exact: Any, ours: Any) -> dict[str, Any]:
     """How often each is right, and how often they agree."""
     truth = np.array([line.turned for line in test])
     return {
-        "lines, half of them upside down": len(test),
+        "pieces, half of them upside down": len(test),
         "float_model_is_right_share": float(((exact > 0.5) == truth).mean()),
         "bundle_is_right_share": float(((ours > 0.5) == truth).mean()),
         "both_agree_share": float(((exact > 0.5) == (ours > 0.5)).mean()),
@@ -146,7 +145,7 @@ def main() -> None:
     bundle = max(options.output.glob("text_direction-*.edgec"), key=lambda path: path.stat().st_mtime)
     run("validate", str(bundle))
     exact, ours = turned_probability(model, bundle, test)
-    print(f"\n{TEST_PAGE}, a page that calibration has not seen:", file=sys.stderr)
+    print("\nThe lines that calibration has not seen:", file=sys.stderr)
     sys.stderr.write(text(facts(compare(test, exact, ours))))
 
 

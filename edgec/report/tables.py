@@ -67,7 +67,10 @@ def rows(records: Sequence[Mapping[str, Any]], columns: Iterable[str] = ()) -> T
     table = Table(box=None, pad_edge=False, header_style="bold")
     for index, name in enumerate(names):
         numbers = all(isinstance(record.get(name), (int, float, type(None))) for record in records)
-        table.add_column(words(name), justify="right" if numbers else "left", overflow="fold", no_wrap=index == 0)
+        widest = max((len(cell(name, record.get(name))) for record in records), default=0)
+        # Numbers and names are never broken; a heading and long texts are.
+        whole = widest if numbers or index == 0 else None
+        table.add_column(words(name), justify="right" if numbers else "left", overflow="fold", min_width=whole)
     for record in records:
         table.add_row(*(Text(cell(name, record.get(name))) for name in names))
     return table
@@ -86,9 +89,9 @@ def section(title: str, body: RenderableType) -> RenderableType:
 
 
 def text(*parts: RenderableType, terminal: bool | None = None) -> str:
-    """Renderables as text, with colour only for a terminal, as wide as it is (120 elsewhere)."""
+    """Renderables as text, with colour only for a terminal, as wide as it is (160 elsewhere)."""
     coloured = sys.stderr.isatty() if terminal is None else terminal
-    width = shutil.get_terminal_size((120, 24)).columns if coloured else 120
+    width = shutil.get_terminal_size((160, 24)).columns if coloured else 160
     stream = io.StringIO()
     console = Console(file=stream, force_terminal=coloured, width=width, highlight=False)
     for part in parts:
