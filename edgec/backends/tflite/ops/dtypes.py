@@ -2,7 +2,7 @@
 
 1. Small integers and bool are computed in a wider integer: cast back, the result wraps around as ONNX's does.
 2. float16 and float64 are computed in float32. For float64 that rounds: seven digits are what TFLite can do.
-3. uint64 has no CAST. Where only the bits matter (moving data, adding, multiplying) it is taken for int64.
+3. uint64 has no CAST: it is taken for int64 by its bits, which is all that moving, adding and multiplying need.
 4. A moved value keeps its bits: it may be taken for any type of the same width.
 """
 
@@ -59,6 +59,8 @@ def compute_type(
     candidates += WIDER.get(dtype, ())
     if modular and dtype == DType.UINT64:
         candidates += (DType.INT64,)
+    if modular and dtype == DType.UINT32:
+        candidates = (DType.INT32, *candidates)
     for candidate in candidates:
         if candidate in allowed:
             return candidate
@@ -67,16 +69,41 @@ def compute_type(
 
 
 def convert(ctx: Context, t: Tensor, dtype: DType, *, moves: bool = False) -> Tensor:
-    """`t` in another type: by its bits where values are only moved or where CAST lacks the type."""
+    """`t` in another type, with C's rules; by its bits where values are only moved."""
     if t.dtype == dtype:
         return t
     same_width = t.dtype.numpy.itemsize == dtype.numpy.itemsize
-    unsigned64 = {t.dtype, dtype} == {DType.UINT64, DType.INT64}
-    if (moves and same_width) or unsigned64:
+    if {t.dtype, dtype} == {DType.UINT64, DType.INT64} or (moves and same_width):
         return bitcast(ctx, t, dtype)
-    if DType.UINT64 in (t.dtype, dtype):
-        raise Refusal("dtype", f"there is no cast from {t.dtype} to {dtype} in TFLite")
+    if t.dtype == DType.UINT64:
+        return _from_uint64(ctx, t, dtype)
+    if dtype == DType.UINT64:
+        return _to_uint64(ctx, t)
     return ctx.cast(t, dtype)
+
+
+def _from_uint64(ctx: Context, t: Tensor, dtype: DType) -> Tensor:
+    """Rule 3: as int64; for floats, what came out negative is 2⁶⁴ too low."""
+    signed = bitcast(ctx, t, DType.INT64)
+    if dtype not in FLOATS:
+        return ctx.cast(signed, dtype)
+    value = ctx.cast(signed, DType.FLOAT32)
+    high = ctx.binary("ADD", value, ctx.scalar(2.0**64, value), fusedActivationFunction="NONE")
+    negative = ctx.emit("LESS", [signed, ctx.scalar(0, signed)], t.shape, DType.BOOL)
+    return ctx.cast(ctx.emit("SELECT_V2", [negative, high, value], t.shape, DType.FLOAT32), dtype)
+
+
+def _to_uint64(ctx: Context, t: Tensor) -> Tensor:
+    if t.dtype not in FLOATS:
+        return bitcast(ctx, ctx.cast(t, DType.INT64), DType.UINT64)
+    value = ctx.cast(t, DType.FLOAT32)
+    half = ctx.scalar(2.0**63, value)
+    large = ctx.emit("GREATER_EQUAL", [value, half], t.shape, DType.BOOL)
+    shifted = ctx.cast(ctx.binary("SUB", value, half, fusedActivationFunction="NONE"), DType.INT64)
+    top = ctx.scalar(-(2**63), shifted)
+    shifted = ctx.binary("ADD", shifted, top, fusedActivationFunction="NONE")
+    small = ctx.cast(value, DType.INT64)
+    return bitcast(ctx, ctx.emit("SELECT_V2", [large, shifted, small], t.shape, DType.INT64), DType.UINT64)
 
 
 def bitcast(ctx: Context, t: Tensor, dtype: DType) -> Tensor:

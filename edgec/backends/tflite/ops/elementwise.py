@@ -5,24 +5,19 @@ from __future__ import annotations
 from functools import reduce
 from typing import Any
 
+import numpy as np
 import onnx_ir as ir
 
 from edgec.backends.tflite.context import Context, Lowering, Refusal
+from edgec.backends.tflite.ops.dtypes import ARITHMETIC, FLOAT, bitcast, computed, convert
 from edgec.backends.tflite.tir import Tensor
-from edgec.graph.model import attr
 from edgec.tensors import DType
 
-_ARITHMETIC = {DType.FLOAT32, DType.INT32, DType.INT64}
+NONE: dict[str, Any] = {"fusedActivationFunction": "NONE"}
 
-#: ONNX type → TFLite operator, element types its kernel takes, options.
-BINARY: dict[str, tuple[str, set[DType], dict[str, Any]]] = {
-    "Add": ("ADD", _ARITHMETIC, {"fusedActivationFunction": "NONE"}),
-    "Sub": ("SUB", _ARITHMETIC, {"fusedActivationFunction": "NONE"}),
-    "Mul": ("MUL", _ARITHMETIC, {"fusedActivationFunction": "NONE"}),
-    "Div": ("DIV", {DType.FLOAT32, DType.INT32}, {"fusedActivationFunction": "NONE"}),
-    "Pow": ("POW", {DType.FLOAT32, DType.INT32}, {}),
-}
-_VARIADIC = {"Max": "MAXIMUM", "Min": "MINIMUM", "Sum": "ADD"}
+#: Add, Sub, Mul: the low bits of the result depend on the operands' low bits only.
+_MODULAR = {"Add": "ADD", "Sub": "SUB", "Mul": "MUL"}
+_EXTREMES = {"Max": "MAXIMUM", "Min": "MINIMUM"}
 _COMPARE = {
     "Equal": "EQUAL",
     "Greater": "GREATER",
@@ -30,112 +25,160 @@ _COMPARE = {
     "Less": "LESS",
     "LessOrEqual": "LESS_EQUAL",
 }
-_LOGICAL = {"And": "LOGICAL_AND", "Or": "LOGICAL_OR"}
-_FLOAT = {DType.FLOAT32}
-UNARY: dict[str, tuple[str, set[DType]]] = {
-    "Abs": ("ABS", _FLOAT | {DType.INT32}),
-    "Ceil": ("CEIL", _FLOAT),
-    "Cos": ("COS", _FLOAT),
-    "Exp": ("EXP", _FLOAT),
-    "Floor": ("FLOOR", _FLOAT),
-    "Log": ("LOG", _FLOAT),
-    "Neg": ("NEG", _FLOAT | {DType.INT32, DType.INT64}),
-    "Not": ("LOGICAL_NOT", {DType.BOOL}),
-    "Round": ("ROUND", _FLOAT),
-    "Sign": ("SIGN", _FLOAT | {DType.INT32}),
-    "Sin": ("SIN", _FLOAT),
-    "Sqrt": ("SQRT", _FLOAT),
+_LOGICAL = {"And": "LOGICAL_AND", "Or": "LOGICAL_OR", "Xor": "NOT_EQUAL"}
+_SIGNED = {DType.FLOAT32, DType.INT32}
+UNARY: dict[str, tuple[str, frozenset[DType] | set[DType]]] = {
+    "Ceil": ("CEIL", FLOAT),
+    "Cos": ("COS", FLOAT),
+    "Exp": ("EXP", FLOAT),
+    "Floor": ("FLOOR", FLOAT),
+    "Log": ("LOG", FLOAT),
+    "Neg": ("NEG", ARITHMETIC),
+    "Round": ("ROUND", FLOAT),
+    "Sin": ("SIN", FLOAT),
+    "Sqrt": ("SQRT", FLOAT),
 }
 
 
-def require(t: Tensor, allowed: set[DType], op_type: str) -> None:
-    """Refuse an element type that the kernel lacks."""
-    if t.dtype not in allowed:
-        names = ", ".join(sorted(allowed))
-        raise Refusal("dtype", f"{op_type} on {t.dtype} has no TFLite kernel (it has {names})", "insert a Cast")
+def arithmetic(ctx: Context, kind: str, a: Tensor, b: Tensor) -> Tensor:
+    """ADD, SUB, MUL or DIV without a fused activation."""
+    return ctx.binary(kind, a, b, **NONE)
 
 
-def _binary(ctx: Context, node: ir.Node) -> Tensor:
-    kind, allowed, options = BINARY[node.op_type]
-    a, b = ctx.tensor(node.inputs[0]), ctx.tensor(node.inputs[1])
-    require(a, allowed, node.op_type)
-    if node.op_type == "Pow":
-        return _pow(ctx, a, ctx.cast(b, a.dtype))
-    return ctx.binary(kind, a, b, **options)
+def compare(ctx: Context, kind: str, a: Tensor, b: Tensor) -> Tensor:
+    """A comparison of any two tensors of one type; bool of the broadcast shape."""
+    if a.dtype == DType.STRING:
+        raise Refusal("dtype", "strings have no TFLite kernels")
+    allowed = ARITHMETIC | {DType.BOOL} if kind in ("EQUAL", "NOT_EQUAL") else ARITHMETIC
+    a, b = ordered(ctx, a), ordered(ctx, b)
+    shape = np.broadcast_shapes(a.shape, b.shape)
+    return computed(
+        ctx, kind.lower(), [a, b], allowed, lambda x, y: ctx.emit(kind, [x, y], shape, DType.BOOL), result=DType.BOOL
+    )
 
 
-def _pow(ctx: Context, a: Tensor, b: Tensor) -> Tensor:
-    """Squares and roots stay in the delegate, where POW does not run."""
-    exponent = float(b.real().flat[0]) if b.data is not None and b.size == 1 else None
-    if a.dtype == DType.FLOAT32 and b.rank <= a.rank:
-        if exponent == 2.0:
-            return ctx.unary("SQUARE", a)
-        if exponent == 0.5:
-            return ctx.unary("SQRT", a)
-        if exponent == -0.5:
-            return ctx.unary("RSQRT", a)
-    return ctx.binary("POW", a, b)
+def select(ctx: Context, condition: Tensor, a: Tensor, b: Tensor) -> Tensor:
+    """a where the condition holds, else b; SELECT_V2 takes every element type."""
+    shape = np.broadcast_shapes(condition.shape, a.shape, b.shape)
+    return ctx.emit("SELECT_V2", [condition, a, b], shape, a.dtype)
 
 
-def _variadic(ctx: Context, node: ir.Node) -> Tensor:
-    kind = _VARIADIC[node.op_type]
-    options = {"fusedActivationFunction": "NONE"} if kind == "ADD" else {}
+def ordered(ctx: Context, t: Tensor) -> Tensor:
+    """uint64 as the int64 of the same order: its top bit flipped. Other types as they are."""
+    if t.dtype != DType.UINT64:
+        return t
+    signed = bitcast(ctx, t, DType.INT64)
+    return arithmetic(ctx, "ADD", signed, ctx.scalar(-(2**63), signed))
+
+
+def unordered(ctx: Context, t: Tensor, dtype: DType) -> Tensor:
+    """The inverse of `ordered`."""
+    if dtype != DType.UINT64:
+        return t
+    return bitcast(ctx, arithmetic(ctx, "ADD", t, ctx.scalar(-(2**63), t)), dtype)
+
+
+def _modular(ctx: Context, node: ir.Node) -> Tensor:
+    kind = _MODULAR[node.op_type]
+    operands = [ctx.tensor(v) for v in node.inputs]
+    return computed(
+        ctx, node.op_type, operands, ARITHMETIC, lambda a, b: arithmetic(ctx, kind, a, b), modular=True
+    )
+
+
+def _extreme(ctx: Context, node: ir.Node) -> Tensor:
+    kind = _EXTREMES[node.op_type]
     tensors = [ctx.tensor(v) for v in node.inputs]
-    require(tensors[0], _ARITHMETIC, node.op_type)
-    return reduce(lambda a, b: ctx.binary(kind, a, b, **options), tensors)
+    dtype = tensors[0].dtype
+    out = computed(
+        ctx,
+        node.op_type,
+        [ordered(ctx, t) for t in tensors],
+        ARITHMETIC,
+        lambda *parts: reduce(lambda a, b: ctx.binary(kind, a, b), parts),
+    )
+    return unordered(ctx, out, dtype)
+
+
+def _sum(ctx: Context, node: ir.Node) -> Tensor:
+    tensors = [ctx.tensor(v) for v in node.inputs]
+    return computed(
+        ctx, "Sum", tensors, ARITHMETIC, lambda *parts: reduce(lambda a, b: arithmetic(ctx, "ADD", a, b), parts)
+    )
 
 
 def _mean(ctx: Context, node: ir.Node) -> Tensor:
-    total = reduce(
-        lambda a, b: ctx.binary("ADD", a, b, fusedActivationFunction="NONE"), map(ctx.tensor, node.inputs)
-    )
-    return ctx.binary("MUL", total, ctx.scalar(1 / len(node.inputs), total), fusedActivationFunction="NONE")
+    def mean(*parts: Tensor) -> Tensor:
+        total = reduce(lambda a, b: arithmetic(ctx, "ADD", a, b), parts)
+        return arithmetic(ctx, "MUL", total, ctx.scalar(1 / len(parts), total)) if len(parts) > 1 else total
+
+    return computed(ctx, "Mean", [ctx.tensor(v) for v in node.inputs], FLOAT, mean)
 
 
 def _compare(ctx: Context, node: ir.Node) -> Tensor:
-    a, b = ctx.tensor(node.inputs[0]), ctx.tensor(node.inputs[1])
-    out = ctx.binary(_COMPARE[node.op_type], a, b)
-    out.dtype = DType.BOOL
-    return out
+    return compare(ctx, _COMPARE[node.op_type], ctx.tensor(node.inputs[0]), ctx.tensor(node.inputs[1]))
 
 
 def _logical(ctx: Context, node: ir.Node) -> Tensor:
     return ctx.binary(_LOGICAL[node.op_type], ctx.tensor(node.inputs[0]), ctx.tensor(node.inputs[1]))
 
 
+def _not(ctx: Context, node: ir.Node) -> Tensor:
+    return ctx.unary("LOGICAL_NOT", ctx.tensor(node.inputs[0]))
+
+
 def _unary(ctx: Context, node: ir.Node) -> Tensor:
     kind, allowed = UNARY[node.op_type]
+    return computed(ctx, node.op_type, [ctx.tensor(node.inputs[0])], allowed, lambda x: ctx.unary(kind, x))
+
+
+def absolute(ctx: Context, x: Tensor) -> Tensor:
+    """|x| of a type that ARITHMETIC lists."""
+    return ctx.binary("MAXIMUM", x, ctx.unary("NEG", x)) if x.dtype == DType.INT64 else ctx.unary("ABS", x)
+
+
+def _abs(ctx: Context, node: ir.Node) -> Tensor:
     x = ctx.tensor(node.inputs[0])
-    require(x, allowed, node.op_type)
-    return ctx.unary(kind, x)
+    if x.dtype in (DType.UINT64, DType.UINT32, DType.BOOL):
+        return x
+    return computed(ctx, "Abs", [x], ARITHMETIC, lambda t: absolute(ctx, t))
+
+
+def _sign(ctx: Context, node: ir.Node) -> Tensor:
+    """Of int64 and unsigned types, by two comparisons."""
+    x = ctx.tensor(node.inputs[0])
+    if x.dtype in (DType.INT64, DType.UINT64, DType.UINT32):
+        zero = ctx.scalar(0, x)
+        positive = convert(ctx, compare(ctx, "GREATER", x, zero), x.dtype)
+        if x.dtype != DType.INT64:
+            return positive
+        return arithmetic(ctx, "SUB", positive, convert(ctx, compare(ctx, "LESS", x, zero), x.dtype))
+    return computed(ctx, "Sign", [x], _SIGNED, lambda t: ctx.unary("SIGN", t))
 
 
 def _reciprocal(ctx: Context, node: ir.Node) -> Tensor:
     x = ctx.tensor(node.inputs[0])
-    require(x, _FLOAT, node.op_type)
-    return ctx.binary("DIV", ctx.scalar(1.0, x), x, fusedActivationFunction="NONE")
+    return computed(ctx, "Reciprocal", [x], FLOAT, lambda t: arithmetic(ctx, "DIV", ctx.scalar(1.0, t), t))
 
 
 def _where(ctx: Context, node: ir.Node) -> Tensor:
     condition, a, b = (ctx.tensor(v) for v in node.inputs)
-    _, shape, dtype = ctx.out_spec(node)
-    return ctx.emit("SELECT_V2", [condition, a, b], shape, dtype)
-
-
-def _cast(ctx: Context, node: ir.Node) -> Tensor:
-    x = ctx.tensor(node.inputs[0])
-    target = DType(ir.DataType(attr(node, "to")).numpy().name)
-    return ctx.cast(x, target)
+    if a.dtype == DType.STRING:
+        raise Refusal("dtype", "strings have no TFLite kernels")
+    return select(ctx, condition, a, b)
 
 
 LOWERINGS: dict[str, Lowering] = {
-    **dict.fromkeys(BINARY, _binary),
-    **dict.fromkeys(_VARIADIC, _variadic),
+    **dict.fromkeys(_MODULAR, _modular),
+    **dict.fromkeys(_EXTREMES, _extreme),
     **dict.fromkeys(_COMPARE, _compare),
     **dict.fromkeys(_LOGICAL, _logical),
     **dict.fromkeys(UNARY, _unary),
+    "Abs": _abs,
     "Mean": _mean,
+    "Not": _not,
     "Reciprocal": _reciprocal,
+    "Sign": _sign,
+    "Sum": _sum,
     "Where": _where,
-    "Cast": _cast,
 }
