@@ -169,7 +169,9 @@ class _Build:
         ][:_GOLDENS]
         fidelity = measure.fidelity(self.float_outputs, outputs)
         fidelity["reference_sqnr_db"] = form.fidelity.get("sqnr_db")
-        return kept, fidelity, measure.agreement(references, outputs, output_steps(form))
+        quantized = form.precision in NEEDS_CALIBRATION
+        agreement = measure.agreement(references, outputs, output_steps(form)) if quantized else {}
+        return kept, fidelity, agreement
 
 
 def output_steps(form: _Form) -> dict[str, float]:

@@ -64,10 +64,16 @@ def _rows(x: Array) -> Array:
 
 
 def agreement(reference: Outputs, value: Outputs, steps: Mapping[str, float]) -> dict[str, Any]:
-    """How far an artifact is from the QDQ model it was emitted from, in quantization steps of each output."""
+    """How far an artifact is from the QDQ model it was emitted from, in quantization steps of each output.
+
+    An output that the plan leaves in float has no step of its own: its range in 255 parts stands in.
+    """
     result = {}
-    for name, step in steps.items():
+    for name in reference[0] if reference else ():
         r, v = np.stack([o[name] for o in reference]), np.stack([o[name] for o in value])
+        if r.dtype.kind != "f" or r.size == 0:
+            continue
+        step = steps.get(name) or float(r.max() - r.min()) / 255 or 1.0
         found = step_differences(r, v, step=step)
         result[name] = {
             "within_1": round(found.within_1, 6),

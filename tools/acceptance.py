@@ -1,0 +1,167 @@
+"""Build every acceptance model for two targets in int8 and float32, and hold each build against its bars.
+
+`python tools/acceptance.py [--only NAME] [--json FILE]` prints one row a build and exits 1 when a bar is missed.
+Bars: float32 within 1e-4 of ONNX Runtime; int8 with 99 % of the output values within 2 steps of the QDQ model and
+an SQNR to float within 0.5 dB of the QDQ model's; no transpose left in a convolutional model.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT))
+
+
+@dataclass(frozen=True, slots=True)
+class Case:
+    """A model, its calibration data, input shapes it needs, and whether convolutions are all it has."""
+
+    name: str
+    find: tuple[str, str]
+    calibration: str
+    inputs: dict[str, tuple[int, ...]]
+    convolutional: bool = True
+
+
+CASES = (
+    Case("efficientnet_lite0", ("zoo", "efficientnet_lite0/efficientnet_lite0_imagenet.onnx"), "imagenet-tf", {}),
+    Case("resnet20_cifar10", ("zoo", "cifar_resnet/resnet20_cifar10.onnx"), "imagenet", {}),
+    Case("ulfg_slim", ("zoo", "ulfg_face/version-slim-320.onnx"), "imagenet-tf", {}),
+    Case("ulfg_rfb", ("zoo", "ulfg_face/version-RFB-320.onnx"), "imagenet-tf", {}),
+    Case("basic_pitch", ("pypi", "basic_pitch"), "audio", {}),
+    Case("ocr_cls", ("pypi", "ppocr_cls"), "ocr", {"x": (1, 3, 48, 192)}),
+    Case("ocr_det", ("pypi", "ppocr_det_v4"), "ocr", {"x": (1, 3, 320, 320)}),
+    Case("mobilenet_v2", ("torch", "mobilenet_v2"), "imagenet", {}),
+    Case("mobilenet_v3_small", ("torch", "mobilenet_v3_small"), "imagenet", {}),
+    Case("vit_tiny", ("torch", "vit_tiny"), "imagenet", {}, convolutional=False),
+)
+TARGETS = ("raspberrypi", "intel-cpu")
+PRECISIONS = ("float32", "int8")
+
+
+def find_model(case: Case) -> Path:
+    """The model's file; skips (`pytest.skip.Exception`) naming what is missing."""
+    from tests.support import models
+
+    kind, name = case.find
+    return {"zoo": models.zoo, "pypi": models.pypi_model, "torch": models.exported}[kind](name)
+
+
+def find_data(kind: str, folder: Path) -> str:
+    """Calibration data: the zoo's pictures, or spoken digits at the model's own rate as waveforms."""
+    from tests.support import models
+
+    if kind != "audio":
+        return f"{kind}:{models.zoo('images')}"
+    import numpy as np
+    import soundfile
+
+    clips = models.zoo("fsdd/fsdd_index.npz")
+    sound, rate = soundfile.read(clips.with_name("fsdd_8k_concat.flac"), dtype="float32")
+    wanted = np.arange(0, len(sound), rate / 22050)
+    resampled = np.interp(wanted, np.arange(len(sound)), sound).astype(np.float32)
+    windows = resampled[: 16 * 43844].reshape(16, 43844, 1)
+    path = folder / "waveforms.npy"
+    np.save(path, windows)
+    return str(path)
+
+
+def rows(only: str | None) -> Iterator[dict[str, Any]]:
+    """One row a build."""
+    import pytest
+
+    from edgec.errors import EdgecError
+    from edgec.pipeline import run_build
+
+    for case in CASES:
+        if only and only not in case.name:
+            continue
+        try:
+            model = find_model(case)
+        except pytest.skip.Exception as error:
+            yield {"model": case.name, "misses": [f"not run: {error}"], "skipped": True}
+            continue
+        for target in TARGETS:
+            for precision in PRECISIONS:
+                row: dict[str, Any] = {"model": case.name, "target": target, "precision": precision}
+                with tempfile.TemporaryDirectory() as folder:
+                    try:
+                        result = run_build(
+                            model,
+                            target=target,
+                            calibration=find_data(case.calibration, Path(folder)),
+                            precision=precision,
+                            inputs=case.inputs,
+                            output=folder,
+                        )
+                    except EdgecError as error:
+                        yield {**row, "misses": [error.render().splitlines()[0]]}
+                        continue
+                    if result.bundle is not None:
+                        row.update(judge(result.bundle, result.summary, case, precision))
+                yield row
+
+
+def judge(bundle: Any, summary: dict[str, Any], case: Case, precision: str) -> dict[str, Any]:
+    """Figures of one build and the bars it misses."""
+    from edgec.runners.validate import validate_bundle
+
+    with bundle:
+        checks = validate_bundle(bundle, runs=0)
+    misses = [f"{f.code}: {f.message}" for f in checks.findings if f.severity == "error"]
+    error = max(c.relative_error for c in checks.outputs)
+    fidelity = summary["fidelity"]
+    within = [a["within_2"] for a in summary["agreement"].values()]
+    if precision == "float32" and error > 1e-4:
+        misses.append(f"relative error {error:.1e} over 1e-4")
+    if precision == "int8":
+        if within and min(within) < 0.99:
+            misses.append(f"only {100 * min(within):.2f} % within 2 steps")
+        drop = (fidelity["reference_sqnr_db"] or 0) - (fidelity["sqnr_db"] or 0)
+        if drop > 0.5:
+            misses.append(f"SQNR {drop:.2f} dB below the QDQ model's")
+    # OpenVINO plans its own layouts: what an IR has are the source model's own transposes
+    if case.convolutional and summary["transposes"] and summary["backend"] == "tflite":
+        misses.append(f"{summary['transposes']} transposes left")
+    return {
+        "relative error": f"{error:.1e}",
+        "SQNR dB": fidelity["sqnr_db"],
+        "QDQ SQNR dB": fidelity["reference_sqnr_db"],
+        "within 2 steps": min(within) if within else None,
+        "transposes": summary["transposes"],
+        "operators": summary["operator_count"],
+        "median ms": (summary.get("latency") or {}).get("median_ms"),
+        "misses": misses,
+    }
+
+
+def main() -> int:
+    """Print the table as it grows; 1 when a bar is missed."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--only", help="models whose name contains this")
+    parser.add_argument("--json", type=Path, help="write the rows there")
+    arguments = parser.parse_args()
+    done, missed = [], 0
+    for row in rows(arguments.only):
+        done.append(row)
+        verdict = "skip" if row.get("skipped") else "MISS" if row["misses"] else "ok"
+        missed += verdict == "MISS"
+        figures = ", ".join(f"{k} {v}" for k, v in row.items() if k not in ("model", "target", "precision", "misses"))
+        where = f"{row['model']:20} {row.get('target', ''):12} {row.get('precision', ''):8}"
+        print(f"{verdict:4} {where} {figures}", *row["misses"], sep="  ", flush=True)
+    if arguments.json:
+        arguments.json.write_text(json.dumps(done, indent=1) + "\n")
+    print(f"{len(done)} builds, {missed} with a bar missed")
+    return 1 if missed else 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
