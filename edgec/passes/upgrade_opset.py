@@ -1,8 +1,8 @@
-"""Bring a model from opset 7 or later to the pinned opset, in place: only nodes whose meaning changed are touched.
+"""Bring a model from any older opset to the pinned opset, in place: only nodes whose meaning changed are touched.
 
 ONNX's own converter lacks adapters, drops node metadata (and with it the user's source lines) and cannot take
 models over 2 GB; the operators whose *form* changed are few, and stand as a table in `upgrade_adapters`.
-Opsets newer than ONNX Runtime runs are lowered when every node also exists in the newest that it runs.
+Opsets newer than ONNX Runtime runs are the business of `lower_opset`.
 """
 
 from __future__ import annotations
@@ -12,15 +12,17 @@ import onnx_ir as ir
 
 from edgec.errors import EdgecError, Finding
 from edgec.graph.edit import Editor
-from edgec.graph.model import MAX_OPSET, MIN_OPSET, Model, label, origin
+from edgec.graph.model import MIN_OPSET, Model, label, origin
 from edgec.passes.shapes import infer_node, schema_of
 from edgec.passes.upgrade_adapters import ADAPTERS
+from edgec.passes.upgrade_ancient import ANCIENT
 
-OLDEST = 7
+OLDEST = 1
+_ALL = {op: (*ANCIENT.get(op, ()), *ADAPTERS.get(op, ())) for op in ANCIENT.keys() | ADAPTERS.keys()}
 
 
 def upgrade_opset(model: Model) -> bool:
-    """Set the model's opset into [MIN_OPSET, MAX_OPSET]; True when nodes or the number changed.
+    """Raise the model's opset to MIN_OPSET at least; True when nodes or the number changed.
 
     Raises `EdgecError`: `source/opset` for opsets out of reach, `source/unknown-operator` with all nodes whose
     operator its opset does not have.
@@ -36,13 +38,10 @@ def upgrade_opset(model: Model) -> bool:
             hint="export it again with a newer opset" if version < OLDEST else "export it at opset 21",
         )
     _known_operators(model, version)
-    if MIN_OPSET <= version <= MAX_OPSET:
+    if version >= MIN_OPSET:
         opsets[""] = version
         return False
-    if version > MAX_OPSET:
-        _lower(model)
-    else:
-        _raise(model, version)
+    _raise(model, version)
     return True
 
 
@@ -61,7 +60,7 @@ def adapt(node: ir.Node, version: int, editor: Editor) -> None:
     """Bring one node from opset `version` to MIN_OPSET; raises `EdgecError` (`source/opset`) when it cannot."""
     if node.domain != "":
         return
-    for since, adapter in ADAPTERS.get(node.op_type, ()):
+    for since, adapter in _ALL.get(node.op_type, ()):
         if not version < since <= MIN_OPSET:
             continue
         try:
@@ -76,39 +75,13 @@ def adapt(node: ir.Node, version: int, editor: Editor) -> None:
             ) from error
 
 
-def _lower(model: Model) -> None:
-    findings = []
-    for node in model.ir.graph.all_nodes():
-        if node.domain != "":
-            continue
-        schema = schema_of("", node.op_type, MAX_OPSET)
-        if schema is None:
-            reason = f"opset {MAX_OPSET} has no {node.op_type}"
-        elif extra := [name for name in node.attributes if name not in schema.attributes]:
-            reason = f"{node.op_type} of opset {MAX_OPSET} has no attribute {extra[0]!r}"
-        elif len(node.inputs) > schema.max_input or len(node.outputs) > schema.max_output:
-            reason = f"{node.op_type} of opset {MAX_OPSET} has fewer inputs or outputs"
-        else:
-            continue
-        findings.append(Finding(code="source/opset", message=reason, where=label(node), source=origin(node)))
-    if findings:
-        raise EdgecError(
-            "source/opset",
-            f"{len(findings)} nodes need an opset newer than {MAX_OPSET}, which no runtime has",
-            where=findings[0].where,
-            hint=f"export the model at opset {MAX_OPSET} or lower",
-            findings=findings,
-        )
-    model.ir.opset_imports[""] = MAX_OPSET
-
-
 def _known_operators(model: Model, version: int) -> None:
     findings = []
     for node in model.ir.graph.all_nodes():
         if node.domain != "":
             continue
         schema = schema_of("", node.op_type, version)
-        if schema is None or (schema.deprecated and node.op_type not in ADAPTERS):
+        if schema is None or (schema.deprecated and node.op_type not in _ALL):
             findings.append(
                 Finding(
                     code="source/unknown-operator",

@@ -30,7 +30,8 @@ def graph(text: str, *, opset: int = 21, constants: Mapping[str, Array] | None =
     for name, array in arrays.items():
         value = next(v for v in model.graph.inputs if v.name == name)
         model.graph.inputs.remove(value)
-        value.const_value = ir.Tensor(np.ascontiguousarray(array), name=name)
+        value.const_value = ir.Tensor(np.asarray(array, order="C"), name=name)
+        value.shape = ir.Shape(array.shape)
         model.graph.register_initializer(value)
     name_everything(model)
     return Model(ir=model, source=SourceInfo(kind="onnx", name="test.onnx", digest=""), name="test")

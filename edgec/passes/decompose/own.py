@@ -241,7 +241,9 @@ def _space_to_depth(node: ir.Node, editor: Editor) -> bool:
     size = int(attr(node, "blocksize"))
     b = Builder(editor, node)
     split = b("Reshape", x, b.ints(n, c, h // size, size, w // size, size))
-    moved = b("Transpose", split, perm=(0, 3, 5, 1, 2, 4))
+    # mode (from opset 28 on): which of block and channel counts faster in the new channels
+    perm = (0, 3, 5, 1, 2, 4) if attr(node, "mode", "DCR") == "DCR" else (0, 1, 3, 5, 2, 4)
+    moved = b("Transpose", split, perm=perm)
     b.done(b("Reshape", moved, b.ints(n, c * size * size, h // size, w // size)))
     return True
 
