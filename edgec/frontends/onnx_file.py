@@ -1,4 +1,4 @@
-"""Read an ONNX file: opsets from 7, external data, models over 2 GB (weights stay on disk, mapped).
+"""Read an ONNX file: every opset, external data, models over 2 GB (weights stay on disk, mapped).
 
 The file is checked before anything is computed from it: every weight's size against its shape, every external
 file's location and length, names, order and types of the graph.
@@ -27,6 +27,7 @@ from edgec.graph.model import Model, SourceInfo
 from edgec.graph.names import name_everything
 from edgec.graph.verify import verify
 from edgec.passes.fix_inputs import fix_inputs
+from edgec.passes.lower_opset import lower_opset
 from edgec.passes.upgrade_opset import upgrade_opset
 
 _CHUNK_BYTES = 1 << 20
@@ -82,6 +83,8 @@ def _prepare(model: Model, inputs: Mapping[str, tuple[int, ...]]) -> tuple[Findi
     verify(onnx_model)
     findings = fix_inputs(model, inputs)
     upgrade_opset(model)
+    lower_opset(model)
+    onnx_model = model.ir
     onnx_model.ir_version = max(onnx_model.ir_version, 10)
     verify(onnx_model)
     return findings

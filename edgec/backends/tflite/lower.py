@@ -21,7 +21,6 @@ from edgec.errors import EdgecError, Finding
 from edgec.graph.model import Model, attr, const_of, dtype_of, label, origin, shape_of
 from edgec.tensors import Array, DType, QParams
 
-
 #: Taken by this module itself, see above.
 QUANTIZERS = frozenset({"QuantizeLinear", "DequantizeLinear"})
 
