@@ -474,6 +474,8 @@ def role_of(op: Op) -> Role:
         w = op.inputs[1]
         if x is not None and x.rank != 2 and w is not None and w.is_const and not x.is_const:
             return _FLATTEN
+    if op.kind == "GATHER" and op.options.get("batchDims"):
+        return _OPAQUE
     role = ROLES.get(op.kind, _OPAQUE)
     return role if _static(op, role) else _OPAQUE
 

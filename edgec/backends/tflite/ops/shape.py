@@ -1,4 +1,4 @@
-"""Operators that move data: reshape, transpose, concatenate, split, slice, pad, tile, expand."""
+"""Operators that change a shape and move nothing else: reshape, transpose, concatenate, tile, expand, depth to space."""
 
 from __future__ import annotations
 
@@ -6,155 +6,70 @@ import numpy as np
 import onnx_ir as ir
 
 from edgec.backends.tflite.context import Context, Lowering, Refusal, normalize_axis
+from edgec.backends.tflite.ops.expr import expr
+from edgec.backends.tflite.ops.moves import MOVES, moved, moved_many
+from edgec.backends.tflite.ops.slicing import reverse, take_slices
 from edgec.backends.tflite.tir import Tensor
-from edgec.graph.model import attr, shape_of
+from edgec.graph.model import attr, const_of, shape_of
 from edgec.tensors import DType
 
 
 def _reshape(ctx: Context, node: ir.Node) -> Tensor:
     """Reshape, Flatten, Squeeze, Unsqueeze: the output's static shape says it all."""
-    return ctx.reshape(ctx.tensor(node.inputs[0]), shape_of(node.outputs[0]))
+    shape = shape_of(node.outputs[0])
+    if sum(d < 0 for d in shape) > 1:
+        raise Refusal("static-shape", f"{node.op_type} to a shape with several unknown sizes")
+    return ctx.reshape(ctx.tensor(node.inputs[0]), shape)
 
 
 def _identity(ctx: Context, node: ir.Node) -> Tensor:
+    """The input itself."""
     return ctx.tensor(node.inputs[0])
 
 
+def _dropout(ctx: Context, node: ir.Node) -> list[Tensor]:
+    """Dropout at inference: the input, and a mask of ones. Training draws random numbers and is refused."""
+    x = ctx.tensor(node.inputs[0])
+    training = node.inputs[2] if len(node.inputs) > 2 else None
+    if training is not None:
+        known, ratio = const_of(training), const_of(node.inputs[1])
+        harmless = ratio is not None and float(ratio.reshape(())) == 0
+        if not harmless and (known is None or bool(known.reshape(()))):
+            raise Refusal("training", "Dropout in training mode is random", "export the model in evaluation mode")
+    if len(node.outputs) < 2:
+        return [x]
+    return [x, ctx.constant(np.ones(x.shape, np.bool_), DType.BOOL)]
+
+
 def _transpose(ctx: Context, node: ir.Node) -> Tensor:
+    """Transpose; without perm the axes are reversed."""
     x = ctx.tensor(node.inputs[0])
     return ctx.transpose(x, attr(node, "perm") or tuple(range(x.rank))[::-1])
 
 
 def _concat(ctx: Context, node: ir.Node) -> Tensor:
+    """Concat; empty parts are left out."""
     tensors = [ctx.tensor(v) for v in node.inputs]
     axis = normalize_axis(attr(node, "axis"), tensors[0].rank)
-    _, shape, dtype = ctx.out_spec(node)
     kept = [t for t in tensors if t.size] or tensors[:1]
     if len(kept) == 1:
         return kept[0]
-    return ctx.emit("CONCATENATION", kept, shape, dtype, axis=axis, fusedActivationFunction="NONE")
+    sizes = [t.shape[axis] for t in kept]
+    shape = [*kept[0].shape]
+    shape[axis] = -1 if min(sizes) < 0 else sum(sizes)
 
+    def join(parts: list[Tensor]) -> list[Tensor]:
+        return [ctx.emit("CONCATENATION", parts, shape, parts[0].dtype, axis=axis, fusedActivationFunction="NONE")]
 
-def _split(ctx: Context, node: ir.Node) -> list[Tensor]:
-    x = ctx.tensor(node.inputs[0])
-    axis = normalize_axis(attr(node, "axis", 0), x.rank)
-    shapes = [shape_of(v) for v in node.outputs]
-    outputs = [ctx.new(s, x.dtype, "split") for s in shapes]
-    sizes = [s[axis] for s in shapes]
-    if len(set(sizes)) == 1:
-        ctx.emit_multi("SPLIT", [ctx.int32(axis), x], outputs, numSplits=len(outputs))
-    else:
-        ctx.emit_multi(
-            "SPLIT_V", [x, ctx.int32(sizes), ctx.int32(axis)], outputs, numSplits=len(outputs)
-        )
-    return outputs
-
-
-def _slice(ctx: Context, node: ir.Node) -> Tensor:
-    x, *params = ctx.inputs(node)
-    assert x is not None
-    starts, ends = (ctx.const(params[i], name).tolist() for i, name in enumerate(("starts", "ends")))
-    axes = (
-        ctx.const(params[2], "axes").tolist()
-        if len(params) > 2 and params[2] is not None
-        else list(range(len(starts)))
-    )
-    steps = (
-        ctx.const(params[3], "steps").tolist() if len(params) > 3 and params[3] is not None else [1] * len(starts)
-    )
-    spans = [slice(0, d, 1) for d in x.shape]
-    for start, end, axis, step in zip(starts, ends, axes, steps, strict=True):
-        axis = normalize_axis(axis, x.rank)
-        spans[axis] = slice(*slice(start, end, step).indices(x.shape[axis]))
-    return take_slices(ctx, x, spans)
-
-
-def take_slices(ctx: Context, x: Tensor, spans: list[slice]) -> Tensor:
-    """x[spans] with resolved, possibly negative steps (an end of -1 then means: through element 0)."""
-    lengths = [len(range(s.start, s.stop, s.step)) for s in spans]
-    backward = [i for i, s in enumerate(spans) if s.step < 0]
-    if backward:
-        # a backward walk is a forward one over the reversed axis
-        x = reverse(ctx, x, backward)
-        for i in backward:
-            s, last = spans[i], x.shape[i] - 1
-            spans[i] = slice(last - s.start, last - s.start + (lengths[i] - 1) * -s.step + 1, -s.step)
-    if lengths == list(x.shape):
-        return x
-    begin = [s.start for s in spans]
-    if all(s.step == 1 for s in spans) or not all(lengths):
-        return ctx.emit("SLICE", [x, ctx.int32(begin), ctx.int32(lengths)], lengths, x.dtype)
-    if x.rank > 5:
-        raise Refusal("rank", f"a strided Slice of rank {x.rank} has no TFLite kernel")
-    end = [s.start + (n - 1) * s.step + 1 for s, n in zip(spans, lengths, strict=True)]
-    return ctx.emit(
-        "STRIDED_SLICE",
-        [x, ctx.int32(begin), ctx.int32(end), ctx.int32([s.step for s in spans])],
-        lengths,
-        x.dtype,
-        beginMask=0,
-        endMask=0,
-        ellipsisMask=0,
-        newAxisMask=0,
-        shrinkAxisMask=0,
-    )
-
-
-def reverse(ctx: Context, x: Tensor, axes: list[int]) -> Tensor:
-    """x flipped along axes (REVERSE_V2 takes adjacent axes only, so one operator each)."""
-    for axis in axes:
-        x = ctx.emit("REVERSE_V2", [x, ctx.int32([axis])], x.shape, x.dtype)
-    return x
-
-
-def _pad(ctx: Context, node: ir.Node) -> Tensor:
-    x, *params = ctx.inputs(node)
-    assert x is not None
-    amounts = ctx.const(params[0], "pads").astype(np.int64).reshape(2, -1)
-    axes = range(x.rank)
-    if len(params) > 2 and params[2] is not None:
-        axes = [normalize_axis(int(a), x.rank) for a in ctx.const(params[2], "axes")]
-    pads = [(0, 0)] * x.rank
-    for i, axis in enumerate(axes):
-        pads[axis] = (int(amounts[0, i]), int(amounts[1, i]))
-    mode = attr(node, "mode", "constant")
-    spans = [slice(max(-b, 0), d - max(-a, 0), 1) for d, (b, a) in zip(x.shape, pads, strict=True)]
-    x = take_slices(ctx, x, spans)
-    pads = [(max(b, 0), max(a, 0)) for b, a in pads]
-    if not any(b or a for b, a in pads):
-        return x
-    if mode == "constant":
-        value = ctx.const(params[1], "constant_value") if len(params) > 1 and params[1] is not None else 0
-        return constant_pad(ctx, x, pads, float(np.asarray(value).reshape(())))
-    return _indexed_pad(ctx, x, pads, mode)
-
-
-def constant_pad(ctx: Context, x: Tensor, pads: list[tuple[int, int]], value: float) -> Tensor:
-    """x with a constant around it; infinite values become the largest finite ones."""
-    if x.dtype == DType.FLOAT32:
-        value = float(np.clip(value, np.finfo(np.float32).min, np.finfo(np.float32).max))
-    shape = [d + b + a for d, (b, a) in zip(x.shape, pads, strict=True)]
-    paddings = ctx.int32(np.asarray(pads))
-    if value == 0:
-        return ctx.emit("PAD", [x, paddings], shape, x.dtype)
-    return ctx.emit("PADV2", [x, paddings, ctx.scalar(value, x)], shape, x.dtype)
-
-
-def _indexed_pad(ctx: Context, x: Tensor, pads: list[tuple[int, int]], mode: str) -> Tensor:
-    """reflect as MIRROR_PAD where it reaches; edge, wrap and wider reflections gather by constant indices."""
-    if mode == "reflect" and all(max(p) < d for p, d in zip(pads, x.shape, strict=True) if any(p)):
-        shape = [d + b + a for d, (b, a) in zip(x.shape, pads, strict=True)]
-        return ctx.emit("MIRROR_PAD", [x, ctx.int32(np.asarray(pads))], shape, x.dtype, mode="REFLECT")
-    for axis, (before, after) in enumerate(pads):
-        if before or after:
-            index = np.pad(np.arange(x.shape[axis]), (before, after), mode=mode)  # type: ignore[call-overload]
-            shape = [*x.shape[:axis], len(index), *x.shape[axis + 1 :]]
-            x = ctx.emit("GATHER", [x, ctx.int32(index)], shape, x.dtype, axis=axis, batchDims=0)
-    return x
+    return moved_many(ctx, "CONCATENATION", kept, join)[0]
 
 
 def _expand(ctx: Context, node: ir.Node) -> Tensor:
-    return broadcast(ctx, ctx.tensor(node.inputs[0]), shape_of(node.outputs[0]))
+    """Expand to the output's shape."""
+    shape = shape_of(node.outputs[0])
+    if any(d < 0 for d in shape):
+        raise Refusal("static-shape", "Expand to a shape that is not known when compiling")
+    return broadcast(ctx, ctx.tensor(node.inputs[0]), shape)
 
 
 def broadcast(ctx: Context, x: Tensor, shape: tuple[int, ...]) -> Tensor:
@@ -167,10 +82,12 @@ def broadcast(ctx: Context, x: Tensor, shape: tuple[int, ...]) -> Tensor:
 
 
 def _tile(ctx: Context, node: ir.Node) -> Tensor:
-    x = ctx.tensor(node.inputs[0])
-    repeats = ctx.const(ctx.tensor(node.inputs[1]), "repeats")
-    shape = [d * int(r) for d, r in zip(x.shape, repeats, strict=True)]
-    return x if shape == list(x.shape) else ctx.emit("TILE", [x, ctx.int32(repeats)], shape, x.dtype)
+    """Tile; repeats may come at run time."""
+    x, repeats = ctx.tensor(node.inputs[0]), ctx.tensor(node.inputs[1])
+    if repeats.data is None:
+        return ctx.emit("TILE", [x, expr(ctx, repeats).int().t], shape_of(node.outputs[0]), x.dtype)
+    shape = [d * int(r) for d, r in zip(x.shape, repeats.data, strict=True)]
+    return x if shape == list(x.shape) else ctx.emit("TILE", [x, ctx.int32(repeats.data)], shape, x.dtype)
 
 
 def _depth_to_space(ctx: Context, node: ir.Node) -> Tensor:
@@ -178,11 +95,12 @@ def _depth_to_space(ctx: Context, node: ir.Node) -> Tensor:
     x, block = ctx.tensor(node.inputs[0]), attr(node, "blocksize")
     n, c, h, w = x.shape
     depth = c // (block * block)
-    if attr(node, "mode", "DCR") == "DCR" and x.dtype == DType.FLOAT32:
+    dcr = attr(node, "mode", "DCR") == "DCR"
+    if dcr and x.dtype in MOVES["DEPTH_TO_SPACE"]:
         nhwc = ctx.transpose(x, (0, 2, 3, 1))
         y = ctx.emit("DEPTH_TO_SPACE", [nhwc], (n, h * block, w * block, depth), x.dtype, blockSize=block)
         return ctx.transpose(y, (0, 3, 1, 2))
-    if attr(node, "mode", "DCR") == "DCR":
+    if dcr:
         y = ctx.transpose(ctx.reshape(x, (n, block, block, depth, h, w)), (0, 3, 4, 1, 5, 2))
     else:
         y = ctx.transpose(ctx.reshape(x, (n, depth, block, block, h, w)), (0, 1, 4, 2, 5, 3))
@@ -190,24 +108,33 @@ def _depth_to_space(ctx: Context, node: ir.Node) -> Tensor:
 
 
 def _space_to_depth(ctx: Context, node: ir.Node) -> Tensor:
+    """SpaceToDepth: TFLite's own in DCR order, else a reshape, a transpose and a reshape."""
     x, block = ctx.tensor(node.inputs[0]), attr(node, "blocksize")
     n, c, h, w = x.shape
+    if attr(node, "mode", "DCR") == "CRD":
+        y = ctx.transpose(ctx.reshape(x, (n, c, h // block, block, w // block, block)), (0, 1, 3, 5, 2, 4))
+        return ctx.reshape(y, (n, c * block * block, h // block, w // block))
     nhwc = ctx.transpose(x, (0, 2, 3, 1))
     shape = (n, h // block, w // block, c * block * block)
-    return ctx.transpose(ctx.emit("SPACE_TO_DEPTH", [nhwc], shape, x.dtype, blockSize=block), (0, 3, 1, 2))
+    y = moved(
+        ctx,
+        "SPACE_TO_DEPTH",
+        nhwc,
+        lambda t: ctx.emit("SPACE_TO_DEPTH", [t], shape, t.dtype, blockSize=block),
+    )
+    return ctx.transpose(y, (0, 3, 1, 2))
 
 
 LOWERINGS: dict[str, Lowering] = {
     **dict.fromkeys(("Reshape", "Flatten", "Squeeze", "Unsqueeze"), _reshape),
     "Identity": _identity,
-    "Dropout": _identity,
+    "Dropout": _dropout,
     "Transpose": _transpose,
     "Concat": _concat,
-    "Split": _split,
-    "Slice": _slice,
-    "Pad": _pad,
     "Expand": _expand,
     "Tile": _tile,
     "DepthToSpace": _depth_to_space,
     "SpaceToDepth": _space_to_depth,
 }
+
+__all__ = ["LOWERINGS", "broadcast", "reverse", "take_slices"]
