@@ -44,7 +44,7 @@ demo: $(VENV)/.user  ## build a real trained model from PyPI for a Raspberry Pi,
 	$(BIN)/python tools/demo.py
 
 bench: $(VENV)/.dev  ## seconds and peak memory of every stage, and of `edgec --help`
-	$(BIN)/python tools/bench.py
+	$(BIN)/python -m tools.bench
 
 models: $(VENV)/.dev  ## export the test models from torch into .cache/models
 	$(BIN)/python tools/export_models.py
