@@ -25,6 +25,10 @@ from edgec.tensors import Array, DType, QParams
 QUANTIZERS = frozenset({"QuantizeLinear", "DequantizeLinear"})
 
 
+#: Operators whose result's size depends on the data; as graph outputs LiteRT sizes them at run time.
+DYNAMIC_OUTPUTS = frozenset({"NonZero", "Compress", "Unique", "NonMaxSuppression", "Range", "Slice"})
+
+
 def lower(model: Model) -> tuple[Graph, list[Finding]]:
     """TIR of a model's main graph, and findings for every node that TFLite cannot express."""
     ctx = Context(graph=Graph(name="main"), opset=model.opset)
@@ -116,8 +120,12 @@ def dispatch(ctx: Context, node: ir.Node) -> list[Tensor]:
     if node.domain not in ("", "ai.onnx") or node.op_type not in table:
         name = node.op_type if not node.domain else f"{node.domain}.{node.op_type}"
         raise Refusal("operator", f"operator {name} has no TFLite equivalent", "see docs/ops.md for what is supported")
+    empty = _empty_outputs(ctx, node)
+    if empty is not None:
+        return empty
     for value in node.outputs:
-        if value.name and value.shape is not None and not value.shape.is_static():
+        dynamic = value.name and value.shape is not None and not value.shape.is_static()
+        if dynamic and not (node.op_type in DYNAMIC_OUTPUTS and value.is_graph_output() and not value.uses()):
             raise Refusal("dynamic-shape", f"the shape of {value.name!r} is only known when the model runs")
     result = table[node.op_type](ctx, node)
     results = result if isinstance(result, list) else [result]
@@ -125,6 +133,19 @@ def dispatch(ctx: Context, node: ir.Node) -> list[Tensor]:
         if value.name and (value.uses() or value.is_graph_output()):
             raise Refusal("outputs", f"output {position} of {node.op_type} has no TFLite form")
     return results
+
+
+def _empty_outputs(ctx: Context, node: ir.Node) -> list[Tensor] | None:
+    """Outputs without elements need no operator; None when there is one that has elements."""
+    named = [v for v in node.outputs if v.name]
+    if not named or not all(v.shape is not None and v.dtype is not None and 0 in v.shape for v in named):
+        return None
+    return [
+        ctx.constant(np.zeros([max(d, 0) for d in shape_of(v)]), dtype_of(v))
+        if v.name
+        else ctx.constant(0, DType.FLOAT32)
+        for v in node.outputs
+    ]
 
 
 def _refused(node: ir.Node, rule: str, message: str, hint: str) -> Finding:
