@@ -35,6 +35,8 @@ def export(name: str, folder: Path = CACHE) -> Path:
             dynamo=True,
             verbose=False,
         )
+    if program is None:
+        raise SystemExit(f"torch could not export {name}")
     program.save(str(temporary), external_data=False)
     temporary.replace(path)  # another process may be exporting the same model
     return path

@@ -20,6 +20,9 @@ from edgec.tensors import Array, DType, TensorSpec
 MIN_OPSET = 21
 MAX_OPSET = 26
 
+#: protobuf's limit for one message.
+MAX_FILE_BYTES = 2**31 - 1
+
 # Inside `Model` the name `ir` is its field.
 IrGraph = ir.Graph
 IrNode = ir.Node
@@ -72,16 +75,26 @@ class Model:
         return Model(ir=self.ir.clone(), source=self.source, name=self.name)
 
     def to_bytes(self) -> bytes:
-        """The model as one ONNX file's bytes; raises `EdgecError` for models over 2 GiB."""
+        """The model as one ONNX file's bytes, external weights included; raises `EdgecError` for over 2 GiB."""
+        tensors = [v.const_value for v in self.ir.graph.initializers.values() if v.const_value is not None]
+        if sum(tensor.nbytes for tensor in tensors) > MAX_FILE_BYTES:
+            raise self._too_large("its weights take more than 2 GiB")
+        model = self.ir
+        if any(isinstance(tensor, ir.ExternalTensor) for tensor in tensors):
+            # A reference to a file means nothing in bytes that have no folder.
+            model = ir.external_data.load_to_model(model.clone())
         try:
-            return bytes(ir.serde.serialize_model(self.ir).SerializeToString(deterministic=True))
+            return bytes(ir.serde.serialize_model(model).SerializeToString(deterministic=True))
         except ValueError as error:
-            raise EdgecError(
-                "graph/too-large",
-                f"the model does not fit into one ONNX file: {error}",
-                where=self.name,
-                hint="keep its weights as external data",
-            ) from error
+            raise self._too_large(str(error)) from error
+
+    def _too_large(self, reason: str) -> EdgecError:
+        return EdgecError(
+            "graph/too-large",
+            f"the model does not fit into one ONNX file: {reason}",
+            where=self.name,
+            hint="keep its weights as external data",
+        )
 
 
 def const_of(value: ir.Value | None) -> Array | None:

@@ -20,6 +20,8 @@ from edgec.graph.model import attr, const_of, static_shape
 from edgec.passes.pattern import scalar_of
 from edgec.passes.rewrite import Match, Refusal
 
+#: Transposing a weight copies it; beyond this a MatMul stays as it is.
+MAX_TRANSPOSED_BYTES = 1 << 29
 _WINDOWED = frozenset({"AveragePool", "Conv", "ConvTranspose", "LpPool", "MaxPool"})
 
 
@@ -168,6 +170,9 @@ class MatMulToGemm:
         shape = static_shape(match.root.inputs[0])
         if shape is None or len(shape) != 2:
             return Refusal(reason="the data is no matrix", value=match.root.outputs[0].name or "")
+        weight = match.root.inputs[1].const_value if match.root.inputs[1] is not None else None
+        if weight is None or weight.nbytes > MAX_TRANSPOSED_BYTES:
+            return Refusal(reason="the weight is too big to hold twice", value=match.root.outputs[0].name or "")
         return None
 
     def rewrite(self, match: Match, editor: Editor) -> Sequence[ir.Node]:

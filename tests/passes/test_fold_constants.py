@@ -84,7 +84,9 @@ def test_quantized_weights_stay_quantized() -> None:
 
 
 def test_shapes_that_do_not_fit_name_the_node() -> None:
-    source = graph("(float[2,3] x) => (float y) { a = Relu(x) y = MatMul(a, w) }", constants={"w": np.ones((4, 5), np.float32)})
+    source = graph(
+        "(float[2,3] x) => (float y) { a = Relu(x) y = MatMul(a, w) }", constants={"w": np.ones((4, 5), np.float32)}
+    )
     with pytest.raises(EdgecError, match="MatMul") as raised:
         canonicalize(source)
     assert raised.value.code == "graph/shape-mismatch"
@@ -151,7 +153,8 @@ def test_an_input_that_is_an_output_keeps_its_identity() -> None:
 
 def test_equal_nodes_merge_and_outputs_stay() -> None:
     source = graph(
-        "(float[4] x) => (float[4] y, float[4] z) { c = Constant <value_float=2.0> () d = Constant <value_float=2.0> () "
+        "(float[4] x) => (float[4] y, float[4] z) { c = Constant <value_float=2.0> () "
+        "d = Constant <value_float=2.0> () "
         "a = Mul(x, c) b = Mul(x, d) y = Relu(a) z = Neg(b) }"
     )
     model = source.clone()

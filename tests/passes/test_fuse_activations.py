@@ -36,7 +36,8 @@ POSITIVE = {
     "relu of clip": (f"{const('z', 0.0)} y = Clip(x, z)", {"Relu": 1}),
     "relu of max": (f"{const('z', 0.0)} y = Max(z, x)", {"Relu": 1}),
     "clip of clip": (
-        f"{const('a', -3.0)} {const('b', 1.0)} {const('c', -2.0)} {const('d', 2.0)} p = Clip(x, a, b) y = Clip(p, c, d)",
+        f"{const('a', -3.0)} {const('b', 1.0)} {const('c', -2.0)} {const('d', 2.0)} "
+        "p = Clip(x, a, b) y = Clip(p, c, d)",
         {"Clip": 1},
     ),
     "hard sigmoid": (f"{SIX} y = Div(c, s)", {"HardSigmoid": 1}),
@@ -56,8 +57,10 @@ POSITIVE = {
         {"Gelu": 1},
     ),
     "gelu by tanh": (
-        f"{const('k', 0.7978846)} {const('c', 0.044715)} {const('e3', 3.0)} {ROOT2} q = Pow(x, e3) w = Mul(q, c) "
-        "a = Add(x, w) b = Mul(a, k) t = Tanh(b) p = Add(t, o) m = Mul(x, p) y = Mul(m, h)",
+        (
+            f"{const('k', 0.7978846)} {const('c', 0.044715)} {const('e3', 3.0)} {ROOT2} q = Pow(x, e3) w = Mul(q, c) "
+            "a = Add(x, w) b = Mul(a, k) t = Tanh(b) p = Add(t, o) m = Mul(x, p) y = Mul(m, h)"
+        ),
         {"Gelu": 1},
     ),
     "leaky relu": (f"{const('a', 0.1)} m = Mul(x, a) y = Max(x, m)", {"LeakyRelu": 1}),
@@ -104,5 +107,5 @@ def test_bounds_that_exclude_each_other() -> None:
 
 
 def test_constant_that_broadcasts_is_no_bound() -> None:
-    text = f"(float[4] x) => (float[2,4] y) {{ k = Constant <value = float[2,1] {{0.0, 0.0}}> () y = Max(x, k) }}"
+    text = "(float[4] x) => (float[2,4] y) { k = Constant <value = float[2,1] {0.0, 0.0}> () y = Max(x, k) }"
     assert refused(graph(text), [Bounds()]) == []

@@ -41,9 +41,7 @@ CONVS = {
 def test_batchnorm_after_conv(name: str) -> None:
     text, shape, channels = CONVS[name]
     constants = {"w": weight(*shape), "b": weight(channels)} | norm(channels)
-    source = graph(
-        f"(float[1,4,8,8] x) => (float[?,?,?,?] y) {{ {text} y = {BN.format('c')} }}", constants=constants
-    )
+    source = graph(f"(float[1,4,8,8] x) => (float[?,?,?,?] y) {{ {text} y = {BN.format('c')} }}", constants=constants)
     wanted = "ConvTranspose" if "Transpose" in text else "Conv"
     assert rewritten(source, AFFINE_RULES, relative=2e-6) == {wanted: 1}
 
@@ -59,9 +57,7 @@ def test_batchnorm_after_gemm(transposed: int) -> None:
 
 
 def test_batchnorm_alone_becomes_product_and_sum() -> None:
-    source = graph(
-        f"(float[2,4,5,5] x) => (float[2,4,5,5] y) {{ y = {BN.format('x')} }}", constants=norm(4)
-    )
+    source = graph(f"(float[2,4,5,5] x) => (float[2,4,5,5] y) {{ y = {BN.format('x')} }}", constants=norm(4))
     assert rewritten(source, [BatchNorm()], relative=2e-6) == {"Mul": 1, "Add": 1}
 
 
@@ -129,7 +125,11 @@ REFUSED = {
     "another axis": ("y = Add(c, t)", (6,), "the constant does not run along the output channels alone"),
     "higher rank": ("y = Add(c, t)", (1, 1, 6, 1, 1), "the constant raises the rank"),
     "bigger result": ("y = Mul(c, t)", (2, 1, 1, 1), "the constant does not run along the output channels alone"),
-    "read elsewhere": ("z = Add(c, t) n = Neg(c) y = Add(z, n)", (6, 1, 1), "the linear operator's result is read elsewhere"),
+    "read elsewhere": (
+        "z = Add(c, t) n = Neg(c) y = Add(z, n)",
+        (6, 1, 1),
+        "the linear operator's result is read elsewhere",
+    ),
 }
 
 

@@ -13,8 +13,8 @@ from tests.support.rewriting import refused, rewritten
 CONSTANTS: dict[str, Array] = {
     "g": np.linspace(0.5, 1.5, 8, dtype=np.float32),
     "b": np.linspace(-1, 1, 8, dtype=np.float32),
-    "e": np.float32(1e-5),
-    "two": np.float32(2),
+    "e": np.asarray(1e-5, np.float32),
+    "two": np.asarray(2, np.float32),
     "axes": np.asarray([-1], np.int64),
 }
 NORMAL = (

@@ -49,13 +49,13 @@ def test_max_pool(before: str, fill: float) -> None:
     source = graph(
         f"(float[1,2,6,6] x) => (float[1,2,?,?] y) {{ r = {before}(x) p = Pad(r, a, f) "
         "y = MaxPool <kernel_shape=[3,3], strides=[2,2]> (p) }",
-        constants={"a": SPATIAL, "f": np.float32(fill)},
+        constants={"a": SPATIAL, "f": np.asarray(fill, np.float32)},
     )
     assert rewritten(source, PAD_RULES, relative=0) == {before: 1, "MaxPool": 1}
 
 
 REFUSED: dict[str, tuple[str, dict[str, Array], str]] = {
-    "value": ("p = Pad(x, a, f) y = Conv(p, w)", {"f": np.float32(1)}, "the padding value is 1.0, not 0"),
+    "value": ("p = Pad(x, a, f) y = Conv(p, w)", {"f": np.asarray(1, np.float32)}, "the padding value is 1.0, not 0"),
     "mode": (
         'p = Pad <mode="edge"> (x, a) y = Conv(p, w)',
         {},
@@ -66,7 +66,11 @@ REFUSED: dict[str, tuple[str, dict[str, Array], str]] = {
         {"a": pads(0, 1, 0, 0, 0, 0, 0, 0), "v": np.ones((1, 3, 1, 1), np.float32)},
         "it pads batch or channels, or crops",
     ),
-    "crop": ("p = Pad(x, a) y = Conv(p, w)", {"a": pads(0, 0, -1, 0, 0, 0, 0, 0)}, "it pads batch or channels, or crops"),
+    "crop": (
+        "p = Pad(x, a) y = Conv(p, w)",
+        {"a": pads(0, 0, -1, 0, 0, 0, 0, 0)},
+        "it pads batch or channels, or crops",
+    ),
     "max pool of anything": (
         "p = Pad(x, a) y = MaxPool <kernel_shape=[3,3]> (p)",
         {},
@@ -74,7 +78,7 @@ REFUSED: dict[str, tuple[str, dict[str, Array], str]] = {
     ),
     "max pool of one": (
         "p = Pad(x, a, f) y = MaxPool <kernel_shape=[3,3]> (p)",
-        {"f": np.float32(1)},
+        {"f": np.asarray(1, np.float32)},
         "the padding value is 1.0, not −∞",
     ),
     "wide": (

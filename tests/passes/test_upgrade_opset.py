@@ -45,7 +45,7 @@ CASES: dict[str, tuple[str, tuple[int, ...], Constants]] = {
     "clip-inputs": (
         "(float[4,4] x) => (float[4,4] y) { y = Clip(x, low) }",
         (11, 12, 13),
-        {"low": np.float32(0.1)},
+        {"low": np.asarray(0.1, np.float32)},
     ),
     "dropout": ("(float[4,4] x) => (float[4,4] y) { y = Dropout <ratio=0.3> (x) }", (7, 10, 11), {}),
     "dropout-input": ("(float[4,4] x) => (float[4,4] y) { y = Dropout(x) }", (12, 13), {}),
@@ -119,8 +119,10 @@ CASES: dict[str, tuple[str, tuple[int, ...], Constants]] = {
         {"r": floats(), "s": floats(1, 1, 2, 2)},
     ),
     "resize-tf-half-pixel": (
-        '(float[1,1,3,4] x) => (float[1,1,7,9] y) { y = Resize <mode="nearest", nearest_mode="floor", '
-        'coordinate_transformation_mode="tf_half_pixel_for_nn"> (x, r, s0, z) }',
+        (
+            '(float[1,1,3,4] x) => (float[1,1,7,9] y) { y = Resize <mode="nearest", nearest_mode="floor", '
+            'coordinate_transformation_mode="tf_half_pixel_for_nn"> (x, r, s0, z) }'
+        ),
         (11, 12),
         {"r": floats(), "s0": floats(), "z": ints(1, 1, 7, 9)},
     ),
@@ -145,8 +147,10 @@ CASES: dict[str, tuple[str, tuple[int, ...], Constants]] = {
         {},
     ),
     "roi-align": (
-        "(float[1,1,8,8] x) => (float[1,1,2,2] y) { y = RoiAlign <output_height=2, output_width=2, "
-        "spatial_scale=1.0, sampling_ratio=2> (x, r, b) }",
+        (
+            "(float[1,1,8,8] x) => (float[1,1,2,2] y) { y = RoiAlign <output_height=2, output_width=2, "
+            "spatial_scale=1.0, sampling_ratio=2> (x, r, b) }"
+        ),
         (10, 15),
         {"r": np.asarray([[1, 1, 6, 5]], np.float32), "b": ints(0)},
     ),
@@ -161,8 +165,10 @@ CASES: dict[str, tuple[str, tuple[int, ...], Constants]] = {
         {"w": np.arange(12, dtype=np.float32).reshape(3, 4), "c": floats(1, 2, 3, 4)},
     ),
     "pools": (
-        "(float[1,2,6,6] x) => (float[1,2,1,1] y) { m = MaxPool <kernel_shape=[3,3], strides=[2,2]> (x) "
-        "a = AveragePool <kernel_shape=[2,2]> (m) y = GlobalAveragePool(a) }",
+        (
+            "(float[1,2,6,6] x) => (float[1,2,1,1] y) { m = MaxPool <kernel_shape=[3,3], strides=[2,2]> (x) "
+            "a = AveragePool <kernel_shape=[2,2]> (m) y = GlobalAveragePool(a) }"
+        ),
         (7, 8, 10, 11, 12, 19),
         {},
     ),
@@ -175,8 +181,10 @@ CASES: dict[str, tuple[str, tuple[int, ...], Constants]] = {
         },
     ),
     "elementwise": (
-        "(float[2,3] x) => (float[2,3] y) { a = PRelu(x, s) b = Elu(a) c = LeakyRelu <alpha=0.3> (b) "
-        "d = Selu(c) e = Softplus(d) f = HardSigmoid(e) g = Add(f, s) h = Sub(g, x) i = Max(h, x) y = Sum(i, x) }",
+        (
+            "(float[2,3] x) => (float[2,3] y) { a = PRelu(x, s) b = Elu(a) c = LeakyRelu <alpha=0.3> (b) "
+            "d = Selu(c) e = Softplus(d) f = HardSigmoid(e) g = Add(f, s) h = Sub(g, x) i = Max(h, x) y = Sum(i, x) }"
+        ),
         (8, 9, 13, 16),
         {"s": floats(0.1, 0.2, 0.3)},
     ),
@@ -186,8 +194,10 @@ CASES: dict[str, tuple[str, tuple[int, ...], Constants]] = {
         {},
     ),
     "deconv-depth": (
-        "(float[1,4,3,3] x) => (float[1,1,12,12] y) { d = DepthToSpace <blocksize=2> (x) "
-        "y = ConvTranspose <strides=[2,2]> (d, w) }",
+        (
+            "(float[1,4,3,3] x) => (float[1,1,12,12] y) { d = DepthToSpace <blocksize=2> (x) "
+            "y = ConvTranspose <strides=[2,2]> (d, w) }"
+        ),
         (7, 10, 11, 13),
         {"w": np.linspace(-1, 1, 4, dtype=np.float32).reshape(1, 1, 2, 2)},
     ),

@@ -36,9 +36,7 @@ def base_model() -> onnx.ModelProto:
     )
     nodes = [
         helper.make_node("Pad", ["x", "pads"], ["padded"], name="pad"),
-        helper.make_node(
-            "Conv", ["padded", "w", "b"], ["conv"], name="conv", strides=[2, 2], kernel_shape=[3, 3]
-        ),
+        helper.make_node("Conv", ["padded", "w", "b"], ["conv"], name="conv", strides=[2, 2], kernel_shape=[3, 3]),
         helper.make_node("BatchNormalization", ["conv", "g", "be", "mu", "va"], ["bn"], name="bn"),
         helper.make_node("Clip", ["bn", "zero", "six"], ["act"], name="act"),
         helper.make_node("MaxPool", ["act"], ["pool"], name="pool", kernel_shape=[2, 2], strides=[2, 2]),
@@ -59,8 +57,8 @@ def base_model() -> onnx.ModelProto:
         weight("be", 4),
         weight("mu", 4),
         numpy_helper.from_array(np.full(4, 0.5, np.float32), "va"),
-        numpy_helper.from_array(np.float32(0), "zero"),
-        numpy_helper.from_array(np.float32(6), "six"),
+        numpy_helper.from_array(np.asarray(0, np.float32), "zero"),
+        numpy_helper.from_array(np.asarray(6, np.float32), "six"),
         ints("first", 0),
         ints("rest", -1),
         numpy_helper.from_array(np.asarray(True), "yes"),
@@ -78,11 +76,13 @@ def base_model() -> onnx.ModelProto:
 
 
 def _any_node(model: onnx.ModelProto, rng: random.Random) -> onnx.NodeProto:
-    return rng.choice(model.graph.node)
+    node: onnx.NodeProto = rng.choice(model.graph.node)
+    return node
 
 
 def _any_weight(model: onnx.ModelProto, rng: random.Random) -> TensorProto:
-    return rng.choice(model.graph.initializer)
+    weight: TensorProto = rng.choice(model.graph.initializer)
+    return weight
 
 
 def cycle(model: onnx.ModelProto, rng: random.Random) -> None:
@@ -187,7 +187,7 @@ def wrong_attribute_type(model: onnx.ModelProto, rng: random.Random) -> None:
 def mislabelled_attribute(model: onnx.ModelProto, rng: random.Random) -> None:
     node = rng.choice([n for n in model.graph.node if n.attribute])
     attribute = rng.choice(node.attribute)
-    attribute.type = rng.randrange(0, 15)  # type: ignore[assignment]  # deliberately out of range at times
+    attribute.type = rng.randrange(0, 15)
 
 
 def absurd_attribute(model: onnx.ModelProto, rng: random.Random) -> None:
@@ -207,7 +207,9 @@ def absurd_axes(model: onnx.ModelProto, rng: random.Random) -> None:
     names = {"moved": "perm", "batch": "axis", "target": "axis", "softmax": "axis"}
     node = next(n for n in model.graph.node if n.name == rng.choice(list(names)) or n.name == "softmax")
     del node.attribute[:]
-    value = rng.choice([[9, 9, 9, 9], [0, 1], [0, 0, 0, 0]]) if node.op_type == "Transpose" else rng.choice([9, -9, 2**40])
+    value = (
+        rng.choice([[9, 9, 9, 9], [0, 1], [0, 0, 0, 0]]) if node.op_type == "Transpose" else rng.choice([9, -9, 2**40])
+    )
     node.attribute.append(helper.make_attribute(names[node.name], value))
 
 
@@ -392,7 +394,7 @@ DAMAGES: tuple[Damage, ...] = (
 
 
 def corrupted_files(count: int = 200, seed: int = 20) -> Iterator[tuple[str, bytes]]:
-    """`count` damaged files as (what was done, bytes): a quarter cut, a quarter with flipped bits, half restructured."""
+    """`count` damaged files as (what was done, bytes): a quarter cut, a quarter bit-flipped, half restructured."""
     whole = base_model().SerializeToString(deterministic=True)
     for index in range(count):
         rng = random.Random(seed * 100_003 + index)
