@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import Literal, Protocol, cast
 
 from edgec import backends
 from edgec.artifact import Artifact
@@ -47,4 +47,4 @@ def backend_names() -> tuple[str, ...]:
 
 def load_backend(name: str) -> Backend:
     """The backend of that name. Raises `EdgecError` for an unknown one."""
-    return load_plugin(backends, name, kind="backend")  # type: ignore[return-value]  # a module is the plugin
+    return cast(Backend, load_plugin(backends, name, kind="backend"))

@@ -1,6 +1,6 @@
 """The one place that knows the order: source → passes → calibration → plan → QDQ → artifact → bundle → validation."""
 
-from edgec.pipeline.build import BuildResult, build, run_build
+from edgec.pipeline.build_bundle import BuildResult, build, run_build
 from edgec.pipeline.examine import calibrate, check, run_calibrate, run_check
 from edgec.pipeline.stages import STAGES
 

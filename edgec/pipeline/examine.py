@@ -31,9 +31,7 @@ def check(source: str | Path, *, target: str, backend: str | None = None, inputs
     return [*loaded.findings, *load_backend(name).check(model, profile)]
 
 
-def run_check(
-    source: str | Path, *, target: str, backend: str | None = None, inputs: Inputs = None
-) -> dict[str, Any]:
+def run_check(source: str | Path, *, target: str, backend: str | None = None, inputs: Inputs = None) -> dict[str, Any]:
     """`check` as the JSON object of the command line."""
     profile = load_target(target)
     name, _ = backend_facts(profile, backend)

@@ -7,7 +7,7 @@ from collections import Counter
 from dataclasses import dataclass
 
 from edgec.artifact import Artifact, IoBinding
-from edgec.backends.base import CompileOptions, Precision
+from edgec.backends.base import CompileOptions
 from edgec.backends.tflite.fuse import flatten_into_fully_connected, fuse
 from edgec.backends.tflite.layout import assign_layout
 from edgec.backends.tflite.layout.perms import Perm, identity
@@ -73,9 +73,7 @@ def check(model: Model, target: Target) -> list[Finding]:
     """Everything that stands in the way of a TFLite build, and every transpose that would be left."""
     legal = legalize(model, target, "float32")
     lowered = lower_model(legal, target, CompileOptions())
-    notes = [
-        Finding(code="backend/transpose", message=reason, severity=Severity.INFO) for reason in lowered.transposes
-    ]
+    notes = [Finding(code="backend/transpose", message=reason, severity=Severity.INFO) for reason in lowered.transposes]
     return [*lowered.findings, *notes]
 
 

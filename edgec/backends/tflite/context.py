@@ -14,7 +14,7 @@ from edgec.graph.model import dtype_of, label, origin, shape_of
 from edgec.tensors import Array, DType
 
 
-class Refusal(Exception):
+class Refusal(Exception):  # noqa: N818  # not an error of ours: a node that is declined
     """A node that TFLite cannot express: the rule that is broken, and what the user can do."""
 
     def __init__(self, rule: str, message: str, hint: str = "") -> None:
@@ -77,9 +77,7 @@ class Context:
         self.emit_multi(kind, inputs, [out], **options)
         return out
 
-    def emit_multi(
-        self, kind: str, inputs: Sequence[Tensor | None], outputs: Sequence[Tensor], **options: Any
-    ) -> None:
+    def emit_multi(self, kind: str, inputs: Sequence[Tensor | None], outputs: Sequence[Tensor], **options: Any) -> None:
         """Append an operator with the given outputs."""
         where = "" if self.node is None else label(self.node)
         source = "" if self.node is None else origin(self.node)

@@ -72,8 +72,8 @@ def op_code(kind: str) -> int:
 @cache
 def op_name(code: int) -> str:
     """The name of a BuiltinOperator code."""
-    names = {v: k for k, v in vars(fb.BuiltinOperator).items() if k.isupper() or "_" in k and k[0] != "_"}
-    return names[code]
+    names = {v: k for k, v in vars(fb.BuiltinOperator).items() if k.isupper() or ("_" in k and k[0] != "_")}
+    return str(names[code])
 
 
 @cache

@@ -44,7 +44,9 @@ class _Rewriter:
             return have if target == have.shape else self.reshape(have, target)
         if (t, wanted) not in self.cache:
             step = between(perm, wanted)
-            out = Tensor(name=f"{have.name}/{'nchw' if wanted == identity(t.rank) else 'T'}", shape=target, dtype=t.dtype)
+            out = Tensor(
+                name=f"{have.name}/{'nchw' if wanted == identity(t.rank) else 'T'}", shape=target, dtype=t.dtype
+            )
             out.storage = have.storage
             origin = self.writer[t].origin if t in self.writer else f"input {t.name}"
             self.ops.append(Op("TRANSPOSE", [have, int32("perm", step)], [out], origin=origin))
@@ -125,9 +127,9 @@ def _rewrite_op(work: _Rewriter, op: Op, choice: Perm, role: Role, ports: Ports)
         work.writer[t] = op
     reader = f"{op.kind} {op.origin}".strip()
     sources: list[Tensor | None] = []
-    for t, perm in zip(op.inputs, wanted, strict=True):
-        constant = t is None or t.is_const or perm is None
-        sources.append(t if constant else work.fetch(t, perm, reader))  # type: ignore[arg-type]
+    for operand, order in zip(op.inputs, wanted, strict=True):
+        fixed = operand is None or operand.is_const or order is None
+        sources.append(operand if fixed else work.fetch(operand, order, reader))  # type: ignore[arg-type]
     if op.kind == "TRANSPOSE" and op.inputs[1] is not None and op.inputs[1].is_const:
         assert sources[0] is not None
         work.alias(op.outputs[0], sources[0], given[0])
@@ -136,12 +138,12 @@ def _rewrite_op(work: _Rewriter, op: Op, choice: Perm, role: Role, ports: Ports)
         _rewrite_reshape(work, op, sources[0], given[0])
         return
     rank = op.outputs[0].rank if op.outputs else 0
-    for i, t in enumerate(op.inputs):
+    for i, operand in enumerate(op.inputs):
         source = sources[i]
-        if t is None or t.is_const or source is None:
+        if operand is None or operand.is_const or source is None:
             continue
         if isinstance(role, Elementwise) and not isinstance(role, BroadcastTo) and choice != identity(rank):
-            source = _lift(work, source, work.logical_shape.get(t, t.shape), choice)
+            source = _lift(work, source, work.logical_shape.get(operand, operand.shape), choice)
         op.inputs[i] = source
     for t, perm in zip(op.outputs, given, strict=True):
         _store(work, t, perm)

@@ -276,7 +276,11 @@ def _finish(work: _Build, options: Candidates, sign_key: str | Path | None) -> B
         with work.clock.stage("validate"):
             validation = validate_bundle(bundle)
         work.findings += validation.findings
-        summary["validation"] = {"passed": validation.passed, "device": validation.device, "runtime": validation.runtime}
+        summary["validation"] = {
+            "passed": validation.passed,
+            "device": validation.device,
+            "runtime": validation.runtime,
+        }
         if validation.latency:
             first = validation.latency[0]
             summary["latency"] = {"median_ms": first.median_ms, "p95_ms": first.p95_ms, "threads": first.threads}
@@ -299,7 +303,9 @@ def _summary(
         "precision": form.precision,
         "why": work.why,
         "inputs": [_io(b.source.name, b.source.shape, str(b.source.dtype), b.artifact.shape) for b in artifact.inputs],
-        "outputs": [_io(b.source.name, b.source.shape, str(b.source.dtype), b.artifact.shape) for b in artifact.outputs],
+        "outputs": [
+            _io(b.source.name, b.source.shape, str(b.source.dtype), b.artifact.shape) for b in artifact.outputs
+        ],
         "operators": dict(artifact.operators),
         "operator_count": sum(artifact.operators.values()),
         "transposes": len(artifact.transposes),
@@ -370,7 +376,9 @@ def build(source: str | Path, *, target: str, **options: Any) -> Bundle:
     result = run_build(source, target=target, **options)
     if result.bundle is None:
         raise EdgecError(
-            "cli/stopped", f"the build stopped as asked and wrote {result.path}", hint="leave out stop_after for a bundle"
+            "cli/stopped",
+            f"the build stopped as asked and wrote {result.path}",
+            hint="leave out stop_after for a bundle",
         )
     failed = [f for f in result.findings if f.severity == Severity.ERROR]
     if failed:
