@@ -11,7 +11,7 @@ from __future__ import annotations
 import numpy as np
 import onnx_ir as ir
 
-from edgec.backends.tflite.context import Context, Lowering, Refusal
+from edgec.backends.tflite.context import Context, Lowering
 from edgec.backends.tflite.ops.dtypes import UNSIGNED, bitcast, convert
 from edgec.backends.tflite.ops.elementwise import arithmetic, compare, select
 from edgec.backends.tflite.tir import Tensor, constant
@@ -80,17 +80,26 @@ def _not(ctx: Context, node: ir.Node) -> Tensor:
 
 
 def _bit_shift(ctx: Context, node: ir.Node) -> Tensor:
+    """To the right, signed values keep their sign. A count that is negative or too large shifts everything out."""
     x, count = (ctx.tensor(v) for v in node.inputs)
-    if x.dtype not in UNSIGNED:
-        raise Refusal("dtype", f"BitShift is for unsigned integers, not {x.dtype}")
     if attr(node, "direction") == "LEFT":
         return _left(ctx, x, count)
     if x.dtype == DType.UINT64:
         return _right64(ctx, x, count)
+    zero = ctx.scalar(0, x)
+    if x.dtype == DType.INT64:  # ~(~x ≫ s) where x is negative
+        negative = compare(ctx, "LESS", x, zero)
+        minus = ctx.scalar(-1, x)
+        plain = select(ctx, negative, arithmetic(ctx, "SUB", minus, x), x)
+        shifted = convert(ctx, _right64(ctx, bitcast(ctx, plain, DType.UINT64), count), x.dtype)
+        return select(ctx, negative, arithmetic(ctx, "SUB", minus, shifted), shifted)
     width = 8 * x.dtype.numpy.itemsize
-    shifted = ctx.binary("RIGHT_SHIFT", x, count)  # the kernel stops one bit short of the width
     beyond = compare(ctx, "GREATER_EQUAL", count, ctx.scalar(width, count))
-    return select(ctx, beyond, ctx.scalar(0, x), shifted)
+    if x.dtype in UNSIGNED:
+        return select(ctx, beyond, zero, ctx.binary("RIGHT_SHIFT", x, count))
+    below = compare(ctx, "LESS", count, ctx.scalar(0, count))
+    count = select(ctx, ctx.binary("LOGICAL_OR", beyond, below), ctx.scalar(width - 1, count), count)
+    return ctx.binary("RIGHT_SHIFT", x, count)
 
 
 def _powers(ctx: Context, count: Tensor, top: int, dtype: DType) -> Tensor:
