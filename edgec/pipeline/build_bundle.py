@@ -149,7 +149,7 @@ class _Build:
                     code="quant/fell-back",
                     message=f"{'; '.join(tried)}: {form.precision} was taken",
                     severity=Severity.WARNING,
-                    hint="more typical calibration samples may bring int8 back; --precision int8 builds it all the same",
+                    hint="more typical samples may bring int8 back; --precision int8 builds it all the same",
                 )
             )
         if form.plan is not None:

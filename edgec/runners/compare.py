@@ -64,8 +64,8 @@ LOW_SQNR_DB = 10.0
 class OutputCheck:
     """One output over all goldens, in the source model's terms.
 
-    `steps`, `relative_error`, `reference_max_abs`, `agreement_db` compare with the reference of the same precision; `sqnr_db`, `cosine`,
-    `max_abs`, `top1_agreement` with the float model, `reference_sqnr_db` being what the reference itself reaches.
+    `steps`, `relative_error`, `reference_max_abs`, `agreement_db` compare with the reference of the same
+    precision; `sqnr_db`, `cosine`, `max_abs`, `top1_agreement` with the float model, `reference_sqnr_db` being what the reference itself reaches.
     """
 
     name: str
@@ -177,12 +177,11 @@ def _roundings(check: OutputCheck, precision: str) -> list[Finding]:
     """Warnings of rules 1 and 2."""
     tolerance = TOLERANCES[precision]
     message = ""
-    if tolerance.relative is not None and check.reference_max_abs > FLOAT_NOISE:
-        if check.relative_error > tolerance.relative:
-            message = f"relative error {check.relative_error:.2g} to the reference, {tolerance.relative:g} is usual"
-    elif tolerance.share_within_2 is not None and check.steps is not None:
-        if check.steps.within_2 < tolerance.share_within_2:
-            message = f"only {check.steps.within_2:.1%} of the values within 2 steps of the reference"
+    relative, share = tolerance.relative, tolerance.share_within_2
+    if relative is not None and check.relative_error > relative and check.reference_max_abs > FLOAT_NOISE:
+        message = f"relative error {check.relative_error:.2g} to the reference, {relative:g} is usual"
+    if share is not None and check.steps is not None and check.steps.within_2 < share:
+        message = f"only {check.steps.within_2:.1%} of the values within 2 steps of the reference"
     if not message:
         return []
     return [

@@ -29,7 +29,7 @@ def check_limits(graph: Graph, target: Target) -> list[Finding]:
             findings.append(
                 Finding(
                     code="backend/op-version",
-                    message=f"{op.kind} version {op_version(op)} is newer than {target.id}'s runtime ({newest[op.kind]})",
+                    message=f"{op.kind} version {op_version(op)}: {target.id}'s runtime has {newest[op.kind]}",
                     where=op.origin,
                     rule="runtime.max_op_version",
                     hint="update the runtime on the device",

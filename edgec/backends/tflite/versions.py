@@ -177,7 +177,7 @@ RULES: dict[str, list[Rule]] = {
     "SELECT_V2": [(2, _input(0, DType.UINT32))],
     "SPACE_TO_DEPTH": [(2, _INT8)],
     "DEPTH_TO_SPACE": [(2, _INT8)],
-    "BROADCAST_TO": [(3, _input(0, DType.INT8, DType.INT16)), (2, lambda op: True)],
+    "BROADCAST_TO": [(3, _input(0, DType.INT8, DType.INT16)), (2, lambda _: True)],
 }
 
 
