@@ -12,13 +12,14 @@ import pytest
 
 from edgec.frontends.base import load_source
 from edgec.passes.pipelines import canonicalize
+from edgec.pipeline import run_build
 from tests.support.corrupted import base_model, corrupted_files
 from tests.support.graphs import random_feeds, run_ort
 from tests.support.models import ROOT
 
 COUNT = 200
 #: Families of codes that blame the file; `internal/…` would be a bug of ours.
-BLAME = ("source/", "graph/")
+BLAME = ("source/", "graph/", "backend/", "target/")
 
 
 def compile_file(path: Path) -> None:
@@ -37,7 +38,16 @@ def compile_file(path: Path) -> None:
         np.testing.assert_allclose(got[name], value, rtol=1e-4, atol=1e-5, equal_nan=True, err_msg=name)
 
 
-@pytest.mark.parametrize("build", ["tests.frontends.test_corrupted:compile_file"])
+def build_file(path: Path) -> None:
+    """The whole way to TFLite bytes in float32."""
+    folder = path.parent / f"{path.stem}-out"
+    folder.mkdir()
+    run_build(path, target="raspberrypi", precision="float32", output=folder, stop_after="compile")
+
+
+@pytest.mark.parametrize(
+    "build", ["tests.frontends.test_corrupted:compile_file", "tests.frontends.test_corrupted:build_file"]
+)
 def test_damaged_files_end_in_an_error_or_a_correct_build(build: str, tmp_path: Path) -> None:
     files = []
     for name, data in corrupted_files(COUNT):

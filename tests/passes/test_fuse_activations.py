@@ -36,8 +36,10 @@ POSITIVE = {
     "relu of clip": (f"{const('z', 0.0)} y = Clip(x, z)", {"Relu": 1}),
     "relu of max": (f"{const('z', 0.0)} y = Max(z, x)", {"Relu": 1}),
     "clip of clip": (
-        f"{const('a', -3.0)} {const('b', 1.0)} {const('c', -2.0)} {const('d', 2.0)} "
-        "p = Clip(x, a, b) y = Clip(p, c, d)",
+        (
+            f"{const('a', -3.0)} {const('b', 1.0)} {const('c', -2.0)} {const('d', 2.0)} "
+            "p = Clip(x, a, b) y = Clip(p, c, d)"
+        ),
         {"Clip": 1},
     ),
     "hard sigmoid": (f"{SIX} y = Div(c, s)", {"HardSigmoid": 1}),

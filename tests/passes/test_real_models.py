@@ -89,3 +89,20 @@ def test_patterns_come_back_as_one_operator(name: str) -> None:
     model = canonicalize(load_source(model_path(name), inputs=model_inputs(name)).model)
     counts = operators(model)
     assert {op: counts[op] for op in EXPECTED[name]} == EXPECTED[name]
+
+
+@pytest.mark.parametrize("name", ["ppocr_cls", "ulfg_slim"])
+def test_every_single_pass_keeps_the_numbers(name: str) -> None:
+    source = load_source(model_path(name), inputs=model_inputs(name)).model
+    feeds = feeds_like_data(source, seed=2)
+    wanted = run_ort(source, feeds)
+    steps: list[str] = []
+
+    def compare(step: str, model: Model) -> None:
+        steps.append(step)
+        for output, got in run_ort(model, feeds).items():
+            error = float(np.abs(got - wanted[output]).max())
+            assert error <= 1e-5 * max(float(np.abs(wanted[output]).max()), 1e-2), f"{step}: {output} off by {error:g}"
+
+    canonicalize(source, observer=compare)
+    assert {"fold-constants", "fuse-affine"} <= set(steps)
