@@ -310,7 +310,7 @@ def index(ctx: Context, t: Tensor | None) -> Expr:
 
 def stack(parts: Sequence[Expr], axis: int) -> Expr:
     """Tensors of one shape along a new axis."""
-    ctx, shape = parts[0].ctx, list(parts[0].shape)
+    shape = list(parts[0].shape)
     shape.insert(axis, 1)
     return concat([p.reshape(*shape) for p in parts], axis)
 

@@ -39,9 +39,7 @@ def moved(ctx: Context, kind: str, x: Tensor, function: Callable[[Tensor], Tenso
     return computed(ctx, kind, [x], MOVES.get(kind, _ALL), function, moves=True)
 
 
-def moved_pair(
-    ctx: Context, kind: str, a: Tensor, b: Tensor, function: Callable[[Tensor, Tensor], Tensor]
-) -> Tensor:
+def moved_pair(ctx: Context, kind: str, a: Tensor, b: Tensor, function: Callable[[Tensor, Tensor], Tensor]) -> Tensor:
     """`function` of two tensors of one type, which emits `kind`, in a type that the kernel takes."""
     return computed(ctx, kind, [a, b], MOVES.get(kind, _ALL), function, moves=True)
 

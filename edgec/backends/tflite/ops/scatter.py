@@ -148,4 +148,3 @@ LOWERINGS: dict[str, Lowering] = {
     "ScatterND": _scatter_nd,
     "TensorScatter": _tensor_scatter,
 }
-

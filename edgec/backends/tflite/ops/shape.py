@@ -1,4 +1,4 @@
-"""Operators that change a shape and move nothing else: reshape, transpose, concatenate, tile, expand, depth to space."""
+"""Operators that arrange elements anew: reshape, transpose, concatenate, tile, expand, depth to space."""
 
 from __future__ import annotations
 
