@@ -65,7 +65,8 @@ class OutputCheck:
     """One output over all goldens, in the source model's terms.
 
     `steps`, `relative_error`, `reference_max_abs`, `agreement_db` compare with the reference of the same
-    precision; `sqnr_db`, `cosine`, `max_abs`, `top1_agreement` with the float model, `reference_sqnr_db` being what the reference itself reaches.
+    precision; `sqnr_db`, `cosine`, `max_abs`, `top1_agreement` with the float model, `reference_sqnr_db`
+    being what the reference itself reaches.
     """
 
     name: str

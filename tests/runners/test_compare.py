@@ -43,7 +43,10 @@ def shifted(steps: int, share: float) -> tuple[Array, Array]:
 def test_float_within_its_tolerance() -> None:
     peak = np.abs(EXACT).max()
     assert judge("float32", EXACT + np.float32(0.5e-4 * peak), EXACT)[1] == []
-    assert judge("float32", EXACT + np.float32(2e-4 * peak), EXACT)[1] == ["validate/disagreement"]
+    assert judge("float32", EXACT + np.float32(2e-4 * peak), EXACT)[1] == ["validate/amplified-rounding"]
+    assert judge("float32", EXACT + np.float32(2e-3 * peak), EXACT)[1] == ["validate/disagreement"]
+    tiny = EXACT * np.float32(1e-9 / peak)
+    assert judge("float32", tiny + np.float32(5e-7), tiny, exact=tiny)[0].passed
     assert judge("float16", EXACT + np.float32(2e-4 * peak), EXACT)[1] == []
 
 
@@ -55,7 +58,7 @@ def test_nan_never_passes() -> None:
 
 
 def test_int8_outputs_are_compared_in_steps() -> None:
-    for share, steps, passes in ((1.0, 1, True), (1.0, 2, True), (0.009, 9, True), (0.02, 3, False)):
+    for share, steps, passes in ((1.0, 1, True), (1.0, 2, True), (0.009, 9, True), (0.5, 20, False)):
         raw, reference = shifted(steps, share)
         check, codes = judge("int8", raw, Q.dequantize(reference), io=binding(q=Q))
         assert ("validate/disagreement" not in codes) == passes, (share, steps)
@@ -64,13 +67,22 @@ def test_int8_outputs_are_compared_in_steps() -> None:
 
 
 def test_float_outputs_made_of_steps_are_compared_in_steps_too() -> None:
-    raw, reference = shifted(3, 0.02)
+    raw, reference = shifted(20, 0.5)
     check, codes = judge("int8", Q.dequantize(raw), Q.dequantize(reference), step=STEP)
     assert check.steps is not None
-    assert check.steps.within_2 == 0.98
+    assert check.steps.within_2 == 0.5
     assert "validate/disagreement" in codes
     raw, reference = shifted(2, 1.0)
     assert "validate/disagreement" not in judge("int8", Q.dequantize(raw), Q.dequantize(reference), step=STEP)[1]
+
+
+def test_amplified_roundings_are_a_warning_while_the_output_is_as_near_to_float_as_the_reference() -> None:
+    noise = RNG.normal(scale=8 * STEP, size=EXACT.shape).astype(np.float32)
+    reference, raw = (Q.quantize(EXACT + n, DType.INT8) for n in (noise, RNG.permutation(noise[0])[None]))
+    check, codes = judge("int8", raw, Q.dequantize(reference), io=binding(q=Q))
+    assert check.steps is not None
+    assert check.steps.within_2 < 0.99
+    assert codes == ["validate/amplified-rounding"]
 
 
 def test_systematic_shift_within_the_steps_is_a_warning() -> None:
