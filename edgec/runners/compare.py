@@ -118,7 +118,7 @@ def check_output(values: OutputValues, precision: str) -> tuple[OutputCheck, lis
     )
     is_float = values.binding.source.dtype.is_float
     problem = _disagreement(measured, precision, is_float=is_float)
-    findings = [_error(name, problem)] if problem else []
+    findings = [_error(name, problem)] if problem else _roundings(measured, precision) if is_float else []
     findings += _warnings(measured, precision, exact) if is_float else []
     return _with_verdict(measured, passed=not problem), findings
 
@@ -148,7 +148,7 @@ def _disagreement(check: OutputCheck, precision: str, *, is_float: bool) -> str:
 def _warnings(check: OutputCheck, precision: str, exact: Array) -> list[Finding]:
     if not exact.any():  # no signal, no signal-to-noise ratio
         return []
-    findings = _roundings(check, precision)
+    findings = []
     quantized = TOLERANCES[precision].share_within_2 is not None
     if quantized and check.sqnr_db < check.reference_sqnr_db - SQNR_DROP_DB:
         findings.append(
