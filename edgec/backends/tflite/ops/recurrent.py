@@ -1,0 +1,276 @@
+"""RNN, GRU and LSTM: unrolled when short, a WHILE loop when long; no state survives a call.
+
+TFLite's fused LSTM is not used: it keeps its state in variable tensors, and the next call would begin with it.
+1. W·x + b is one product for all steps, before the loop.
+2. A reverse layer goes through the steps backwards; with sequence lengths, each sequence is reversed in itself.
+3. Beyond a sequence's length the state stays and the output is 0.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import onnx_ir as ir
+
+from edgec.backends.tflite.context import Context, Lowering, Refusal
+from edgec.backends.tflite.ops.loops import counted_loop
+from edgec.backends.tflite.ops.recurrent_cells import Cell, add, functions, product, step
+from edgec.backends.tflite.tir import Tensor, constant
+from edgec.graph.model import attr
+from edgec.tensors import DType
+
+#: Sequences up to this length are unrolled: measured, a loop's bookkeeping costs as much as the step itself.
+UNROLL_STEPS = 8
+_GATES = {"RNN": 1, "GRU": 3, "LSTM": 4}
+_DEFAULTS = {"RNN": ["Tanh"], "GRU": ["Sigmoid", "Tanh"], "LSTM": ["Sigmoid", "Tanh", "Tanh"]}
+
+
+@dataclass(slots=True)
+class _Layer:
+    """The node, read: x is [steps, batch, input]; the states of all directions are [batch, hidden] each."""
+
+    kind: str
+    steps: int
+    batch: int
+    hidden: int
+    directions: list[bool]  # True: backwards
+    lengths: Tensor | None
+    wants_sequence: bool
+
+
+def _recurrent(ctx: Context, node: ir.Node) -> list[Tensor]:
+    """See the module."""
+    x, w, r, bias, lengths, *rest = [*ctx.inputs(node), None, None, None, None, None][:8]
+    assert x is not None and w is not None and r is not None
+    if x.dtype != DType.FLOAT32:
+        raise Refusal("dtype", f"{node.op_type} on {x.dtype} has no TFLite form", "insert a Cast")
+    batch_first = attr(node, "layout", 0) == 1
+    if batch_first:
+        x = ctx.transpose(x, (1, 0, 2))
+    direction = attr(node, "direction", "forward")
+    directions = {"forward": [False], "reverse": [True], "bidirectional": [False, True]}[direction]
+    layer = _Layer(
+        kind=node.op_type,
+        steps=x.shape[0],
+        batch=x.shape[1],
+        hidden=r.shape[2],
+        directions=directions,
+        lengths=_lengths(lengths, x.shape[0]),
+        wants_sequence=_used(node, 0),
+    )
+    sequences, finals = [], []
+    for index, backwards in enumerate(directions):
+        cell, input_bias = _cell(ctx, node, index, r, bias, rest[2])
+        state = [_initial(ctx, layer, t, index, batch_first) for t in rest[: 2 if layer.kind == "LSTM" else 1]]
+        ys, final = _direction(ctx, layer, cell, x, _pick(ctx, w, index), input_bias, state, backwards)
+        sequences.append(ys)
+        finals.append(final)
+    return _outputs(ctx, node, layer, sequences, finals, batch_first)
+
+
+def _used(node: ir.Node, index: int) -> bool:
+    return len(node.outputs) > index and (bool(node.outputs[index].uses()) or node.outputs[index].is_graph_output())
+
+
+def _lengths(lengths: Tensor | None, steps: int) -> Tensor | None:
+    if lengths is not None and lengths.data is not None and bool(np.all(lengths.data == steps)):
+        return None
+    return lengths
+
+
+def _pick(ctx: Context, t: Tensor, index: int) -> Tensor:
+    """t[index]"""
+    return _part(ctx, t, index, index + 1, drop=True)
+
+
+def _part(ctx: Context, t: Tensor, begin: int, end: int, *, drop: bool = False) -> Tensor:
+    """t[begin:end], or t[begin] with `drop`; constants are cut at once."""
+    if t.data is not None and t.storage is None:
+        data = t.data[begin:end]
+        return constant(ctx.name("part"), np.ascontiguousarray(data[0] if drop else data))
+    shape = (end - begin, *t.shape[1:])
+    if shape != t.shape:
+        start = [begin] + [0] * (t.rank - 1)
+        t = ctx.emit("SLICE", [t, ctx.int32(start), ctx.int32(list(shape))], shape, t.dtype)
+    return ctx.reshape(t, shape[1:]) if drop else t
+
+
+def _cell(
+    ctx: Context, node: ir.Node, index: int, r: Tensor, bias: Tensor | None, peepholes: Tensor | None
+) -> tuple[Cell, Tensor | None]:
+    """The step of one direction, and the bias that goes with the input's product."""
+    kind, hidden = node.op_type, r.shape[2]
+    count = _GATES[kind]
+    names = list(attr(node, "activations", ())) or _DEFAULTS[kind] * 2
+    each = len(_DEFAULTS[kind])
+    chosen = functions(names, attr(node, "activation_alpha", ()), attr(node, "activation_beta", ()))
+    chosen = chosen[index * each : (index + 1) * each]
+    recurrent = _pick(ctx, r, index)
+    cell = Cell(
+        kind=kind,
+        hidden=hidden,
+        functions=chosen,
+        clip=float(attr(node, "clip", 0.0)),
+        coupled=bool(attr(node, "input_forget", 0)),
+        reset_after=kind == "GRU" and bool(attr(node, "linear_before_reset", 0)),
+        weights=[recurrent],
+    )
+    both = None if bias is None else _pick(ctx, bias, index)
+    input_bias = None if both is None else _part(ctx, both, 0, count * hidden)
+    state_bias = None if both is None else _part(ctx, both, count * hidden, 2 * count * hidden)
+    if cell.reset_after:
+        if state_bias is None:
+            state_bias = ctx.constant(np.zeros(count * hidden, np.float32), DType.FLOAT32)
+        cell.weights.append(state_bias)
+        return cell, input_bias
+    if kind == "GRU":
+        cell.weights = [_part(ctx, recurrent, 0, 2 * hidden), _part(ctx, recurrent, 2 * hidden, 3 * hidden)]
+    if kind == "LSTM" and peepholes is not None:
+        own = _pick(ctx, peepholes, index)
+        cell.weights += [_part(ctx, own, i * hidden, (i + 1) * hidden) for i in range(3)]
+    if input_bias is None or state_bias is None:
+        return cell, None
+    if input_bias.data is not None and state_bias.data is not None:
+        return cell, constant(ctx.name("bias"), input_bias.real() + state_bias.real())
+    return cell, add(ctx, input_bias, state_bias)
+
+
+def _initial(ctx: Context, layer: _Layer, t: Tensor | None, index: int, batch_first: bool) -> Tensor:
+    shape = (layer.batch, layer.hidden)
+    if t is None:
+        return ctx.constant(np.zeros(shape, np.float32), DType.FLOAT32)
+    if batch_first:
+        t = ctx.transpose(t, (1, 0, 2))
+    return _pick(ctx, t, index)
+
+
+def _direction(
+    ctx: Context,
+    layer: _Layer,
+    cell: Cell,
+    x: Tensor,
+    w: Tensor,
+    bias: Tensor | None,
+    state: list[Tensor],
+    backwards: bool,
+) -> tuple[Tensor | None, list[Tensor]]:
+    """The outputs of all steps, [steps, batch, hidden], if anybody reads them, and the last state."""
+    if backwards and layer.lengths is not None:  # rule 2
+        x = _reversed(ctx, x, layer.lengths)
+    flat = ctx.reshape(x, (layer.steps * layer.batch, x.shape[2]))
+    parts = product(ctx, flat, w, bias)  # rule 1
+    parts = ctx.reshape(parts, (layer.steps, layer.batch, parts.shape[1]))
+    against = backwards and layer.lengths is None
+    run = _unrolled if layer.steps <= UNROLL_STEPS else _looped
+    ys, final = run(ctx, layer, cell, parts, state, against)
+    if ys is not None and backwards and layer.lengths is not None:
+        ys = _reversed(ctx, ys, layer.lengths)
+    return ys, final
+
+
+def _reversed(ctx: Context, x: Tensor, lengths: Tensor) -> Tensor:
+    return ctx.emit("REVERSE_SEQUENCE", [x, ctx.cast(lengths, DType.INT32)], x.shape, x.dtype, seqDim=0, batchDim=1)
+
+
+def _unrolled(
+    ctx: Context, layer: _Layer, cell: Cell, parts: Tensor, state: list[Tensor], against: bool
+) -> tuple[Tensor | None, list[Tensor]]:
+    order = range(layer.steps)[::-1] if against else range(layer.steps)
+    xs = [ctx.new(parts.shape[1:], parts.dtype, "x") for _ in order]
+    if xs:
+        ctx.emit_multi("UNPACK", [parts], xs, num=layer.steps, axis=0)
+    ys: dict[int, Tensor] = {}
+    for t in order:
+        state, ys[t] = _step(ctx, layer, cell, xs[t], state, ctx.constant([t], DType.INT32), layer.lengths)
+    if not layer.wants_sequence:
+        return None, state
+    values = [ys[t] for t in range(layer.steps)]
+    shape = (layer.steps, layer.batch, layer.hidden)
+    return ctx.emit("PACK", values, shape, parts.dtype, valuesCount=layer.steps, axis=0), state
+
+
+def _step(
+    ctx: Context, layer: _Layer, cell: Cell, x: Tensor, state: list[Tensor], t: Tensor, lengths: Tensor | None
+) -> tuple[list[Tensor], Tensor]:
+    new = step(ctx, cell, x, state)
+    if lengths is None:
+        return new, new[0]
+    inside = ctx.emit("LESS", [t, ctx.cast(lengths, DType.INT32)], (layer.batch,), DType.BOOL)  # rule 3
+    inside = ctx.reshape(inside, (layer.batch, 1))
+    kept = [ctx.emit("SELECT_V2", [inside, a, b], a.shape, a.dtype) for a, b in zip(new, state, strict=True)]
+    zero = ctx.scalar(0.0, new[0])
+    return kept, ctx.emit("SELECT_V2", [inside, new[0], zero], new[0].shape, new[0].dtype)
+
+
+def _looped(
+    ctx: Context, layer: _Layer, cell: Cell, parts: Tensor, state: list[Tensor], against: bool
+) -> tuple[Tensor | None, list[Tensor]]:
+    count = len(state)
+    carried = list(state)
+    if layer.wants_sequence:
+        shape = (layer.steps, layer.batch, layer.hidden)
+        carried.append(ctx.constant(np.zeros(shape, np.float32), DType.FLOAT32))
+    fixed = [parts, *cell.weights, *([] if layer.lengths is None else [layer.lengths])]
+
+    def body(inner: Context, t: Tensor, values: list[Tensor], outside: list[Tensor]) -> list[Tensor]:
+        at = t
+        if against:
+            at = inner.binary("SUB", inner.constant([layer.steps - 1], DType.INT32), t, fusedActivationFunction="NONE")
+        x = inner.emit("GATHER", [outside[0], at], (1, *parts.shape[1:]), parts.dtype, axis=0, batchDims=0)
+        x = inner.reshape(x, parts.shape[1:])
+        own = Cell(
+            kind=cell.kind,
+            hidden=cell.hidden,
+            functions=cell.functions,
+            clip=cell.clip,
+            coupled=cell.coupled,
+            reset_after=cell.reset_after,
+            weights=outside[1 : 1 + len(cell.weights)],
+        )
+        lengths = None if layer.lengths is None else outside[-1]
+        new, y = _step(inner, layer, own, x, values[:count], t, lengths)
+        if not layer.wants_sequence:
+            return new
+        place = inner.emit(
+            "CONCATENATION", [at, inner.constant([0, 0], DType.INT32)], (3,), DType.INT32, axis=0,
+            fusedActivationFunction="NONE",
+        )  # fmt: skip
+        row = inner.reshape(y, (1, *y.shape))
+        return [*new, inner.emit("DYNAMIC_UPDATE_SLICE", [values[count], row, place], values[count].shape, y.dtype)]
+
+    results = counted_loop(ctx, layer.steps, carried, fixed, body)
+    return (results[count] if layer.wants_sequence else None), results[:count]
+
+
+def _outputs(
+    ctx: Context,
+    node: ir.Node,
+    layer: _Layer,
+    sequences: list[Tensor | None],
+    finals: list[list[Tensor]],
+    batch_first: bool,
+) -> list[Tensor]:
+    """Y [steps, directions, batch, hidden], Y_h and Y_c [directions, batch, hidden]; with layout 1, batch first."""
+    results: list[Tensor] = []
+    ys = [t for t in sequences if t is not None]
+    if ys:
+        y = _stack(ctx, ys, 1)
+        results.append(ctx.transpose(y, (2, 0, 1, 3)) if batch_first else y)
+    else:
+        results.append(ctx.new(ctx.out_spec(node)[1] if node.outputs[0].name else (), DType.FLOAT32))
+    for number in range(len(finals[0])):
+        last = _stack(ctx, [state[number] for state in finals], 0)
+        results.append(ctx.transpose(last, (1, 0, 2)) if batch_first else last)
+    return results
+
+
+def _stack(ctx: Context, parts: list[Tensor], axis: int) -> Tensor:
+    shape = list(parts[0].shape)
+    shape.insert(axis, len(parts))
+    if len(parts) == 1:
+        return ctx.reshape(parts[0], shape)
+    return ctx.emit("PACK", parts, shape, parts[0].dtype, valuesCount=len(parts), axis=axis)
+
+
+LOWERINGS: dict[str, Lowering] = dict.fromkeys(("RNN", "GRU", "LSTM"), _recurrent)

@@ -1,0 +1,191 @@
+"""One step of RNN, GRU and LSTM, with the equations of the ONNX specification.
+
+x stands for the input's part W·x + b, computed for all steps at once before; h and c are the state, [batch, hidden].
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from edgec.backends.tflite.context import Context, Refusal
+from edgec.backends.tflite.ops.activation import clamp
+from edgec.backends.tflite.ops.linear import batch_matmul, fully_connected
+from edgec.backends.tflite.tir import Tensor
+from edgec.tensors import DType
+
+_NONE = {"fusedActivationFunction": "NONE"}
+Function = Callable[[Context, Tensor], Tensor]
+
+
+@dataclass(slots=True)
+class Cell:
+    """What a step needs. `weights` are the tensors that it reads: recurrent ones first, in the cell's own order."""
+
+    kind: str
+    hidden: int
+    functions: Sequence[Function]
+    clip: float
+    coupled: bool
+    reset_after: bool
+    weights: list[Tensor]
+
+
+def add(ctx: Context, a: Tensor, b: Tensor) -> Tensor:
+    """a + b"""
+    return ctx.binary("ADD", a, b, **_NONE)
+
+
+def mul(ctx: Context, a: Tensor, b: Tensor) -> Tensor:
+    """a · b"""
+    return ctx.binary("MUL", a, b, **_NONE)
+
+
+def product(ctx: Context, x: Tensor, w: Tensor, bias: Tensor | None = None) -> Tensor:
+    """x · wᵀ + bias, for a weight that may be computed."""
+    if w.data is not None and (bias is None or bias.data is not None):
+        return fully_connected(ctx, x, w, bias)
+    y = batch_matmul(ctx, x, ctx.transpose(w, (1, 0)))
+    return y if bias is None else add(ctx, y, bias)
+
+
+def split(ctx: Context, x: Tensor, sizes: Sequence[int]) -> list[Tensor]:
+    """Parts of the last axis."""
+    outputs = [ctx.new((*x.shape[:-1], size), x.dtype, "part") for size in sizes]
+    axis = x.rank - 1
+    if len(set(sizes)) == 1:
+        ctx.emit_multi("SPLIT", [ctx.int32(axis), x], outputs, numSplits=len(sizes))
+    else:
+        ctx.emit_multi("SPLIT_V", [x, ctx.int32(list(sizes)), ctx.int32(axis)], outputs, numSplits=len(sizes))
+    return outputs
+
+
+def one_minus(ctx: Context, x: Tensor) -> Tensor:
+    """1 − x"""
+    return ctx.binary("SUB", ctx.scalar(1.0, x), x, **_NONE)
+
+
+def step(ctx: Context, cell: Cell, x: Tensor, state: Sequence[Tensor]) -> list[Tensor]:
+    """The state after one step; its first tensor is the output."""
+    return _STEPS[cell.kind](ctx, cell, x, state)
+
+
+def _clipped(ctx: Context, cell: Cell, x: Tensor) -> Tensor:
+    return clamp(ctx, x, -cell.clip, cell.clip) if cell.clip else x
+
+
+def _rnn(ctx: Context, cell: Cell, x: Tensor, state: Sequence[Tensor]) -> list[Tensor]:
+    """h = f(x + R·h)"""
+    (f,) = cell.functions
+    return [f(ctx, _clipped(ctx, cell, add(ctx, x, product(ctx, state[0], cell.weights[0]))))]
+
+
+def _gru(ctx: Context, cell: Cell, x: Tensor, state: Sequence[Tensor]) -> list[Tensor]:
+    """z, r = f(x + R·h); n = g(x + R·(r·h) + b), or g(x + r·(R·h + b)); h = (1 − z)·n + z·h"""
+    h, size = state[0], cell.hidden
+    f, g = cell.functions
+    if cell.reset_after:
+        gates, bias = cell.weights
+        x_zr, x_n = split(ctx, x, (2 * size, size))
+        h_zr, h_n = split(ctx, product(ctx, h, gates, bias), (2 * size, size))
+    else:
+        gates, candidate = cell.weights
+        x_zr, x_n = split(ctx, x, (2 * size, size))
+        h_zr = product(ctx, h, gates)
+    z, r = split(ctx, f(ctx, _clipped(ctx, cell, add(ctx, x_zr, h_zr))), (size, size))
+    inner = mul(ctx, r, h_n) if cell.reset_after else product(ctx, mul(ctx, r, h), candidate)
+    n = g(ctx, _clipped(ctx, cell, add(ctx, x_n, inner)))
+    # (1 − z)·n + z·h = n + z·(h − n)
+    return [add(ctx, n, mul(ctx, z, ctx.binary("SUB", h, n, **_NONE)))]
+
+
+def _lstm(ctx: Context, cell: Cell, x: Tensor, state: Sequence[Tensor]) -> list[Tensor]:
+    """i, o, f = σ(x + R·h + P·c); c' = f·c + i·g(x + R·h); h = o·g(c'); o sees c', i and f see c."""
+    h, c = state
+    size = cell.hidden
+    f, g, k = cell.functions
+    gates = add(ctx, x, product(ctx, h, cell.weights[0]))
+    if len(cell.weights) > 1:
+        return _lstm_with_peepholes(ctx, cell, gates, c)
+    sigmoids, fresh = split(ctx, gates, (3 * size, size))
+    i, o, forget = split(ctx, f(ctx, _clipped(ctx, cell, sigmoids)), (size,) * 3)
+    if cell.coupled:
+        forget = one_minus(ctx, i)
+    n = g(ctx, _clipped(ctx, cell, fresh))
+    c = add(ctx, mul(ctx, forget, c), mul(ctx, i, n))
+    return [mul(ctx, o, k(ctx, c)), c]
+
+
+def _lstm_with_peepholes(ctx: Context, cell: Cell, gates: Tensor, c: Tensor) -> list[Tensor]:
+    size = cell.hidden
+    f, g, k = cell.functions
+    i, o, forget, fresh = split(ctx, gates, (size,) * 4)
+    p_i, p_o, p_f = cell.weights[1:]
+    i = f(ctx, _clipped(ctx, cell, add(ctx, i, mul(ctx, p_i, c))))
+    forget = one_minus(ctx, i) if cell.coupled else f(ctx, _clipped(ctx, cell, add(ctx, forget, mul(ctx, p_f, c))))
+    n = g(ctx, _clipped(ctx, cell, fresh))
+    c = add(ctx, mul(ctx, forget, c), mul(ctx, i, n))
+    o = f(ctx, _clipped(ctx, cell, add(ctx, o, mul(ctx, p_o, c))))
+    return [mul(ctx, o, k(ctx, c)), c]
+
+
+_STEPS: dict[str, Callable[[Context, Cell, Tensor, Sequence[Tensor]], list[Tensor]]] = {
+    "RNN": _rnn,
+    "GRU": _gru,
+    "LSTM": _lstm,
+}
+
+
+def _scaled(ctx: Context, x: Tensor, factor: float, offset: float = 0.0) -> Tensor:
+    y = x if factor == 1.0 else mul(ctx, x, ctx.scalar(factor, x))
+    return y if offset == 0.0 else add(ctx, y, ctx.scalar(offset, y))
+
+
+def _elu(ctx: Context, x: Tensor, alpha: float, _beta: float) -> Tensor:
+    negative = ctx.unary("ELU", ctx.binary("MINIMUM", x, ctx.scalar(0.0, x)))
+    return add(ctx, ctx.unary("RELU", x), _scaled(ctx, negative, alpha))
+
+
+def _thresholded(ctx: Context, x: Tensor, alpha: float, _beta: float) -> Tensor:
+    above = ctx.emit("GREATER", [x, ctx.scalar(alpha, x)], x.shape, DType.BOOL)
+    return ctx.emit("SELECT_V2", [above, x, ctx.scalar(0.0, x)], x.shape, x.dtype)
+
+
+def _softsign(ctx: Context, x: Tensor, _alpha: float, _beta: float) -> Tensor:
+    return ctx.binary("DIV", x, add(ctx, ctx.unary("ABS", x), ctx.scalar(1.0, x)), **_NONE)
+
+
+def _softplus(ctx: Context, x: Tensor, _alpha: float, _beta: float) -> Tensor:
+    tail = ctx.unary("LOG", ctx.unary("LOGISTIC", ctx.unary("ABS", x)))
+    return ctx.binary("SUB", ctx.unary("RELU", x), tail, **_NONE)
+
+
+_Formula = Callable[[Context, Tensor, float, float], Tensor]
+#: Lower-case name → formula, default alpha, default beta; None where it has no such parameter.
+_FUNCTIONS: dict[str, tuple[_Formula, float | None, float | None]] = {
+    "tanh": (lambda ctx, x, _a, _b: ctx.unary("TANH", x), None, None),
+    "sigmoid": (lambda ctx, x, _a, _b: ctx.unary("LOGISTIC", x), None, None),
+    "relu": (lambda ctx, x, _a, _b: ctx.unary("RELU", x), None, None),
+    "leakyrelu": (lambda ctx, x, a, _b: ctx.unary("LEAKY_RELU", x, alpha=a), 0.01, None),
+    "thresholdedrelu": (_thresholded, 1.0, None),
+    "affine": (lambda ctx, x, a, b: _scaled(ctx, x, a, b), 1.0, 0.0),
+    "scaledtanh": (lambda ctx, x, a, b: _scaled(ctx, ctx.unary("TANH", _scaled(ctx, x, b)), a), 1.0, 1.0),
+    "hardsigmoid": (lambda ctx, x, a, b: clamp(ctx, _scaled(ctx, x, a, b), 0.0, 1.0), 0.2, 0.5),
+    "elu": (_elu, 1.0, None),
+    "softsign": (_softsign, None, None),
+    "softplus": (_softplus, None, None),
+}
+
+
+def functions(names: Sequence[str], alphas: Sequence[float], betas: Sequence[float]) -> list[Function]:
+    """Activations by name. Parameters go, in order, to those that have one. Raises Refusal for an unknown name."""
+    alpha_values, beta_values = iter(alphas), iter(betas)
+    result: list[Function] = []
+    for name in names:
+        if name.lower() not in _FUNCTIONS:
+            raise Refusal("activation", f"activation {name!r} of a recurrent layer is not known")
+        formula, alpha, beta = _FUNCTIONS[name.lower()]
+        a = 0.0 if alpha is None else next(alpha_values, alpha)
+        b = 0.0 if beta is None else next(beta_values, beta)
+        result.append(lambda ctx, x, formula=formula, a=a, b=b: formula(ctx, x, a, b))  # type: ignore[misc]
+    return result
