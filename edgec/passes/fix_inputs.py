@@ -51,12 +51,16 @@ def fix_inputs(model: Model, given: Mapping[str, tuple[int, ...]]) -> tuple[Find
 
 
 def _dims(value: ir.Value) -> list[int | str | None]:
-    """Dimensions: an integer, a symbol's name, or None; 0 and negative numbers mean free in old exporters' files."""
+    """Dimensions: an integer, a symbol's name, or None.
+
+    Negative numbers mean free in old exporters' files, and so does 0 for the first of several; elsewhere 0 is 0.
+    """
     assert value.shape is not None
     dims: list[int | str | None] = []
-    for dim in value.shape:
+    for axis, dim in enumerate(value.shape):
         if isinstance(dim, int):
-            dims.append(dim if dim > 0 else None)
+            batch = axis == 0 and len(value.shape) > 1
+            dims.append(dim if dim > 0 or (dim == 0 and not batch) else None)
         else:
             dims.append(dim.value if dim.value not in (None, "", "?") else None)
     return dims

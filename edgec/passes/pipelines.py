@@ -6,6 +6,7 @@ from edgec.graph.model import Model
 from edgec.graph.verify import verify
 from edgec.passes.base import Observer, Pass, run_passes
 from edgec.passes.common_subexpressions import CommonSubexpressions
+from edgec.passes.declared_shapes import DeclaredShapes
 from edgec.passes.eliminate import Eliminate
 from edgec.passes.fold_constants import FoldConstants
 from edgec.passes.fuse_activations import ACTIVATION_RULES
@@ -24,6 +25,7 @@ def canonical_passes() -> tuple[Pass, ...]:
     BatchNorms and affines come after the forms of Gemm and MatMul that can take them in.
     """
     return (
+        DeclaredShapes(),
         FoldConstants(),
         Eliminate(),
         CommonSubexpressions(),

@@ -51,6 +51,8 @@ def infer_node(node: ir.Node, opsets: dict[str, int]) -> None:
         tensor = value.const_value
         if tensor is not None and tensor.size <= SMALL_CONSTANT and value.dtype != ir.DataType.STRING:
             data[name] = ir.serde.serialize_tensor(tensor)
+        elif tensor is None and value.shape is not None and value.shape.is_static() and value.shape.numpy() == (0,):
+            data[name] = _no_elements(name, value)
     proto = _node_proto(node)
     try:
         inferred = shape_inference.infer_node_outputs(
@@ -77,6 +79,12 @@ def infer_node(node: ir.Node, opsets: dict[str, int]) -> None:
         if found is not None:
             _merge(output, found)
             _possible(output, node)
+
+
+def _no_elements(name: str, value: ir.Value) -> onnx.TensorProto:
+    """An input without elements is known, whatever computes it: no axes, no pads."""
+    code = value.dtype.value if value.dtype is not None else onnx.TensorProto.INT64
+    return onnx.TensorProto(name=name, dims=(0,), data_type=code)
 
 
 def _node_proto(node: ir.Node) -> onnx.NodeProto:
