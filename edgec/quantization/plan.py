@@ -204,6 +204,9 @@ class _Decision:
             bias, plan = bias_value(unit), plan_bias(unit, data, weight.qparams)
             if bias is not None and plan is not None:
                 biases[bias.name or "", (unit.bias_add or unit.head).name or ""] = plan
+        for unit in self.cut.weights_only:
+            if (weight := plan_weight(unit, self.numbers.scheme, None, None)) is not None:
+                weights[_weight_name(unit), unit.head.name or ""] = weight
         scheme: NodeScheme = "int16x8" if precision == "int16x8" else "int8"
         plan_ = QuantPlan(
             activations=self._written(settled),
@@ -232,6 +235,9 @@ class _Decision:
                 else:
                     plan = NodePlan(scheme=scheme, reason=f"part of the kernel of {unit.head.name!r}")
                 found[node.name or ""] = plan
+        for unit in self.cut.weights_only:
+            why = "int8 weights alone: it has too few output positions for int8 data to pay"
+            found[unit.head.name or ""] = NodePlan(scheme="dynamic", reason=why)
         return {n.name or "": found[n.name or ""] for n in self.model.nodes()}
 
 

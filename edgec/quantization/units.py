@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import onnx_ir as ir
 
-from edgec.graph.model import Model, attr, const_of
+from edgec.graph.model import Model, attr, const_of, shape_of
 from edgec.graph.traits import (
     Kind,
     bias_of,
@@ -76,16 +76,18 @@ class Unit:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Cut:
-    """The units in graph order, and for each node in none of them (by name) why."""
+    """The units in graph order, those with int8 weights beside float data, and for each other node (by name) why."""
 
     units: tuple[Unit, ...]
     reasons: dict[str, str] = field(default_factory=dict)
+    weights_only: tuple[Unit, ...] = ()
 
 
 def cut(model: Model, scheme: Scheme, ops: Collection[str], backend: str, float_nodes: Collection[str] = ()) -> Cut:
     """Cut the main graph. `ops` are the operators that have a quantized kernel."""
     units: list[Unit] = []
     reasons: dict[str, str] = {}
+    weights_only: list[Unit] = []
     taken: set[str] = set()
     for node in model.nodes():
         name = node.name or ""
@@ -95,10 +97,21 @@ def cut(model: Model, scheme: Scheme, ops: Collection[str], backend: str, float_
         if reason:
             reasons[name] = reason
             continue
+        if is_small(node, scheme):
+            weights_only.append(Unit(nodes=(node,), kind=Kind.ANCHOR))
+            continue
         unit = _grow(node, scheme, backend, float_nodes)
         taken.update(n.name or "" for n in unit.nodes)
         units.append(unit)
-    return Cut(units=tuple(units), reasons=reasons)
+    return Cut(units=tuple(units), reasons=reasons, weights_only=tuple(weights_only))
+
+
+def is_small(node: ir.Node, scheme: Scheme) -> bool:
+    """True for a convolution with fewer output positions than int8 data pays for."""
+    if node.op_type != "Conv" or node.outputs[0].shape is None:
+        return False
+    positions = shape_of(node.outputs[0])[2:]
+    return -1 not in positions and math.prod(positions) < scheme.int8_min_positions
 
 
 def _why_not(node: ir.Node, ops: Collection[str]) -> str:

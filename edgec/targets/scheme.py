@@ -31,6 +31,8 @@ class Scheme(_Facts):
     "MatMul:activations" in `int8_ops` lets products of two activations run in int8 too.
     `int8_outputs`: kernels write what they are quantized to; False where they may write float and only
     what an int8 operator reads is quantized.
+    `int8_min_positions`: convolutions with fewer output positions (those of a squeeze-and-excitation block have one)
+    have int8 weights beside float data: their time goes into reading the weights.
     """
 
     activation_dtype: DType = DType.INT8
@@ -43,6 +45,7 @@ class Scheme(_Facts):
     int16_ops: frozenset[str] = frozenset()
     dynamic_ops: frozenset[str] = frozenset()
     int8_outputs: bool = True
+    int8_min_positions: int = Field(default=1, ge=1)
     same_scale_ops: frozenset[str] = frozenset()
     fixed_output: dict[str, FixedOutput] = Field(default_factory=dict)
     fused_activations: frozenset[str] = frozenset()

@@ -370,6 +370,17 @@ def test_openvino_quantizes_only_what_its_kernels_read() -> None:
     assert codes(plan) == []
 
 
+def test_a_convolution_at_one_position_has_int8_weights_alone_where_the_scheme_says_so() -> None:
+    text = """(float[1,4,4,4] x) => (float[1,4,4,4] y)
+    { g = GlobalAveragePool(x) e = Conv(g, v) m = Mul(x, e) y = Conv(m, w) }"""
+    model = typed(text, {"w": kernel(4, 4, 1, 1), "v": kernel(4, 4, 1, 1, seed=1)})
+    stats = statistics(dict.fromkeys("xgemy", (-1.0, 1.0)))
+    plan = make_plan(model, stats, load_target("intel-cpu"), "openvino", "int8")
+    assert schemes(plan)["Conv_e"] == "dynamic" and schemes(plan)["Conv_y"] == "int8"
+    assert set(plan.activations) == {"m"} and set(plan.weights) == {"v", "w"}
+    assert schemes(make_plan(model, stats, TARGET, "tflite", "int8"))["Conv_e"] == "int8"
+
+
 def test_float32_leaves_everything() -> None:
     model = typed("(float[1,3,4,4] x) => (float[1,4,4,4] y) { y = Conv(x, w, b) }", CONV)
     plan = make_plan(model, None, TARGET, "tflite", "float32")
