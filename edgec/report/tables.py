@@ -77,7 +77,9 @@ def rows(records: Sequence[Mapping[str, Any]], columns: Iterable[str] = ()) -> T
 
 
 def words(key: str) -> str:
-    """`size_bytes` as `size`, `default_backend` as `default backend`."""
+    """`size_bytes` as `size`, `default_backend` as `default backend`; names of operators (`CONV_2D`) as they are."""
+    if key != key.lower():
+        return key
     for ending in UNITS:
         key = key.removesuffix(ending)
     return key.replace("_", " ")

@@ -61,6 +61,7 @@ def test_bytes() -> None:
 def test_words() -> None:
     assert words("peak_memory_bytes") == "peak memory"
     assert words("default_backend") == "default backend"
+    assert words("CONV_2D") == "CONV_2D"
 
 
 def test_plain_text_has_no_colour_and_markup_is_literal() -> None:
