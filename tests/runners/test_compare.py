@@ -82,7 +82,8 @@ def test_amplified_roundings_are_a_warning_while_the_output_is_as_near_to_float_
     check, codes = judge("int8", raw, Q.dequantize(reference), io=binding(q=Q))
     assert check.steps is not None
     assert check.steps.within_2 < 0.99
-    assert codes == ["validate/amplified-rounding"]
+    assert "validate/amplified-rounding" in codes
+    assert "validate/disagreement" not in codes
 
 
 def test_systematic_shift_within_the_steps_is_a_warning() -> None:
