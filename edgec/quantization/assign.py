@@ -6,24 +6,24 @@
 3. A value without range keeps every unit that touches it float.
 4. A Concat whose inputs differ in width by more than 16 × costs the narrow ones more than 4 bits: it stays float
    when only graph outputs read it, and is reported otherwise.
-5. Kernels rescale by a bounded factor (`add_scale_ratio`, `mul_scale_ratio`): a constant's scale is raised until
-   it fits, another's unit stays float.
 """
 
 from __future__ import annotations
 
 from collections.abc import Collection
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import onnx_ir as ir
 
 from edgec.errors import Finding, Severity
-from edgec.graph.model import const_of, label, origin
+from edgec.graph.model import label, origin
 from edgec.graph.traits import Kind, within_inputs
-from edgec.quantization.affine import Extent, activation_params, is_usable, single, union
+from edgec.quantization.affine import Extent, activation_params, is_usable, union
+from edgec.quantization.assignment import Assignment, Numbers
 from edgec.quantization.groups import Groups
 from edgec.quantization.neighbours import Neighbours
 from edgec.quantization.ranges import Ranges
+from edgec.quantization.ratios import plan_constants
 from edgec.quantization.types import TensorPlan
 from edgec.quantization.units import Unit
 from edgec.targets.scheme import Scheme
@@ -36,25 +36,6 @@ HUGE = 1e7
 CONCAT_RATIO = 16.0
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Numbers:
-    """How activations are stored: element type, symmetry, and the scheme they come from."""
-
-    dtype: DType
-    symmetric: bool
-    scheme: Scheme
-
-
-@dataclass(slots=True)
-class Assignment:
-    """Parameters by value name (constants by `use_key`), and why units, by index, must stay float."""
-
-    activations: dict[str, TensorPlan] = field(default_factory=dict)
-    constants: dict[tuple[str, str], TensorPlan] = field(default_factory=dict)
-    refused: dict[int, str] = field(default_factory=dict)
-    findings: list[Finding] = field(default_factory=list)
-
-
 def assign(neighbours: Neighbours, live: Collection[int], ranges: Ranges, numbers: Numbers) -> Assignment:
     """Scales for the live units' values. When `refused` is not empty the rest is not complete: exclude and repeat."""
     units = [(i, neighbours.units[i]) for i in sorted(live)]
@@ -65,7 +46,7 @@ def assign(neighbours: Neighbours, live: Collection[int], ranges: Ranges, number
     if not result.refused:
         _share_scales(units, values, ranges, numbers, result)
     if not result.refused:
-        _plan_constants(units, ranges, numbers, result)
+        plan_constants(units, ranges, numbers, result)
     return result
 
 
@@ -268,77 +249,3 @@ def _reason(
     if len(names) > 1:
         return f"one scale for {len(names)} values from {names[0]!r} on: union range {span}"
     return f"{ranges.why(values[name])} {span}"
-
-
-def _plan_constants(units: list[tuple[int, Unit]], ranges: Ranges, numbers: Numbers, result: Assignment) -> None:
-    """Constants of arithmetic are quantized like activations; then rule 5."""
-    for i, unit in units:
-        head = unit.head.name or ""
-        for value in unit.constants():
-            extent = ranges.of(value)
-            if (value.name or "", head) not in result.constants and extent is not None:
-                params = activation_params(extent, numbers.dtype, symmetric=numbers.symmetric)
-                result.constants[value.name or "", head] = TensorPlan(
-                    dtype=numbers.dtype, qparams=params, reason=f"constant operand [{extent[0]:.6g}, {extent[1]:.6g}]"
-                )
-        reason = _check_ratio(unit, numbers, result)
-        if reason:
-            result.refused[i] = reason
-
-
-def _check_ratio(unit: Unit, numbers: Numbers, result: Assignment) -> str:
-    """Rule 5 for one unit: raise constants' scales in place, or say why the unit cannot run in int8."""
-    op = unit.head.op_type
-    limits = {
-        "Add": numbers.scheme.add_scale_ratio,
-        "Sub": numbers.scheme.add_scale_ratio,
-        "Mul": numbers.scheme.mul_scale_ratio,
-    }.get(op)
-    output = result.activations.get(unit.outputs()[0].name or "")
-    if limits is None or output is None:
-        return ""
-    out = output.qparams.scale[0]
-    if op == "Mul":
-        return _check_product(unit, limits, out, result)
-    for value in (*unit.constants(), *unit.data()):
-        plan = _plan_of(value, unit, result)
-        ratio = plan.qparams.scale[0] / out
-        if ratio < limits[0] and const_of(value) is not None:
-            _raise_scale(value, unit, limits[0] * out, result)
-        elif not limits[0] <= ratio < limits[1]:
-            return f"the scale of {value.name!r} is {ratio:.3g} × that of the output, outside the kernel's limits"
-    return ""
-
-
-def _check_product(unit: Unit, limits: tuple[float, float], out: float, result: Assignment) -> str:
-    operands = [*unit.data(), *unit.constants()]
-    if len(operands) == 1:
-        operands = operands * 2
-    scales = [_plan_of(v, unit, result).qparams.scale[0] for v in operands]
-    ratio = scales[0] * scales[1] / out
-    if ratio < limits[0] and const_of(operands[1]) is not None:
-        _raise_scale(operands[1], unit, limits[0] * out / scales[0], result)
-        return ""
-    if limits[0] <= ratio < limits[1]:
-        return ""
-    return f"the product of its scales is {ratio:.3g} × that of the output, outside the kernel's limits"
-
-
-def _plan_of(value: ir.Value, unit: Unit, result: Assignment) -> TensorPlan:
-    name = value.name or ""
-    return result.constants.get((name, unit.head.name or "")) or result.activations[name]
-
-
-def _raise_scale(value: ir.Value, unit: Unit, floor: float, result: Assignment) -> None:
-    """Give a constant the smallest scale that the kernel takes, and a zero point from which it still fits."""
-    key = (value.name or "", unit.head.name or "")
-    old = result.constants[key]
-    qmin, qmax = old.dtype.limits
-    scale = single(floor * 1.01)
-    low = (qmin - old.qparams.zero_point[0]) * old.qparams.scale[0]
-    zero_point = old.qparams.zero_point[0] and min(max(round(qmin - low / scale), qmin), qmax)
-    result.constants[key] = TensorPlan(
-        dtype=old.dtype,
-        qparams=QParams.per_tensor(scale, zero_point),
-        reason=f"{old.reason}, scale raised to the kernel's limit",
-    )

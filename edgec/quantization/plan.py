@@ -15,7 +15,8 @@ import onnx_ir as ir
 from edgec.errors import EdgecError, Finding, Severity
 from edgec.graph.model import Model, const_of
 from edgec.graph.traits import Kind, within_inputs
-from edgec.quantization.assign import Assignment, Numbers, assign
+from edgec.quantization.assign import assign
+from edgec.quantization.assignment import Assignment, Numbers
 from edgec.quantization.neighbours import Neighbours, settle
 from edgec.quantization.plan_weights_only import plan_dynamic, plan_float16_weights
 from edgec.quantization.range_choice import RangeMethod
