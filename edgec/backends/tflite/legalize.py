@@ -11,8 +11,9 @@ import onnx_ir as ir
 
 from edgec.backends.base import Precision
 from edgec.backends.tflite.context import Context, Refusal
-from edgec.backends.tflite.lower import QUANTIZERS, dispatch, trial_input
+from edgec.backends.tflite.lower import dispatch, trial_input
 from edgec.backends.tflite.ops import all_lowerings
+from edgec.backends.tflite.pairs import QUANTIZERS
 from edgec.backends.tflite.tir import Graph
 from edgec.errors import EdgecError
 from edgec.graph.model import Model

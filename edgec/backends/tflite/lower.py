@@ -1,10 +1,6 @@
 """Lower an ONNX graph to TIR, node by node; what cannot be lowered becomes a finding, and the walk goes on.
 
-Quantize / dequantize pairs do not become operators: they annotate the tensor between them with its storage.
-1. DequantizeLinear of a constant is a constant with integer storage.
-2. QuantizeLinear → DequantizeLinear on a value that nobody else reads annotates the value itself.
-3. On a value that is also read in float, it becomes a QUANTIZE to a second, annotated tensor.
-4. DequantizeLinear of an integer input annotates that input; an integer output is the annotated tensor.
+Quantize / dequantize pairs do not become operators, see `pairs`.
 """
 
 from __future__ import annotations
@@ -16,14 +12,11 @@ import onnx_ir as ir
 
 from edgec.backends.tflite.context import Context, Refusal
 from edgec.backends.tflite.ops import all_lowerings
-from edgec.backends.tflite.tir import Graph, Op, Storage, Tensor
+from edgec.backends.tflite.pairs import QUANTIZERS, lower_quantizer
+from edgec.backends.tflite.tir import Graph, Op, Tensor
 from edgec.errors import EdgecError, Finding
-from edgec.graph.model import Model, attr, const_of, dtype_of, label, origin, shape_of
-from edgec.tensors import Array, DType, QParams
-
-#: Taken by this module itself, see above.
-QUANTIZERS = frozenset({"QuantizeLinear", "DequantizeLinear"})
-
+from edgec.graph.model import Model, const_of, dtype_of, label, origin, shape_of
+from edgec.tensors import Array, DType
 
 #: Operators whose result's size depends on the data; as graph outputs LiteRT sizes them at run time.
 DYNAMIC_OUTPUTS = frozenset({"NonZero", "Compress", "Unique", "NonMaxSuppression", "Range", "Slice"})
@@ -98,7 +91,7 @@ def _lower_node(ctx: Context, node: ir.Node, findings: list[Finding]) -> None:
     mark = len(ctx.graph.ops)
     try:
         if node.op_type in QUANTIZERS and node.domain in ("", "ai.onnx"):
-            results = [_quantize(ctx, node) if node.op_type == "QuantizeLinear" else _dequantize(ctx, node)]
+            results = [lower_quantizer(ctx, node)]
         else:
             results = dispatch(ctx, node)
         for value, t in zip(node.outputs, results, strict=False):
@@ -169,66 +162,3 @@ def _placeholders(ctx: Context, node: ir.Node) -> None:
         except EdgecError:
             shape, dtype = (), DType.FLOAT32
         ctx.values[value] = Tensor(name=value.name or "refused", shape=shape, dtype=dtype)
-
-
-# --- quantization -------------------------------------------------------------------------------------
-
-
-def _storage(ctx: Context, node: ir.Node, dtype: DType, rank: int) -> Storage:
-    """Scale and zero point of a Q or DQ node. uint8 becomes int8 with a shifted zero point."""
-    scale = ctx.const(ctx.tensor(node.inputs[1]), "scale").astype(np.float32)
-    has_zero = len(node.inputs) > 2 and node.inputs[2] is not None
-    zero = ctx.const(ctx.tensor(node.inputs[2]), "zero point") if has_zero else np.zeros_like(scale, np.int64)
-    zeros = zero.astype(np.int64).reshape(-1) - (128 if dtype == DType.UINT8 else 0)
-    if attr(node, "block_size", 0):
-        raise Refusal("blocked", "blocked quantization has no TFLite form")
-    axis = None
-    if scale.size > 1:
-        axis = attr(node, "axis", 1)
-        axis = axis + rank if axis < 0 else axis
-    scales = scale.reshape(-1)
-    if not (np.all(np.isfinite(scales)) and np.all(scales > 0)):
-        raise Refusal("scale", "quantization scales must be positive and finite")
-    if axis is not None and np.any(zeros):
-        raise Refusal("zero-point", "per-channel quantization must be symmetric (zero point 0)")
-    return Storage(
-        DType.INT8 if dtype == DType.UINT8 else dtype,
-        QParams(scale=tuple(scales.tolist()), zero_point=tuple(zeros.tolist()), axis=axis),
-    )
-
-
-def _quantize(ctx: Context, node: ir.Node) -> Tensor:
-    value = node.inputs[0]
-    x = ctx.tensor(value)
-    dtype = dtype_of(node.outputs[0])
-    if dtype not in (DType.INT8, DType.UINT8, DType.INT16):
-        raise Refusal("dtype", f"QuantizeLinear to {dtype} has no TFLite form")
-    storage = _storage(ctx, node, dtype, x.rank)
-    assert value is not None
-    alone = len(value.uses()) == 1 and not value.is_graph_output()
-    fresh = x.storage is None and x.data is None and x not in ctx.graph.inputs
-    if alone and fresh:  # rule 2
-        x.storage = storage
-        return x
-    if x.storage == storage:
-        return x
-    out = ctx.new(x.shape, x.dtype, "quantized")  # rule 3
-    out.storage = storage
-    ctx.emit_multi("QUANTIZE", [x], [out])
-    return out
-
-
-def _dequantize(ctx: Context, node: ir.Node) -> Tensor:
-    x = ctx.tensor(node.inputs[0])
-    if x.storage is not None:  # the pair of rule 2 or 3
-        return x
-    if x.dtype not in (DType.INT8, DType.UINT8, DType.INT16, DType.INT32):
-        raise Refusal("dtype", f"DequantizeLinear of {x.dtype} has no TFLite form")
-    storage = _storage(ctx, node, x.dtype, x.rank)
-    if x.data is not None:  # rule 1
-        data = x.data if x.dtype != DType.UINT8 else (x.data.astype(np.int16) - 128).astype(np.int8)
-        return Tensor(name=x.name, shape=x.shape, dtype=DType.FLOAT32, data=data, storage=storage)
-    if x in ctx.graph.inputs and x.dtype == storage.dtype:  # rule 4
-        x.dtype, x.storage = DType.FLOAT32, storage
-        return x
-    raise Refusal("dequantize", "DequantizeLinear of a computed integer has no TFLite form")

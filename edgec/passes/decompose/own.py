@@ -11,6 +11,7 @@ import onnx_ir as ir
 from edgec.graph.build import Builder
 from edgec.graph.edit import Editor
 from edgec.graph.model import attr, const_of, static_shape
+from edgec.passes.decompose.integer import conv_integer, matmul_integer, qlinear_conv, qlinear_matmul
 
 OwnRule = Callable[[ir.Node, Editor], bool]
 
@@ -317,6 +318,7 @@ def _mean(node: ir.Node, editor: Editor) -> bool:
 OWN_RULES: dict[str, OwnRule] = {
     "BatchNormalization": _batchnorm,
     "Clip": _clip_open,
+    "ConvInteger": conv_integer,
     "DepthToSpace": _depth_to_space,
     "Gelu": _gelu,
     "Gemm": _gemm,
@@ -327,12 +329,15 @@ OWN_RULES: dict[str, OwnRule] = {
     "HardSwish": _hard_swish,
     "InstanceNormalization": _instance_norm,
     "LayerNormalization": _layer_norm,
+    "MatMulInteger": matmul_integer,
     "Max": _variadic("Max"),
     "Mean": _mean,
     "Min": _variadic("Min"),
     "Mish": _mish,
     "PRelu": _prelu,
     "Pow": _square_power,
+    "QLinearConv": qlinear_conv,
+    "QLinearMatMul": qlinear_matmul,
     "RMSNormalization": _rms_norm,
     "Reciprocal": _reciprocal,
     "ReduceL1": _reduce_l1,
