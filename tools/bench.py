@@ -75,6 +75,19 @@ def worker(model: str, data: str, output: str) -> None:
     from edgec.pipeline import run_build
     from edgec.quantization.executor import Executor
 
+    canonical = canonicalize(load_source(model).model)
+    executor, name = Executor(canonical), canonical.inputs()[0].name
+    feeds = [{name: sample[None]} for sample in np.load(data)]
+
+    def reference_s() -> float:
+        executor.run(feeds[0])
+        start = time.perf_counter()
+        for feed in feeds:
+            executor.run(feed)
+        return time.perf_counter() - start
+
+    # Before and after, so that both see the machine that the build sees.
+    before_s = reference_s()
     watch = Watch()
     thread = threading.Thread(target=watch.run)
     thread.start()
@@ -86,15 +99,8 @@ def worker(model: str, data: str, output: str) -> None:
     finally:
         watch.done.set()
         thread.join()
-    canonical = canonicalize(load_source(model).model)
-    executor, name = Executor(canonical), canonical.inputs()[0].name
-    feeds = [{name: sample[None]} for sample in np.load(data)]
-    executor.run(feeds[0])
-    start = time.perf_counter()
-    for feed in feeds:
-        executor.run(feed)
-    reference_s = time.perf_counter() - start
-    print(json.dumps({"stages": built.summary["stages"], "peak": watch.peak_bytes, "reference_s": reference_s}))
+    stages, mean_s = built.summary["stages"], (before_s + reference_s()) / 2
+    print(json.dumps({"stages": stages, "peak": watch.peak_bytes, "reference_s": mean_s}))
 
 
 def build_measured(model: Path, runs: int) -> list[dict[str, Any]]:
@@ -124,7 +130,7 @@ def help_seconds(runs: int = 9) -> tuple[float, float]:
 def main() -> int:
     """Measure, print, and say whether the bars hold (exit code 1 when not)."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--runs", type=int, default=3, help="builds; each stage counts with its fastest")
+    parser.add_argument("--runs", type=int, default=3, help="builds; each stage and ratio counts with its best")
     parser.add_argument("--worker", nargs=3, metavar=("MODEL", "DATA", "OUTPUT"), help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.worker:
@@ -134,13 +140,12 @@ def main() -> int:
     answers = build_measured(ROOT / ".cache" / "models" / "mobilenet_v2.onnx", options.runs)
     stages = {name: min(answer["stages"][name] for answer in answers) for name in answers[0]["stages"]}
     peaks = {name: max(answer["peak"].get(name, 0) for answer in answers) for name in stages}
-    reference_s = min(answer["reference_s"] for answer in answers)
+    ratio = min(answer["stages"]["calibrate"] / answer["reference_s"] for answer in answers)
     bare_s, help_s = help_seconds()
     compile_s = sum(stages.get(name, 0.0) for name in COMPILE_STAGES)
     bars = [
         ("compile stages, s", compile_s, COMPILE_BAR_S),
-        (f"calibrate / ONNX Runtime on {SAMPLES} samples ({reference_s:.2f} s)", stages["calibrate"] / reference_s,
-         CALIBRATE_BAR),
+        (f"calibrate / ONNX Runtime on the same {SAMPLES} samples", ratio, CALIBRATE_BAR),
         (f"edgec --help over bare Python ({bare_s:.3f} s), s", help_s - bare_s, HELP_BAR_S),
     ]  # fmt: skip
     table = [{"stage": name, "seconds": round(s, 3), "peak_bytes": peaks[name] or None} for name, s in stages.items()]
