@@ -29,7 +29,7 @@ def codes_in(source: str) -> tuple[set[str], set[str]]:
             if _CODE.fullmatch(text):
                 beginnings.add(text)
         elif isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "AgentError":
-            whole |= {f"validate/{str(code.value)}" for code in node.args[:1] if isinstance(code, ast.Constant)}
+            whole |= {"validate/" + str(code.value) for code in node.args[:1] if isinstance(code, ast.Constant)}
         elif isinstance(node, ast.Constant) and id(node) not in parts and _CODE.fullmatch(str(node.value)):
             whole |= {str(node.value)} - {f"{family}/" for family in EXIT_CODES}
     return whole, beginnings
