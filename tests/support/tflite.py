@@ -34,9 +34,9 @@ def emit(
     return backend.compile(legal, profile, CompileOptions(precision=precision, io_layout=io_layout))
 
 
-def emit_qdq(model: Model, *, target: str = "linux-x86_64") -> Artifact:
+def emit_qdq(model: Model, *, precision: Precision = "int8", target: str = "linux-x86_64") -> Artifact:
     """Compile a model that already is what the backend takes."""
-    return load_backend("tflite").compile(model, load_target(target), CompileOptions(precision="int8"))
+    return load_backend("tflite").compile(model, load_target(target), CompileOptions(precision=precision))
 
 
 def run_raw(artifact: Artifact, feeds: Mapping[str, Array]) -> dict[str, Array]:

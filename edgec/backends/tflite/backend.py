@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from edgec.artifact import Artifact, IoBinding
 from edgec.backends.base import CompileOptions
 from edgec.backends.tflite.fuse import flatten_into_fully_connected, fuse
+from edgec.backends.tflite.half import halve_weights
 from edgec.backends.tflite.layout import assign_layout
 from edgec.backends.tflite.layout.perms import Perm, identity
 from edgec.backends.tflite.legalize import legalize
@@ -55,6 +56,8 @@ def lower_model(model: Model, target: Target, options: CompileOptions) -> Lowere
     names = [t.name for t in graph.outputs]
     if target.io_dtype == "float32":
         assign_types(graph)
+    if options.precision == "float16":
+        halve_weights(graph)
     for t, name in zip(graph.outputs, names, strict=True):
         _name_output(graph, t, name)
     findings += check_limits(graph, target)

@@ -1,0 +1,224 @@
+"""Integers and floats: what runs on which, where QUANTIZE and DEQUANTIZE stand, and LiteRT against ONNX Runtime."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+import pytest
+from ai_edge_litert import schema_py_generated as fb
+
+from edgec.artifact import Artifact
+from edgec.backends.base import Precision, load_backend
+from edgec.backends.tflite.tir import Graph, Op, Storage, Tensor, constant
+from edgec.backends.tflite.types import assign_types
+from edgec.graph.model import Model
+from edgec.passes.pipelines import canonicalize
+from edgec.quantization.apply import apply_plan
+from edgec.quantization.plan import make_plan
+from edgec.targets.load import load_target
+from edgec.tensors import Array, DType, QParams
+from tests.support.graphs import random_feeds, run_ort
+from tests.support.plans import kernel, measured, typed
+from tests.support.random_graphs import random_model
+from tests.support.tflite import emit, emit_qdq, run, unpacked
+
+A = Storage(DType.INT8, QParams.per_tensor(0.1, 3))
+B = Storage(DType.INT8, QParams.per_tensor(0.2, -5))
+
+
+def value(name: str, *shape: int, storage: Storage | None = None) -> Tensor:
+    return Tensor(name=name, shape=shape, dtype=DType.FLOAT32, storage=storage)
+
+
+def typed_ops(inputs: list[Tensor], outputs: list[Tensor], *ops: Op) -> Graph:
+    graph = Graph(name="main", inputs=inputs, outputs=outputs, ops=list(ops))
+    assign_types(graph)
+    return graph
+
+
+def kinds(graph: Graph) -> list[str]:
+    return [op.kind for op in graph.ops]
+
+
+def quantized(model: Model, precision: Precision) -> tuple[Model, list[dict[str, Array]]]:
+    """A model in one precision, with the inputs that its ranges come from."""
+    target = load_target("linux-x86_64")
+    legal = load_backend("tflite").legalize(canonicalize(model), target, precision)
+    feeds = [random_feeds(model, seed) for seed in range(4)]
+    stats = measured(legal, feeds) if precision in ("int8", "int16x8") else None
+    return apply_plan(legal, make_plan(legal, stats, target, "tflite", precision, range_method="minmax")), feeds
+
+
+def steps_apart(model: Model, artifact: Artifact, feeds: Mapping[str, Array], step: float) -> float:
+    """The largest difference between LiteRT and ONNX Runtime, in steps."""
+    wanted, got = run_ort(model, feeds), run(artifact, feeds)
+    return max(float(np.max(np.abs(wanted[n].astype(np.float64) - got[n]), initial=0)) for n in wanted) / step
+
+
+# --- where conversions stand --------------------------------------------------------------------------
+
+
+def test_storage_passes_through_movers_forward() -> None:
+    x, y = value("x", 2, 3, storage=A), value("y", 6)
+    z = value("z", 6, storage=B)
+    shape = constant("s", [6], DType.INT32)
+    graph = typed_ops([x], [z], Op("RESHAPE", [x, shape], [y]), Op("LOGISTIC", [y], [z]))
+    assert y.storage == A
+    # the kernel's own fixed range, then what the plan wanted, then the float output
+    assert kinds(graph) == ["RESHAPE", "LOGISTIC", "QUANTIZE", "DEQUANTIZE"]
+
+
+def test_storage_passes_through_movers_backward() -> None:
+    w, bias = constant("w", np.ones((4, 3), np.int8)), constant("b", np.zeros(4, np.float32))
+    w.dtype, w.storage = DType.FLOAT32, Storage(DType.INT8, QParams.per_tensor(0.01, 0))
+    x, y = value("x", 1, 3, storage=A), value("y", 1, 4)
+    z = value("z", 2, 2, storage=B)
+    shape = constant("s", [2, 2], DType.INT32)
+    graph = typed_ops([x], [z], Op("FULLY_CONNECTED", [x, w, bias], [y]), Op("RESHAPE", [y, shape], [z]))
+    assert y.storage == B
+    assert kinds(graph) == ["FULLY_CONNECTED", "RESHAPE", "DEQUANTIZE"]
+
+
+def test_storage_does_not_pass_backward_where_a_float_reader_is_left() -> None:
+    x, y, z = value("x", 2, 3), value("y", 2, 3), value("z", 6, storage=B)
+    u = value("u", 2, 3)
+    shape = constant("s", [6], DType.INT32)
+    graph = typed_ops(
+        [x], [z, u], Op("EXP", [x], [y]), Op("RESHAPE", [y, shape], [z]), Op("SIN", [y], [u])
+    )
+    assert y.storage is None
+    assert kinds(graph) == ["EXP", "RESHAPE", "QUANTIZE", "SIN", "DEQUANTIZE"]
+
+
+def test_concat_requantizes_what_has_other_parameters() -> None:
+    x, y, z = value("x", 2, storage=A), value("y", 2, storage=B), value("z", 4, storage=A)
+    graph = typed_ops([x, y], [z], Op("CONCATENATION", [x, y], [z], {"axis": 0}))
+    assert kinds(graph) == ["QUANTIZE", "CONCATENATION", "DEQUANTIZE"]
+    requantize, concat, _ = graph.ops
+    assert requantize.inputs == [y] and requantize.outputs[0].storage == A
+    assert concat.inputs == [x, requantize.outputs[0]]
+
+
+def test_a_value_is_requantized_once_for_all_readers() -> None:
+    x, y = value("x", 2, storage=A), value("y", 2, storage=B)
+    z, u = value("z", 4, storage=A), value("u", 4, storage=A)
+    graph = typed_ops(
+        [x, y], [z, u], Op("CONCATENATION", [x, y], [z], {"axis": 0}), Op("CONCATENATION", [y, x], [u], {"axis": 0})
+    )
+    assert kinds(graph).count("QUANTIZE") == 1
+
+
+def test_a_float_operator_among_integers_is_an_island() -> None:
+    x, y, z = value("x", 4, storage=A), value("y", 4, storage=B), value("z", 4, storage=B)
+    graph = typed_ops([x], [z], Op("SIN", [x], [y]), Op("RELU", [y], [z]))
+    assert kinds(graph) == ["DEQUANTIZE", "SIN", "QUANTIZE", "RELU", "DEQUANTIZE"]
+
+
+def test_constants_of_elementwise_operators_get_parameters_of_their_own() -> None:
+    x, y = value("x", 4, storage=A), value("y", 4, storage=B)
+    c = constant("c", np.asarray([-1.0, 0.0, 1.0, 3.0], np.float32))
+    graph = typed_ops([x], [y], Op("ADD", [x, c], [y]))
+    stored = graph.ops[0].inputs[1]
+    assert stored is not None and stored.storage is not None and stored.data is not None
+    assert stored.data.dtype == np.int8
+    np.testing.assert_allclose(stored.real(), [-1, 0, 1, 3], atol=stored.storage.qparams.scale[0] / 2)
+
+
+def test_bias_takes_the_product_of_the_scales() -> None:
+    w, bias = constant("w", np.ones((2, 3), np.int8)), constant("b", np.asarray([1.0, -2.0], np.float32))
+    w.dtype = DType.FLOAT32
+    w.storage = Storage(DType.INT8, QParams(scale=(0.5, 0.25), zero_point=(0, 0), axis=0))
+    x, y = value("x", 1, 3, storage=A), value("y", 1, 2, storage=B)
+    graph = typed_ops([x], [y], Op("FULLY_CONNECTED", [x, w, bias], [y]))
+    stored = graph.ops[0].inputs[2]
+    assert stored is not None and stored.data is not None and stored.data.dtype == np.int32
+    np.testing.assert_array_equal(stored.data, [20, -80])
+
+
+def test_hybrid_weights_stay_where_the_runtime_has_a_kernel() -> None:
+    w, bias = constant("w", np.ones((2, 3), np.int8)), constant("b", np.zeros(2, np.float32))
+    w.dtype, w.storage = DType.FLOAT32, Storage(DType.INT8, QParams.per_tensor(0.5, 0))
+    x, y = value("x", 1, 3), value("y", 1, 2)
+    graph = typed_ops([x], [y], Op("FULLY_CONNECTED", [x, w, bias], [y]))
+    assert graph.ops[0].inputs[1] is w and graph.ops[0].options["asymmetricQuantizeInputs"] is True
+
+
+@pytest.mark.parametrize("kind", ["MUL", "ADD", "PRELU"])
+def test_int8_constants_of_other_float_operators_become_float(kind: str) -> None:
+    w = constant("w", np.ones(3, np.int8))
+    w.dtype, w.storage = DType.FLOAT32, Storage(DType.INT8, QParams.per_tensor(0.5, 0))
+    x, y = value("x", 1, 3), value("y", 1, 3)
+    graph = typed_ops([x], [y], Op(kind, [x, w], [y]))
+    stored = graph.ops[0].inputs[1]
+    assert stored is not None and stored.storage is None and stored.data is not None
+    np.testing.assert_array_equal(stored.data, np.full(3, 0.5, np.float32))
+
+
+# --- against ONNX Runtime -----------------------------------------------------------------------------
+
+NET = """(float[1,3,8,8] x) => (float[1,10] y)
+{ c1 = Conv<kernel_shape=[3,3], pads=[1,1,1,1]>(x, w1, b1) r1 = Relu(c1)
+  c2 = Conv<kernel_shape=[3,3], pads=[1,1,1,1], group=8>(r1, w2) r2 = Clip(c2, lo, hi)
+  s = Add(r1, r2) p = MaxPool<kernel_shape=[2,2], strides=[2,2]>(s) a = Conv(p, w3) g = Sigmoid(a) m = Mul(a, g)
+  j = Concat<axis=1>(m, p) v = GlobalAveragePool(j) f = Flatten(v) y = Gemm<transB=1>(f, w4, b4) }"""
+CONSTANTS = {
+    "w1": kernel(8, 3, 3, 3), "b1": kernel(8, seed=1), "w2": kernel(8, 1, 3, 3, seed=2),
+    "w3": kernel(8, 8, 1, 1, seed=3), "w4": kernel(10, 16, seed=4), "b4": kernel(10, seed=5),
+    "lo": np.asarray(0, np.float32), "hi": np.asarray(6, np.float32),
+}  # fmt: skip
+#: Large enough for weights to be worth storing in less.
+WIDE = "(float[1,64,4,4] x) => (float[1,64,4,4] y) { y = Conv<kernel_shape=[3,3], pads=[1,1,1,1]>(x, w) }"
+WIDE_CONSTANTS = {"w": kernel(64, 64, 3, 3)}
+
+
+def test_int8_agrees_within_one_step_and_has_no_float_island() -> None:
+    model, feeds = quantized(typed(NET, CONSTANTS), "int8")
+    artifact = emit_qdq(model)
+    step = float(np.ptp(run_ort(model, feeds[0])["y"])) / 255
+    assert max(steps_apart(model, artifact, feed, step) for feed in feeds) <= 2.01
+    assert artifact.operators["DEQUANTIZE"] == 1
+    assert artifact.op_versions["CONV_2D"] == 3
+
+
+def test_int16_activations() -> None:
+    model, feeds = quantized(typed(NET, CONSTANTS), "int16x8")
+    artifact = emit_qdq(model)
+    magnitude = float(np.abs(run_ort(model, feeds[0])["y"]).max())
+    assert steps_apart(model, artifact, feeds[0], magnitude / 32767) <= 16
+    assert artifact.op_versions["CONV_2D"] == 4
+
+
+def test_dynamic_range_keeps_int8_weights_and_float_data() -> None:
+    model, feeds = quantized(typed(WIDE, WIDE_CONSTANTS), "dynamic")
+    artifact = emit_qdq(model)
+    assert artifact.operators == {"CONV_2D": 1}
+    magnitude = float(np.abs(run_ort(model, feeds[0])["y"]).max())
+    # the runtime rounds activations to 8 bits as it goes
+    assert steps_apart(model, artifact, feeds[0], magnitude) <= 0.03
+    weights = unpacked(artifact).subgraphs[0].tensors[1]
+    assert weights.type == fb.TensorType.INT8 and len(weights.quantization.scale) == 64
+
+
+def test_float16_weights_take_half_the_bytes() -> None:
+    model, feeds = quantized(typed(WIDE, WIDE_CONSTANTS), "float16")
+    artifact = emit_qdq(model, precision="float16")
+    assert artifact.operators == {"CONV_2D": 1, "DEQUANTIZE": 1}
+    assert artifact.size_bytes < 64 * 64 * 9 * 2 + 4000
+    magnitude = float(np.abs(run_ort(model, feeds[0])["y"]).max())
+    assert steps_apart(model, artifact, feeds[0], magnitude) <= 1e-5
+
+
+def test_weights_that_16_bits_do_not_hold_stay_float() -> None:
+    artifact = emit(typed(WIDE, WIDE_CONSTANTS), precision="float16")
+    assert artifact.operators == {"CONV_2D": 1}
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_random_graphs_in_int8_agree(seed: int) -> None:
+    model, feeds = quantized(random_model(seed + 1000, steps=10), "int8")
+    artifact = emit_qdq(model)
+    wanted, got = run_ort(model, feeds[0]), run(artifact, feeds[0])
+    for name, reference in wanted.items():
+        step = max(float(np.abs(reference).max()) / 127, 1e-6)
+        assert float(np.abs(reference - got[name]).max()) <= 3 * step, name
