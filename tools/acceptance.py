@@ -38,7 +38,7 @@ CASES = (
     Case("ulfg_slim", ("zoo", "ulfg_face/version-slim-320.onnx"), "imagenet-tf", {}),
     Case("ulfg_rfb", ("zoo", "ulfg_face/version-RFB-320.onnx"), "imagenet-tf", {}),
     Case("basic_pitch", ("pypi", "basic_pitch"), "audio", {}),
-    Case("ocr_cls", ("pypi", "ppocr_cls"), "ocr", {"x": (1, 3, 48, 192)}),
+    Case("ocr_cls", ("pypi", "ppocr_cls"), "lines", {"x": (1, 3, 48, 192)}),
     Case("ocr_det", ("pypi", "ppocr_det_v4"), "ocr", {"x": (1, 3, 320, 320)}),
     Case("mobilenet_v2", ("torch", "mobilenet_v2"), "imagenet", {}),
     Case("mobilenet_v3_small", ("torch", "mobilenet_v3_small"), "imagenet", {}),
@@ -62,9 +62,13 @@ def find_model(case: Case) -> Path:
 
 
 def find_data(kind: str, folder: Path) -> str:
-    """Calibration data: the zoo's pictures, printed text, or spoken digits at the model's own rate as waveforms."""
+    """Calibration data: the zoo's pictures, text (printed, or scanned lines), or spoken digits at the model's own rate as waveforms."""
     from tests.support import models
 
+    if kind == "lines":
+        from tools.demo import prepare
+
+        return f"ocr:{prepare()[1]}"
     if kind == "ocr":
         return f"ocr:{printed_text(folder / 'text')}"
     if kind != "audio":

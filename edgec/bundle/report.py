@@ -15,7 +15,9 @@ from edgec.bundle.manifest import to_json
 Summary = Mapping[str, Any]
 
 #: Keys of a summary that two builds of the same inputs do not share.
-VOLATILE = frozenset({"bundle", "output", "stages", "latency", "peak_memory_bytes", "validation", "calibration_cached"})
+VOLATILE = frozenset(
+    {"bundle", "output", "stages", "latency", "peak_memory_bytes", "validation", "calibration_cached", "race"}
+)
 
 #: Rows of the charts; the rest is summed up in the last.
 SHOWN = 16

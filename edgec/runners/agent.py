@@ -485,13 +485,15 @@ def serve_stdio(args: argparse.Namespace) -> None:
             if header.get("command") == "kernels":
                 write_message(reply, {"kernels": model.kernels()}, {})
                 continue
+            start = time.perf_counter()
             outputs = model.run(feeds)
+            seconds = time.perf_counter() - start
         except AgentError as error:
             write_message(reply, {"error": error.record}, {})
         except Exception as error:
             write_message(reply, {"error": AgentError("run-failed", str(error)).record}, {})
         else:
-            write_message(reply, {}, outputs)
+            write_message(reply, {"seconds": seconds}, outputs)
 
 
 # ---------------------------------------------------------------------------------------------- command line

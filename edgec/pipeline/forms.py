@@ -1,0 +1,193 @@
+"""One build under way: precisions tried, judged and raced, and what the chosen one computes."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from edgec.artifact import Artifact
+from edgec.backends.base import Backend, CompileOptions, Precision
+from edgec.bundle.golden import Golden
+from edgec.errors import Finding, Severity
+from edgec.graph.model import Model
+from edgec.pipeline import measure
+from edgec.pipeline.precision import NEEDS_CALIBRATION, Candidates, keeps_accuracy, low_fidelity
+from edgec.pipeline.stages import Clock
+from edgec.quantization.apply import apply_plan, has_qdq
+from edgec.quantization.calibrate import calibrate as run_calibration
+from edgec.quantization.executor import Executor
+from edgec.quantization.plan import make_plan, tensors_to_observe
+from edgec.quantization.samples import SampleSource
+from edgec.quantization.types import QuantPlan, Statistics
+from edgec.runners.base import race as run_race
+from edgec.runners.base import run_artifact
+from edgec.targets.profile import BackendFacts, Target
+from edgec.tensors import Array
+
+#: Samples that judge a precision, and samples that travel in the bundle as goldens.
+_JUDGE_SAMPLES = 100
+_GOLDENS = 3
+#: How much slower than float a quantized form must be before `auto` drops it: more than a machine's noise.
+_SLOWER = 1.2
+
+IoLayout = Literal["auto", "source", "nhwc"]
+
+
+@dataclass(slots=True)
+class Form:
+    """One precision tried: the legalized float model, its plan, its QDQ form and how that compares with float."""
+
+    precision: Precision
+    legal: Model
+    plan: QuantPlan | None
+    model: Model
+    fidelity: dict[str, Any]
+
+
+@dataclass(slots=True)
+class Build:
+    """State of one build. Each method is a stage and leaves its product in a field."""
+
+    target: Target
+    backend_name: str
+    facts: BackendFacts
+    backend: Backend
+    clock: Clock
+    stop_after: str | None
+    output: Path
+    io_layout: IoLayout
+    model: Model
+    samples: SampleSource | None
+    findings: list[Finding] = field(default_factory=list)
+    why: str = ""
+    statistics: Statistics | None = None
+    feeds: list[dict[str, Array]] = field(default_factory=list)
+    float_outputs: list[dict[str, Array]] = field(default_factory=list)
+    artifacts: dict[str, Artifact] = field(default_factory=dict)
+    race: dict[str, float] = field(default_factory=dict)
+
+    def prepare_references(self) -> None:
+        """The inputs that judge fidelity, and what the float model makes of them."""
+        if self.samples is not None:
+            self.feeds = list(itertools.islice(iter(self.samples), _JUDGE_SAMPLES))
+        else:
+            self.feeds = measure.random_feeds(self.model.inputs(), _GOLDENS)
+        executor = Executor(self.model)
+        self.float_outputs = [executor.run(feed) for feed in self.feeds]
+
+    def form(self, precision: Precision) -> Form:
+        """Legalize, calibrate, plan and apply one precision."""
+        with self.clock.stage("legalize"):
+            legal = self.backend.legalize(self.model, self.target, precision)
+        if has_qdq(legal):
+            return Form(precision, legal, None, legal, self._fidelity(legal))
+        statistics = self._calibrate(legal, precision) if precision in NEEDS_CALIBRATION else None
+        with self.clock.stage("quantize"):
+            plan = make_plan(legal, statistics, self.target, self.backend_name, precision)
+            quantized = apply_plan(legal, plan)
+        fidelity = self._fidelity(quantized) if precision != "float32" else measure.fidelity([], [])
+        return Form(precision, legal, plan, quantized, fidelity)
+
+    def _calibrate(self, legal: Model, precision: Precision) -> Statistics:
+        assert self.samples is not None
+        wanted = tensors_to_observe(legal, self.facts.scheme, precision=precision, backend=self.backend_name)
+        with self.clock.stage("calibrate") as report:
+            self.statistics = run_calibration(legal, self.samples, tensors=wanted, progress=report)
+        self.findings += [f for f in self.statistics.findings if f not in self.findings]
+        return self.statistics
+
+    def _fidelity(self, quantized: Model) -> dict[str, Any]:
+        with self.clock.stage("judge"):
+            executor = Executor(quantized)
+            outputs = [executor.run(feed) for feed in self.feeds]
+        return measure.fidelity(self.float_outputs, outputs)
+
+    def choose(self, options: Candidates) -> Form:
+        """The first candidate that keeps the accuracy and is not slower than float; a single one is taken as it is."""
+        if len(options.precisions) == 1:
+            form = self.form(options.precisions[0])
+            self.why = options.why
+            self.findings += low_fidelity(form.precision, form.fidelity)
+        else:
+            form = self._first_good(options.precisions)
+        if form.plan is not None:
+            self.findings += form.plan.findings
+        return form
+
+    def _first_good(self, precisions: Sequence[Precision]) -> Form:
+        tried: list[str] = []
+        for precision in precisions[:-1]:
+            form = self.form(precision)
+            good, words = keeps_accuracy(form.fidelity)
+            if not good:
+                tried.append(f"{precision} gives only {words}")
+            elif self._slower_than_float(form):
+                tried.append(f"{precision} keeps {words} but runs slower than float32 in this runtime")
+            else:
+                self.why = "; ".join([*tried, f"{precision} keeps {words}"])
+                break
+        else:
+            form = self.form(precisions[-1])
+            self.why = "; ".join([*tried, f"{form.precision} is left"])
+        if tried:
+            self.findings.append(
+                Finding(
+                    code="quant/fell-back",
+                    message=f"{'; '.join(tried)}: {form.precision} was taken",
+                    severity=Severity.WARNING,
+                    hint="more typical samples may bring int8 back; --precision int8 builds it all the same",
+                )
+            )
+        return form
+
+    def compile(self, form: Form) -> Artifact:
+        """The artifact of a form, compiled once."""
+        if form.precision not in self.artifacts:
+            with self.clock.stage("compile"):
+                self.artifacts[form.precision] = self.backend.compile(
+                    form.model, self.target, CompileOptions(precision=form.precision, io_layout=self.io_layout)
+                )
+        return self.artifacts[form.precision]
+
+    def _slower_than_float(self, form: Form) -> bool:
+        """Whether the float artifact clearly wins in the target's runtime, measured on this machine in turns."""
+        racers: dict[str, Artifact] = {
+            form.precision: self.compile(form),
+            "float32": self.compile(self.form("float32")),
+        }
+        with self.clock.stage("race"):
+            times = run_race(racers, self.feeds[0])
+        self.race.update({name: round(ms, 4) for name, ms in times.items()})
+        return times[form.precision] > _SLOWER * times["float32"]
+
+    def goldens(self, form: Form, artifact: Artifact) -> tuple[list[Golden], dict[str, Any], dict[str, Any]]:
+        """Run the artifact on the judging inputs; goldens to keep, its fidelity, its agreement with the QDQ model."""
+        executor = Executor(form.model)
+        references = [executor.run(feed) for feed in self.feeds]
+        raw_in = [{b.artifact.name: b.to_artifact(feed[b.source.name]) for b in artifact.inputs} for feed in self.feeds]
+        raw_out = run_artifact(artifact, raw_in)
+        outputs = [{b.source.name: b.to_source(raw[b.artifact.name]) for b in artifact.outputs} for raw in raw_out]
+        kept = [
+            Golden(inputs=i, raw_inputs=ri, raw_outputs=ro, reference_outputs=r, float_outputs=f)
+            for i, ri, ro, r, f in zip(self.feeds, raw_in, raw_out, references, self.float_outputs, strict=True)
+        ][:_GOLDENS]
+        fidelity = measure.fidelity(self.float_outputs, outputs)
+        fidelity["reference_sqnr_db"] = form.fidelity.get("sqnr_db")
+        quantized = form.precision in NEEDS_CALIBRATION
+        agreement = measure.agreement(references, outputs, output_steps(form)) if quantized else {}
+        return kept, fidelity, agreement
+
+
+def output_steps(form: Form) -> dict[str, float]:
+    """The quantization step of every output that comes straight from integers."""
+    steps: dict[str, float] = {}
+    for value in form.model.graph.outputs:
+        producer = value.producer()
+        if producer is not None and producer.op_type == "DequantizeLinear" and len(producer.inputs) > 1:
+            scale = producer.inputs[1].const_value if producer.inputs[1] is not None else None
+            if scale is not None and scale.size == 1:
+                steps[value.name or ""] = float(scale.numpy().reshape(()))
+    return steps

@@ -1,0 +1,67 @@
+"""What a build says about itself: the JSON summary, and where the bundle comes from."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from edgec import __version__
+from edgec.artifact import Artifact
+from edgec.bundle.manifest import Provenance
+from edgec.pipeline.forms import Build, Form
+
+
+def summarize(
+    work: Build, form: Form, artifact: Artifact, fidelity: Mapping[str, Any], agreement: Mapping[str, Any]
+) -> dict[str, Any]:
+    """The JSON object of a build, as far as it is known before the bundle is written."""
+    summary: dict[str, Any] = {
+        "name": work.model.name,
+        "target": work.target.id,
+        "backend": work.backend_name,
+        "precision": form.precision,
+        "why": work.why,
+        "inputs": [_io(b.source.name, b.source.shape, str(b.source.dtype), b.artifact.shape) for b in artifact.inputs],
+        "outputs": [
+            _io(b.source.name, b.source.shape, str(b.source.dtype), b.artifact.shape) for b in artifact.outputs
+        ],
+        "operators": dict(artifact.operators),
+        "operator_count": sum(artifact.operators.values()),
+        "transposes": len(artifact.transposes),
+        "transpose_reasons": [{"reason": reason} for reason in artifact.transposes],
+        "size_bytes": artifact.size_bytes,
+        "fidelity": dict(fidelity),
+        "agreement": dict(agreement),
+        "findings": [f.as_dict() for f in work.findings],
+    }
+    if form.plan is not None and form.plan.nodes:
+        schemes: dict[str, int] = {}
+        for node in form.plan.nodes.values():
+            schemes[node.scheme] = schemes.get(node.scheme, 0) + 1
+        summary["nodes"] = dict(sorted(schemes.items()))
+    if work.race:
+        summary["race"] = dict(work.race)
+    if work.samples is not None:
+        summary["calibration"] = {"samples": work.samples.count, "data": work.samples.description}
+    return summary
+
+
+def _io(name: str, shape: Sequence[int], dtype: str, artifact: Sequence[int]) -> dict[str, str]:
+    def text(dims: Sequence[int]) -> str:
+        return "x".join(map(str, dims))
+
+    return {"name": name, "shape": text(shape), "dtype": dtype, "in the artifact": text(artifact)}
+
+
+def provenance(work: Build) -> Provenance:
+    """Digests of source and data, and the tools' versions."""
+    source, samples = work.model.source, work.samples
+    return Provenance(
+        source_name=source.name,
+        source_kind=source.kind,
+        source_digest=source.digest,
+        calibration_name="" if samples is None else samples.description,
+        calibration_digest="" if samples is None else samples.digest,
+        samples=0 if samples is None else samples.count,
+        tools={"edgec": __version__},
+    )
