@@ -7,6 +7,9 @@ from edgec.backends.tflite.versions import op_version
 from edgec.errors import Finding
 from edgec.targets.profile import Target
 
+#: Kernels that walk over the elements, whatever the rank.
+_ANY_RANK = frozenset({"RESHAPE", "CAST", "BITCAST"})
+
 
 def check_limits(graph: Graph, target: Target) -> list[Finding]:
     """Ranks beyond the runtime's, and operator versions newer than the target's runtime."""
@@ -15,7 +18,7 @@ def check_limits(graph: Graph, target: Target) -> list[Finding]:
     newest = facts.runtime.max_op_version if facts is not None else {}
     for op in graph.ops:
         ranks = [t.rank for t in (*op.inputs, *op.outputs) if t is not None]
-        if max(ranks, default=0) > target.limits.max_rank:
+        if max(ranks, default=0) > target.limits.max_rank and op.kind not in _ANY_RANK:
             findings.append(
                 Finding(
                     code="backend/rank",
