@@ -35,16 +35,18 @@ def fix_inputs(model: Model, given: Mapping[str, tuple[int, ...]]) -> tuple[Find
                 where=name,
                 hint=did_you_mean(name, inputs),
             )
+    changed = any(inputs[name].shape is None or tuple(inputs[name].shape) != shape for name, shape in given.items())  # type: ignore[arg-type]
     symbols: dict[str, int] = {}
     for name, shape in given.items():
         _apply_given(inputs[name], shape, symbols)
     findings: list[Finding] = []
-    for value in inputs.values():
-        _apply_symbols(value, symbols, findings)
-    free = [value for value in inputs.values() if not _is_static(value)]
+    for name, value in inputs.items():
+        if name not in given:
+            _apply_symbols(value, symbols, findings)
+    free = [value for name, value in inputs.items() if name not in given and not _is_static(value)]
     if free:
         raise _free_dimension(free)
-    if findings or given:
+    if findings or changed:
         for graph_output in model.ir.graph.outputs:
             graph_output.shape = None  # inferred anew from the inputs
     return tuple(findings)
@@ -73,7 +75,7 @@ def _is_static(value: ir.Value) -> bool:
 
 
 def _apply_given(value: ir.Value, shape: tuple[int, ...], symbols: dict[str, int]) -> None:
-    if any(d <= 0 for d in shape):
+    if any(d <= 0 for d in shape) and not _declared_empty(value, shape):
         raise EdgecError(
             "source/input-shape",
             f"shape {_text(shape)} for input {value.name!r} has a dimension below 1",
@@ -95,6 +97,15 @@ def _apply_given(value: ir.Value, shape: tuple[int, ...], symbols: dict[str, int
             )
         symbols.update({d: s for d, s in zip(dims, shape, strict=True) if isinstance(d, str)})
     value.shape = ir.Shape(shape)
+
+
+def _declared_empty(value: ir.Value, shape: tuple[int, ...]) -> bool:
+    """Whether the zeros in a given shape are the model's own."""
+    return (
+        value.shape is not None
+        and len(value.shape) == len(shape)
+        and all(d > 0 or (d == 0 and own == 0) for d, own in zip(shape, value.shape, strict=True))
+    )
 
 
 def _apply_symbols(value: ir.Value, symbols: dict[str, int], findings: list[Finding]) -> None:

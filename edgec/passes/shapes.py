@@ -55,9 +55,7 @@ def infer_node(node: ir.Node, opsets: dict[str, int]) -> None:
             data[name] = _no_elements(name, value)
     proto = _node_proto(node)
     try:
-        inferred = shape_inference.infer_node_outputs(
-            schema, proto, types, data, None, _opset_protos(tuple(sorted(opsets.items())))
-        )
+        inferred = _infer(schema, node, proto, types, data, opsets)
     except checker.ValidationError as error:
         raise EdgecError(
             "graph/invalid-node",
@@ -85,6 +83,25 @@ def _no_elements(name: str, value: ir.Value) -> onnx.TensorProto:
     """An input without elements is known, whatever computes it: no axes, no pads."""
     code = value.dtype.value if value.dtype is not None else onnx.TensorProto.INT64
     return onnx.TensorProto(name=name, dims=(0,), data_type=code)
+
+
+def _infer(
+    schema: onnx.defs.OpSchema,
+    node: ir.Node,
+    proto: onnx.NodeProto,
+    types: dict[str, onnx.TypeProto],
+    data: dict[str, onnx.TensorProto],
+    opsets: dict[str, int],
+) -> dict[str, onnx.TypeProto]:
+    """ONNX's inference; element types that only a newer form of the operator takes are taken as that form does."""
+    versions = _opset_protos(tuple(sorted(opsets.items())))
+    try:
+        return shape_inference.infer_node_outputs(schema, proto, types, data, None, versions)
+    except checker.ValidationError as error:
+        newest = schema_of(node.domain, node.op_type, onnx.defs.onnx_opset_version())
+        if "unsupported type" not in str(error) or newest is None or newest.since_version == schema.since_version:
+            raise
+        return shape_inference.infer_node_outputs(newest, proto, types, data, None, versions)
 
 
 def _node_proto(node: ir.Node) -> onnx.NodeProto:
