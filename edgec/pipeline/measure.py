@@ -60,7 +60,8 @@ def _one(reference: list[Array], value: list[Array]) -> dict[str, Any]:
 
 
 def _rows(x: Array) -> Array:
-    return x.reshape(-1, x.shape[-1]) if x.ndim > 2 and x.shape[1] == 1 else x
+    """Stacked [samples, 1, classes] as [samples, classes]; maps and sequences stay what they are."""
+    return x[:, 0] if x.ndim == 3 and x.shape[1] == 1 else x
 
 
 def agreement(reference: Outputs, value: Outputs, steps: Mapping[str, float]) -> dict[str, Any]:
