@@ -127,6 +127,8 @@ class Context:
             return Tensor(
                 name=self.name("reshaped"), shape=shape, dtype=t.dtype, data=t.data.reshape(shape), storage=t.storage
             )
+        if not shape:  # the file cannot hold an empty list of sizes as a constant
+            return self.emit("SQUEEZE", [t], shape, t.dtype, squeezeDims=np.arange(t.rank, dtype=np.int32))
         return self.emit("RESHAPE", [t, self.int32(list(shape))], shape, t.dtype, newShape=np.asarray(shape, np.int32))
 
     def cast(self, t: Tensor, dtype: DType) -> Tensor:

@@ -246,7 +246,7 @@ class Expr:
         return Expr(self.ctx, t)
 
     def _const(self, data: Array) -> Expr:
-        return Expr(self.ctx, self.ctx.constant(np.ascontiguousarray(data), DType.of(data)))
+        return Expr(self.ctx, self.ctx.constant(np.asarray(data, order="C"), DType.of(data)))
 
     def _lift(self, other: Any) -> Expr:
         if isinstance(other, Expr):
