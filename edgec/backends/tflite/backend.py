@@ -54,8 +54,7 @@ def lower_model(model: Model, target: Target, options: CompileOptions) -> Lowere
     layout = assign_layout(graph, options.io_layout)
     fuse(graph)
     names = [t.name for t in graph.outputs]
-    if target.io_dtype == "float32":
-        assign_types(graph)
+    assign_types(graph, integer_io=target.io_dtype == "int8")
     if options.precision == "float16":
         halve_weights(graph)
     for t, name in zip(graph.outputs, names, strict=True):

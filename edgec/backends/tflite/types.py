@@ -5,6 +5,7 @@
 3. Movers need one set of parameters: a differing output is requantized behind them, differing inputs before.
 4. Anything else runs in float: stored inputs are dequantized, stored outputs quantized behind it.
 5. int8 weights of a float operator stay int8 where the runtime has a hybrid kernel, else become float.
+6. Where the target wants it, inputs and outputs of the graph are integers too, if all their readers take them so.
 """
 
 from __future__ import annotations
@@ -27,13 +28,16 @@ _FIXED = {
 _FIXED_INT16 = dict.fromkeys(("LOGISTIC", "SOFTMAX", "TANH"), QParams.per_tensor(1 / 32768, 0))
 
 
-def assign_types(graph: Graph) -> None:
-    """Rules 1 to 5, in place."""
+def assign_types(graph: Graph, *, integer_io: bool = False) -> None:
+    """Rules 1 to 6, in place."""
+    if integer_io:
+        _quantize_inputs(graph)
     _propagate(graph)
     worker = _Typer(graph)
     for op in graph.ops:
         worker.place(op)
-    graph.outputs = [worker.as_float(t) if t.storage is not None else t for t in graph.outputs]
+    if not integer_io:
+        graph.outputs = [worker.as_float(t) if t.storage is not None else t for t in graph.outputs]
     graph.ops = worker.ops
     graph.prune()
 
@@ -42,6 +46,28 @@ def data_positions(op: Op) -> list[int]:
     """Which inputs hold values."""
     known = DATA_INPUTS.get(op.kind)
     return [i for i in (known or range(len(op.inputs))) if i < len(op.inputs)]
+
+
+def _quantize_inputs(graph: Graph) -> None:
+    """Rule 6: a QUANTIZE behind an input, also behind movers of it, becomes the input's own storage."""
+    producers, consumers = graph.producers(), graph.consumers()
+    for op in graph.ops:
+        source = op.inputs[0] if op.inputs else None
+        if op.kind != "QUANTIZE" or source is None or source.storage is not None:
+            continue
+        path: list[Tensor] = [source]
+        while (maker := producers.get(path[-1])) is not None and maker.kind in TRANSPARENT and len(maker.outputs) == 1:
+            before = maker.inputs[data_positions(maker)[0]]
+            if before is None:
+                break
+            path.append(before)
+        read_by_others = any(len(consumers.get(t, [])) != 1 or t in graph.outputs for t in path)
+        if path[-1] not in graph.inputs or read_by_others or op.outputs[0] in graph.outputs:
+            continue
+        for t in path:
+            t.storage = op.outputs[0].storage
+        graph.replace_uses(op.outputs[0], source)
+    graph.prune()
 
 
 def _propagate(graph: Graph) -> None:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Literal
 
 import numpy as np
 import pytest
 from ai_edge_litert import schema_py_generated as fb
 
 from edgec.artifact import Artifact
-from edgec.backends.base import Precision, load_backend
+from edgec.backends.base import CompileOptions, Precision, load_backend
 from edgec.backends.tflite.tir import Graph, Op, Storage, Tensor, constant
 from edgec.backends.tflite.types import assign_types
 from edgec.graph.model import Model
@@ -179,6 +180,25 @@ def test_int8_agrees_within_one_step_and_has_no_float_island() -> None:
     assert max(steps_apart(model, artifact, feed, step) for feed in feeds) <= 2.01
     assert artifact.operators["DEQUANTIZE"] == 1
     assert artifact.op_versions["CONV_2D"] == 3
+
+
+@pytest.mark.parametrize("io_layout", ["auto", "source"])
+def test_integer_inputs_and_outputs(io_layout: Literal["auto", "source"]) -> None:
+    model, feeds = quantized(typed(NET, CONSTANTS), "int8")
+    target = load_target("linux-x86_64").model_copy(update={"io_dtype": "int8"})
+    artifact = load_backend("tflite").compile(model, target, CompileOptions(precision="int8", io_layout=io_layout))
+    assert not {"QUANTIZE", "DEQUANTIZE"} & set(artifact.operators)
+    assert artifact.inputs[0].artifact.dtype == artifact.outputs[0].artifact.dtype == DType.INT8
+    step = artifact.outputs[0].artifact.qparams
+    assert step is not None
+    assert max(steps_apart(model, artifact, feed, step.scale[0]) for feed in feeds) <= 2.01
+
+
+def test_an_input_that_is_read_in_float_stays_float() -> None:
+    x, q, y, z = value("x", 4), value("q", 4, storage=A), value("y", 4, storage=A), value("z", 4)
+    graph = Graph("main", [x], [y, z], [Op("QUANTIZE", [x], [q]), Op("RELU", [q], [y]), Op("SIN", [x], [z])])
+    assign_types(graph, integer_io=True)
+    assert x.storage is None and kinds(graph) == ["QUANTIZE", "RELU", "SIN"]
 
 
 def test_int16_activations() -> None:
