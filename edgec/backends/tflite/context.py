@@ -141,7 +141,7 @@ class Context:
 
     def binary(self, kind: str, a: Tensor, b: Tensor, **options: Any) -> Tensor:
         """An elementwise operator with numpy broadcasting."""
-        shape = np.broadcast_shapes(a.shape, b.shape)
+        shape = broadcast_shapes(a.shape, b.shape)
         return self.emit(kind, [a, b], shape, a.dtype, **options)
 
     def unary(self, kind: str, a: Tensor, **options: Any) -> Tensor:
@@ -166,6 +166,19 @@ def _permute_const(t: Tensor, perm: tuple[int, ...]) -> Tensor:
     return Tensor(name=f"{t.name}/T", shape=tuple(data.shape), dtype=t.dtype, data=data, storage=storage)
 
 
+def broadcast_shapes(*shapes: tuple[int, ...]) -> tuple[int, ...]:
+    """numpy's rule for shapes of which sizes may be unknown (-1): a known size above 1 decides."""
+    rank = max(map(len, shapes), default=0)
+    result = []
+    for axis in range(-rank, 0):
+        sizes = {s[axis] for s in shapes if len(s) >= -axis} - {1}
+        known = sizes - {-1}
+        if len(known) > 1:
+            raise Refusal("broadcast", f"shapes {', '.join(map(str, shapes))} do not fit together")
+        result.append(known.pop() if known else -1 if sizes else 1)
+    return tuple(result)
+
+
 def normalize_axis(axis: int, rank: int) -> int:
     """A non-negative axis. Raises Refusal when it lies outside the rank."""
     if not -max(rank, 1) <= axis < max(rank, 1):
@@ -173,4 +186,4 @@ def normalize_axis(axis: int, rank: int) -> int:
     return axis + rank if axis < 0 else axis
 
 
-__all__ = ["Context", "Lowering", "Refusal", "normalize_axis"]
+__all__ = ["Context", "Lowering", "Refusal", "broadcast_shapes", "normalize_axis"]

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from edgec.backends.tflite.context import Context, Refusal
+from edgec.backends.tflite.context import Context, Refusal, broadcast_shapes
 from edgec.backends.tflite.tir import Tensor
 from edgec.tensors import Array, DType
 
@@ -155,7 +155,7 @@ class Expr:
         no = yes._lift(no)
         if self.value is not None and yes.value is not None and no.value is not None:
             return self._const(np.where(self.value, yes.value, no.value))
-        shape = np.broadcast_shapes(self.shape, yes.shape, no.shape)
+        shape = broadcast_shapes(self.shape, yes.shape, no.shape)
         return self._wrap(self.ctx.emit("SELECT_V2", [self.t, yes.t, no.t], shape, yes.dtype))
 
     # --- types and shapes -------------------------------------------------------------------------
@@ -267,7 +267,7 @@ class Expr:
         if self.value is not None and right.value is not None:
             with np.errstate(all="ignore"):
                 return self._const(np.asarray(function(self.value, right.value)).astype(dtype.numpy))
-        shape = np.broadcast_shapes(self.shape, right.shape)
+        shape = broadcast_shapes(self.shape, right.shape)
         return self._wrap(self.ctx.emit(kind, [self.t, right.t], shape, dtype, **options))
 
     def _reduce(self, kind: str, function: Callable[..., Array], axis: int, keep: bool) -> Expr:
@@ -339,7 +339,7 @@ def scatter_sum(positions: Expr, updates: Expr, size: int) -> Expr:
 
 def matmul(a: Expr, b: Expr) -> Expr:
     """numpy.matmul of float32 tensors of rank 2 to 5, at least one of them computed."""
-    batch = np.broadcast_shapes(a.shape[:-2], b.shape[:-2])
+    batch = broadcast_shapes(a.shape[:-2], b.shape[:-2])
     shape = (*batch, a.shape[-2], b.shape[-1])
     return Expr(a.ctx, a.ctx.emit("BATCH_MATMUL", [a.t, b.t], shape, a.dtype, adjX=False, adjY=False))
 
