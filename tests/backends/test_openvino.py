@@ -23,7 +23,7 @@ from edgec.quantization.plan import make_plan
 from edgec.targets.load import load_target
 from edgec.targets.profile import PrecisionName
 from edgec.tensors import Array
-from tests.support.graphs import random_feeds, run_ort
+from tests.support.graphs import graph, random_feeds, run_ort
 from tests.support.models import model_inputs, model_path
 from tests.support.plans import kernel, measured, typed
 
@@ -205,6 +205,45 @@ class TestRefusals:
         assert finding.code == "backend/unsupported" and "antialias" in finding.message
         with pytest.raises(EdgecError):
             BACKEND.compile(typed(text % ", antialias=1", constants), TARGET, CompileOptions())
+
+    @pytest.mark.parametrize(
+        ("text", "part"),
+        [
+            (
+                '(float[1,1,8,8] x) => (float[1,1,4,4] y) { y = Resize<mode="cubic", exclude_outside=1>(x, e, s) }',
+                "exclude",
+            ),
+            ("(float[2,3] x, int64[2] i) => (float[4,3] y) { y = Tile(x, i) }", "repeats"),
+            ("(float[2,3,4] x) => (float[2,3,1,5] y) { y = RNN<layout=1, hidden_size=5>(x, w, r) }", "layout=1"),
+        ],
+    )
+    def test_what_openvino_would_compute_wrongly(self, text: str, part: str) -> None:
+        constants = {
+            "e": np.zeros(0, np.float32),
+            "s": np.asarray([1, 1, 0.5, 0.5], np.float32),
+            "w": kernel(1, 5, 4),
+            "r": kernel(1, 5, 5),
+        }
+        model = typed(text, {k: v for k, v in constants.items() if f" {k}," in text or f" {k})" in text})
+        errors = [f for f in BACKEND.check(model, TARGET) if f.severity is Severity.ERROR]
+        assert any(part in f.message for f in errors)
+
+    def test_another_shape_than_onnx_has_is_refused(self) -> None:
+        text = """(float[1,1,2,2] x) => (float[1,1,1,1] y)
+        { y = MaxPool<kernel_shape=[1,1], strides=[2,2], ceil_mode=1>(x) }"""
+        model = graph(text)  # onnx's own inference has the rounding wrong in this case
+        assert [f.message for f in BACKEND.check(model, TARGET)] == [
+            "OpenVINO gives output 'y' shape (1, 1, 2, 2) instead of (1, 1, 1, 1)"
+        ]
+
+    def test_what_is_taken_apart_is_not_refused(self, tmp_path: Path) -> None:
+        model = typed("(float[4] x) => (uint8[4] y, float s, uint8 z) { y, s, z = DynamicQuantizeLinear(x) }")
+        legal = BACKEND.legalize(model, TARGET, "float32")
+        assert BACKEND.check(model, TARGET) == []
+        network = compiled(BACKEND.compile(legal, TARGET, CompileOptions()), tmp_path)
+        feeds = {"x": np.asarray([-1.0, 0.0, 0.3, 2.0], np.float32)}
+        wanted, got = run_ort(model, feeds), run(network, feeds, ["y", "s", "z"])
+        np.testing.assert_array_equal(got["y"], wanted["y"])
 
     def test_a_model_that_can_be_built_has_no_errors(self) -> None:
         assert [f for f in BACKEND.check(net(), TARGET) if f.severity is Severity.ERROR] == []

@@ -3,6 +3,6 @@
 legalize (rewrite what the importer gets wrong) → read → tidy → name → serialize.
 """
 
-from edgec.backends.openvino.backend import check, compile, legalize  # noqa: A004 # the backend interface
+from edgec.backends.openvino.backend import check, compile, legalize
 
 __all__ = ["check", "compile", "legalize"]

@@ -8,7 +8,7 @@ from typing import Any
 from edgec.artifact import Artifact, IoBinding
 from edgec.backends.base import CompileOptions, Precision
 from edgec.backends.openvino.importer import imported
-from edgec.backends.openvino.legalize import fold_biases, wrong_nodes
+from edgec.backends.openvino.legalize import fold_biases, take_apart, wrong_nodes
 from edgec.backends.openvino.serialize import name_layers, operators, serialize, tidy, to_float16
 from edgec.errors import EdgecError, Finding, Severity
 from edgec.graph.model import Model
@@ -21,10 +21,12 @@ WEIGHTS_FILE = "model.bin"
 
 def check(model: Model, target: Target) -> list[Finding]:  # noqa: ARG001 # the backend interface: OpenVINO has one operator set
     """Everything that stands in the way of an OpenVINO build, all nodes at once."""
+    model = take_apart(model)
     findings = [*wrong_nodes(model), *_free_shapes(model)]
     try:
         with imported(model) as network:
             tidy(network)
+            findings += _other_shapes(network, model)
             findings += [
                 Finding(code="backend/transpose", message=reason, severity=Severity.INFO)
                 for reason in _transposes(network, model)
@@ -35,8 +37,8 @@ def check(model: Model, target: Target) -> list[Finding]:  # noqa: ARG001 # the 
 
 
 def legalize(model: Model, target: Target, precision: Precision) -> Model:  # noqa: ARG001 # the backend interface
-    """A copy: OpenVINO's importer reads canonical ONNX as it is."""
-    return model.clone()
+    """A new model in which what OpenVINO lacks or computes wrongly is taken apart, as far as that is possible."""
+    return take_apart(model)
 
 
 def compile(model: Model, target: Target, options: CompileOptions) -> Artifact:  # noqa: A001 # the backend interface
@@ -54,6 +56,7 @@ def compile(model: Model, target: Target, options: CompileOptions) -> Artifact: 
     fold_biases(work)
     with imported(work) as network:
         tidy(network)
+        _check_shapes(network, model)
         if options.precision == "float16":
             to_float16(network)
         name_layers(network, model)
@@ -82,6 +85,30 @@ def _transposes(network: Any, model: Model) -> list[str]:
     found = [op.get_friendly_name() for op in network.get_ordered_ops() if op.get_type_name() == "Transpose"]
     why = "the source model transposes here" if own else "OpenVINO's importer put it in"
     return [f"{name}: {why}" for name in found]
+
+
+def _check_shapes(network: Any, model: Model) -> None:
+    """Raise when OpenVINO infers another shape for an output than ONNX does (its rounding of pool sizes differs)."""
+    findings = _other_shapes(network, model)
+    if findings:
+        raise EdgecError(findings[0].code, findings[0].message, where=findings[0].where, findings=findings)
+
+
+def _other_shapes(network: Any, model: Model) -> list[Finding]:
+    found: list[Finding] = []
+    for port, spec in zip(network.outputs, model.outputs(), strict=False):
+        shape = port.get_partial_shape()
+        if shape.is_dynamic or -1 in spec.shape or tuple(shape.to_shape()) == spec.shape:
+            continue
+        found.append(
+            Finding(
+                code="backend/unsupported",
+                message=f"OpenVINO gives output {spec.name!r} shape {tuple(shape.to_shape())} instead of {spec.shape}",
+                where=spec.name,
+                hint="build with --backend tflite; pool sizes that round up (ceil_mode) are a known difference",
+            )
+        )
+    return found
 
 
 def _free_shapes(model: Model) -> list[Finding]:

@@ -1,8 +1,9 @@
 """Prepare a model for OpenVINO's importer: write what it reads well, and name what it reads wrongly.
 
-1. A bias in int32 behind a DequantizeLinear becomes the float32 constant that it stands for: the plugin adds the
+1. What the importer lacks or computes wrongly is taken apart where ONNX or the compiler knows how.
+2. What it accepts and computes wrongly otherwise (measured on ONNX's own node tests) is refused.
+3. A bias in int32 behind a DequantizeLinear becomes the float32 constant that it stands for: the plugin adds the
    bias in float32 either way, and the importer would leave its arithmetic in the graph, to run every time.
-2. What the importer accepts and computes wrongly (measured on ONNX's own node tests) is refused.
 """
 
 from __future__ import annotations
@@ -12,14 +13,36 @@ from collections.abc import Callable
 import numpy as np
 import onnx_ir as ir
 
-from edgec.errors import Finding
+from edgec.backends.openvino.importer import imported
+from edgec.errors import EdgecError, Finding
 from edgec.graph.edit import Editor
-from edgec.graph.model import Model, attr, const_of, label, origin
+from edgec.graph.model import Model, attr, const_of, label, origin, shape_of
+from edgec.passes.decompose import can_decompose, decompose
 from edgec.tensors import Array
 
 
+def take_apart(model: Model) -> Model:
+    """Rule 1: a new model."""
+    lacking = _unreadable(model)
+
+    def wanted(node: ir.Node) -> bool:
+        if not can_decompose(node.op_type, model.ir.opset_imports.get(node.domain, 1), node.domain):
+            return False
+        return (node.name or "") in lacking or bool(_why_wrong(node))
+
+    return decompose(model, wanted)
+
+
+def _unreadable(model: Model) -> set[str]:
+    try:
+        with imported(model):
+            return set()
+    except EdgecError as error:
+        return {finding.where for finding in error.findings}
+
+
 def fold_biases(model: Model) -> None:
-    """Rule 1, in place."""
+    """Rule 3, in place."""
     editor = Editor(model)
     for node in model.nodes():
         if node.op_type != "DequantizeLinear" or node.inputs[0] is None:
@@ -59,11 +82,51 @@ def _aspect_ratio(node: ir.Node) -> str:
     return "" if policy == "stretch" else f"keep_aspect_ratio_policy={policy} is ignored"
 
 
+def _uneven_corners(node: ir.Node) -> str:
+    """With align_corners ONNX spreads over input size × scale, OpenVINO over that rounded down."""
+    scales = const_of(node.inputs[2]) if len(node.inputs) > 2 else None
+    if attr(node, "coordinate_transformation_mode", "half_pixel") != "align_corners" or scales is None:
+        return ""
+    if not scales.size or node.inputs[0] is None or node.inputs[0].shape is None:
+        return ""
+    sizes = np.asarray(shape_of(node.inputs[0])) * scales.astype(np.float64)
+    uneven = bool(np.any(np.abs(sizes - np.rint(sizes)) > 1e-6))
+    return "align_corners with scales that do not divide the size" if uneven else ""
+
+
+def _batchwise(node: ir.Node) -> str:
+    return "layout=1 (batch first) is ignored" if attr(node, "layout", 0) else ""
+
+
+def _max_mode(node: ir.Node) -> str:
+    return "mode=max takes the largest sample, not the largest weighted one" if attr(node, "mode") == "max" else ""
+
+
+def _attention_window(node: ir.Node) -> str:
+    sizes = [attr(node, key, -1) for key in ("left_window_size", "right_window_size", "local_window_size")]
+    if any(size is not None and size >= 0 for size in sizes):
+        return "the attention window is ignored"
+    products = node.outputs[3] if len(node.outputs) > 3 else None
+    read = products is not None and (products.is_graph_output() or bool(products.uses()))
+    return "its fourth output lacks the causal mask" if read and attr(node, "is_causal", 0) else ""
+
+
+def _repeats(node: ir.Node) -> str:
+    return "" if const_of(node.inputs[1]) is not None else "repeats that are computed at run time"
+
+
 #: Rule 2: operator, and what says why a node of it would be computed wrongly (empty: it would not).
 WRONG: tuple[tuple[str, Callable[[ir.Node], str]], ...] = (
     ("Resize", _antialias),
     ("Resize", _exclude_outside),
     ("Resize", _aspect_ratio),
+    ("Resize", _uneven_corners),
+    ("RNN", _batchwise),
+    ("LSTM", _batchwise),
+    ("GRU", _batchwise),
+    ("RoiAlign", _max_mode),
+    ("Attention", _attention_window),
+    ("Tile", _repeats),
 )
 
 
@@ -72,12 +135,17 @@ def wrong_nodes(model: Model) -> list[Finding]:
     return [
         Finding(
             code="backend/unsupported",
-            message=f"OpenVINO would compute this {op} wrongly: {reason}",
+            message=f"OpenVINO would compute this {node.op_type} wrongly: {reason}",
             where=label(node),
             source=origin(node),
             hint="build with --backend tflite, or change the operator in the source model",
         )
         for node in model.nodes()
-        for op, why in WRONG
-        if node.op_type == op and node.domain in ("", "ai.onnx") and (reason := why(node))
+        for reason in _why_wrong(node)
     ]
+
+
+def _why_wrong(node: ir.Node) -> list[str]:
+    if node.domain not in ("", "ai.onnx"):
+        return []
+    return [reason for op, why in WRONG if node.op_type == op and (reason := why(node))]
