@@ -29,6 +29,10 @@ class Editor:
         """A value name that nothing has: `wanted`, or `wanted_2`, `wanted_3` …"""
         return _unique(wanted, self.value_names)
 
+    def unique_node(self, wanted: str) -> str:
+        """A node name that nothing has."""
+        return _unique(wanted, self.node_names)
+
     def const(self, array: Array, name: str) -> ir.Value:
         """A new initializer of the main graph."""
         name = self.unique(name)

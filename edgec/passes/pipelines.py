@@ -15,7 +15,9 @@ from edgec.passes.fuse_norms import NORM_RULES, PLAIN_NORM_RULES
 from edgec.passes.fuse_pad import PAD_RULES
 from edgec.passes.merge_reshapes import RESHAPE_RULES
 from edgec.passes.normalize import ARITHMETIC_RULES, FORM_RULES
+from edgec.passes.resolve_sequences import ResolveSequences
 from edgec.passes.rewrite import RewritePass
+from edgec.passes.unroll_loops import UnrollLoops
 
 
 def canonical_passes() -> tuple[Pass, ...]:
@@ -28,6 +30,8 @@ def canonical_passes() -> tuple[Pass, ...]:
         DeclaredShapes(),
         FoldConstants(),
         Eliminate(),
+        UnrollLoops(),
+        ResolveSequences(),
         CommonSubexpressions(),
         RewritePass("fuse-activations", ACTIVATION_RULES),
         RewritePass("fuse-norms", NORM_RULES),
