@@ -133,9 +133,7 @@ def _right64(ctx: Context, x: Tensor, count: Tensor) -> Tensor:
     carry = arithmetic(ctx, "MUL", high, ctx.cast(_powers(ctx, back, 32, DType.INT64), DType.UINT32))
     down = ctx.binary("RIGHT_SHIFT", high, near)
     lower = ctx.binary("RIGHT_SHIFT", low, near)
-    total = ctx.cast(
-        arithmetic(ctx, "ADD", ctx.cast(lower, DType.INT64), ctx.cast(carry, DType.INT64)), DType.UINT32
-    )
+    total = ctx.cast(arithmetic(ctx, "ADD", ctx.cast(lower, DType.INT64), ctx.cast(carry, DType.INT64)), DType.UINT32)
     zero = ctx.constant(0, DType.UINT32)
     new_low = select(ctx, over, zero, select(ctx, far, down, total))
     new_high = select(ctx, far, zero, down)

@@ -64,9 +64,7 @@ def _diagonals(ctx: Context, t: Tensor, letters: str) -> _Term:
             moved = ctx.transpose(t, [*rest, first, second])
             flat = ctx.reshape(moved, (*moved.shape[:-2], size * size))
             index = ctx.int32(np.arange(size) * (size + 1))
-            t = ctx.emit(
-                "GATHER", [flat, index], (*flat.shape[:-1], size), t.dtype, axis=flat.rank - 1, batchDims=0
-            )
+            t = ctx.emit("GATHER", [flat, index], (*flat.shape[:-1], size), t.dtype, axis=flat.rank - 1, batchDims=0)
             letters = "".join(letters[i] for i in rest) + letter
     return _Term(t, letters)
 

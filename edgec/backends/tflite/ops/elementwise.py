@@ -81,9 +81,7 @@ def unordered(ctx: Context, t: Tensor, dtype: DType) -> Tensor:
 def _modular(ctx: Context, node: ir.Node) -> Tensor:
     kind = _MODULAR[node.op_type]
     operands = [ctx.tensor(v) for v in node.inputs]
-    return computed(
-        ctx, node.op_type, operands, ARITHMETIC, lambda a, b: arithmetic(ctx, kind, a, b), modular=True
-    )
+    return computed(ctx, node.op_type, operands, ARITHMETIC, lambda a, b: arithmetic(ctx, kind, a, b), modular=True)
 
 
 def _extreme(ctx: Context, node: ir.Node) -> Tensor:
