@@ -3,6 +3,7 @@
 1. An operator that no lowering takes is taken apart, and so is what it is made of.
 2. So is a node that its lowering refuses as it stands, where its parts may fare better.
 3. In integer precisions, what has no integer kernel in the delegate becomes operators that have one.
+4. The factors that this leaves behind go into weights where they can.
 """
 
 from __future__ import annotations
@@ -17,11 +18,16 @@ from edgec.backends.tflite.pairs import QUANTIZERS
 from edgec.backends.tflite.tir import Graph
 from edgec.errors import EdgecError
 from edgec.graph.model import Model
+from edgec.passes.absorb_scale import AbsorbScale
+from edgec.passes.base import run_passes
 from edgec.passes.decompose import can_decompose, decompose
+from edgec.passes.fuse_affine import AFFINE_RULES
+from edgec.passes.rewrite import RewritePass
 from edgec.targets.profile import Target
 
 #: Rule 3: XNNPACK has no int8 HARD_SWISH, and TFLite no hard sigmoid; ADD with RELU6, and MUL, it has.
-_INTEGER_PARTS = frozenset({"HardSwish", "HardSigmoid"})
+_INTEGER_PARTS = frozenset({"HardSwish"})
+_PARTS = frozenset({"HardSigmoid"})
 
 
 def legalize(model: Model, target: Target, precision: Precision) -> Model:  # noqa: ARG001 # the backend interface
@@ -33,11 +39,14 @@ def legalize(model: Model, target: Target, precision: Precision) -> Model:  # no
             return False
         if node.op_type not in all_lowerings():  # rule 1
             return node.op_type not in QUANTIZERS
-        if integer and node.op_type in _INTEGER_PARTS:  # rule 3
+        if node.op_type in _PARTS or (integer and node.op_type in _INTEGER_PARTS):  # rule 3
             return True
         return _refused(node, model.opset)  # rule 2
 
-    return decompose(model, wanted)
+    legal = decompose(model, wanted)
+    if legal is not model:
+        run_passes(legal, (RewritePass("fuse-affine", AFFINE_RULES), AbsorbScale()), rounds=2)
+    return legal
 
 
 def _refused(node: ir.Node, opset: int) -> bool:

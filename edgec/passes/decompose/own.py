@@ -25,13 +25,11 @@ def _hard_swish(node: ir.Node, editor: Editor) -> bool:
 
 
 def _hard_sigmoid(node: ir.Node, editor: Editor) -> bool:
-    """clip(αx + β, 0, 1); for α = 1/6, β = ½ as clip(x + 3, 0, 6) · (1/6), which runtimes fuse."""
+    """clip(αx + β, 0, 1) as clip(6αx + 6β, 0, 6) · (1/6): runtimes fuse a clip at 6, not one at 1."""
     b, x = Builder(editor, node), node.inputs[0]
     alpha, beta = float(attr(node, "alpha", 0.2)), float(attr(node, "beta", 0.5))
-    if math.isclose(alpha, 1 / 6, rel_tol=1e-4) and beta == 0.5:
-        b.done(b("Mul", b("Clip", b("Add", x, 3.0), 0.0, 6.0), 1 / 6))
-    else:
-        b.done(b("Clip", b("Add", b("Mul", x, alpha), beta), 0.0, 1.0))
+    scaled = x if math.isclose(alpha, 1 / 6, rel_tol=1e-6) else b("Mul", x, 6 * alpha)
+    b.done(b("Mul", b("Clip", b("Add", scaled, 6 * beta), 0.0, 6.0), 1 / 6))
     return True
 
 
