@@ -138,7 +138,7 @@ def _concat(m: Maker) -> None:
     axis = m.rng.randrange(len(shape))
     mates = [
         u for u in m.values
-        if len(u[1]) == len(shape) and all(a == b for i, (a, b) in enumerate(zip(u[1], shape, strict=True)) if i != axis)
+        if len(u[1]) == len(shape) and all(i == axis or u[1][i] == d for i, d in enumerate(shape))
     ]  # fmt: skip
     y, other = m.rng.choice(mates)
     out = (*shape[:axis], shape[axis] + other[axis], *shape[axis + 1 :])

@@ -38,7 +38,8 @@ def test_random_graphs_compute_the_same(seed: int) -> None:
 
 def test_plain_convolutions_need_none() -> None:
     emitted(
-        f"(float[1,3,8,8] x) => (float[1,4,8,8] y) {{ a = Conv <{CONV}> (x, w) b = Relu (a) y = Conv <{CONV}> (b, v) }}",
+        f"(float[1,3,8,8] x) => (float[1,4,8,8] y) "
+        f"{{ a = Conv <{CONV}> (x, w) b = Relu (a) y = Conv <{CONV}> (b, v) }}",
         {"w": kernel(4, 3, 3, 3), "v": kernel(4, 4, 3, 3, seed=1)},
         transposes=0,
     )
@@ -150,7 +151,8 @@ def test_nhwc_io_is_kept_also_where_the_graph_has_no_use_for_it() -> None:
 def test_a_value_read_in_two_orders_is_transposed_once() -> None:
     model: Model = typed(
         f"""(float[1,4,8,8] x) => (float[1,4,8,8] y, float[256] z, float[1,256] u) {{
-            a = Conv <{CONV}> (x, w) y = Relu (a) z = Reshape (a, flat) v = Reshape (a, row) u = Softmax <axis=1> (v) }}""",
+            a = Conv <{CONV}> (x, w) y = Relu (a) z = Reshape (a, flat) v = Reshape (a, row)
+            u = Softmax <axis=1> (v) }}""",
         {"w": kernel(4, 4, 3, 3), "flat": np.asarray([256]), "row": np.asarray([1, 256])},
     )
     artifact = emit(model)

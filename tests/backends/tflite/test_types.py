@@ -85,9 +85,7 @@ def test_storage_does_not_pass_backward_where_a_float_reader_is_left() -> None:
     x, y, z = value("x", 2, 3), value("y", 2, 3), value("z", 6, storage=B)
     u = value("u", 2, 3)
     shape = constant("s", [6], DType.INT32)
-    graph = typed_ops(
-        [x], [z, u], Op("EXP", [x], [y]), Op("RESHAPE", [y, shape], [z]), Op("SIN", [y], [u])
-    )
+    graph = typed_ops([x], [z, u], Op("EXP", [x], [y]), Op("RESHAPE", [y, shape], [z]), Op("SIN", [y], [u]))
     assert y.storage is None
     assert kinds(graph) == ["EXP", "RESHAPE", "QUANTIZE", "SIN", "DEQUANTIZE"]
 

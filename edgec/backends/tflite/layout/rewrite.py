@@ -83,6 +83,7 @@ def assign_layout(graph: Graph, io_layout: IoLayout) -> LayoutResult:
     """Choose and carry out the layout of a graph, in place."""
     assignment = solve(graph, io_layout)
     work = _Rewriter(graph)
+    names = [t.name for t in graph.outputs]  # aliases below rename what they stand for
     for op in graph.ops:
         for t in op.inputs:
             if t is not None:
@@ -98,19 +99,19 @@ def assign_layout(graph: Graph, io_layout: IoLayout) -> LayoutResult:
     for op in graph.ops:
         _rewrite_op(work, op, assignment.ops[op], roles[op], ports[op])
     outputs = []
-    for t, perm in zip(graph.outputs, assignment.outputs, strict=True):
+    for t, name, perm in zip(graph.outputs, names, assignment.outputs, strict=True):
         outputs.append(work.fetch(t, perm, "the model's output"))
-        outputs[-1] = _own_output(work, outputs[-1], t, outputs[:-1])
+        outputs[-1] = _own_output(work, outputs[-1], name, outputs[:-1])
     graph.ops, graph.outputs = work.ops, outputs
     graph.prune()
     return LayoutResult(assignment.inputs, assignment.outputs, work.reasons)
 
 
-def _own_output(work: _Rewriter, t: Tensor, logical: Tensor, taken: list[Tensor]) -> Tensor:
+def _own_output(work: _Rewriter, t: Tensor, name: str, taken: list[Tensor]) -> Tensor:
     """A graph output must be computed, and be one output only."""
     if t in work.graph.inputs or t in taken:
         t = work.reshape(t, t.shape)
-    t.name = logical.name
+    t.name = name
     return t
 
 
