@@ -13,7 +13,8 @@ from edgec.tensors import DType
 #: Operators whose kernels take a constant through a DEQUANTIZE as they take the constant itself.
 _READERS = frozenset(
     {
-        "CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED", "TRANSPOSE_CONV", "BATCH_MATMUL", "GATHER", "ADD", "SUB", "MUL",
+        "CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED", "TRANSPOSE_CONV", "BATCH_MATMUL", "GATHER", "ADD",
+        "SUB", "MUL",
     }
 )  # fmt: skip
 #: Below this an operator more costs more bytes than it saves.

@@ -89,7 +89,7 @@ def test_quantization_is_written_per_channel() -> None:
     model = read(write(Graph("main", [x], [y], ops), description="", metadata={}))
     written = next(t for t in model.subgraphs[0].tensors if t.name == b"w")
     assert written.type == fb.TensorType.INT8
-    np.testing.assert_array_equal(written.quantization.scale, np.float32([0.5, 0.25]))
+    np.testing.assert_array_equal(written.quantization.scale, np.asarray([0.5, 0.25], np.float32))
     assert written.quantization.quantizedDimension == 0
 
 
