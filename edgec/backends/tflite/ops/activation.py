@@ -30,7 +30,7 @@ def in_float(function: Callable[[Context, ir.Node, Tensor], Tensor]) -> Lowering
 
 
 def _direct(kind: str) -> Lowering:
-    return in_float(lambda ctx, node, x: ctx.unary(kind, x))
+    return in_float(lambda ctx, _, x: ctx.unary(kind, x))
 
 
 def clamp(ctx: Context, x: Tensor, low: float, high: float) -> Tensor:
@@ -148,18 +148,18 @@ def _gelu(ctx: Context, node: ir.Node, x: Tensor) -> Tensor:
     return ctx.unary("GELU", x, approximate=attr(node, "approximate", "none") == "tanh")
 
 
-def _softplus(ctx: Context, node: ir.Node, x: Tensor) -> Tensor:
+def _softplus(ctx: Context, _: ir.Node, x: Tensor) -> Tensor:
     """relu(x) − log(sigmoid(|x|)): never overflows."""
     tail = ctx.unary("LOG", ctx.unary("LOGISTIC", ctx.unary("ABS", x)))
     return ctx.binary("SUB", ctx.unary("RELU", x), tail, **_NONE)
 
 
-def _softsign(ctx: Context, node: ir.Node, x: Tensor) -> Tensor:
+def _softsign(ctx: Context, _: ir.Node, x: Tensor) -> Tensor:
     """x / (1 + |x|)"""
     return ctx.binary("DIV", x, ctx.binary("ADD", ctx.unary("ABS", x), ctx.scalar(1.0, x), **_NONE), **_NONE)
 
 
-def _mish(ctx: Context, node: ir.Node, x: Tensor) -> Tensor:
+def _mish(ctx: Context, _: ir.Node, x: Tensor) -> Tensor:
     """x · tanh(log(1 + eˣ)) = x · n/(n + 2) with n = eˣ(eˣ + 2); beyond 20 the factor is 1."""
     e = ctx.unary("EXP", ctx.binary("MINIMUM", x, ctx.scalar(20.0, x)))
     n = ctx.binary("MUL", e, ctx.binary("ADD", e, ctx.scalar(2.0, x), **_NONE), **_NONE)

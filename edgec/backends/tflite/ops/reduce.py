@@ -41,14 +41,6 @@ class Axes:
         return tuple(1 if i in self.fixed else d for i, d in enumerate(x.shape) if kept or i not in self.fixed)
 
 
-def reduce_axes(ctx: Context, node: ir.Node, rank: int) -> list[int]:
-    """The axes a reduction runs over, which must be known; empty when it runs over none."""
-    axes = read_axes(ctx, node, ctx.tensor(node.inputs[0]))
-    if axes.runtime is not None:
-        raise Refusal("axes-constant", "axes must be known when compiling")
-    return axes.fixed
-
-
 def read_axes(ctx: Context, node: ir.Node, x: Tensor) -> Axes:
     """The axes of a reduction node (rule 1)."""
     keep = bool(attr(node, "keepdims", 1))
