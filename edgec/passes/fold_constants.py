@@ -39,6 +39,11 @@ class FoldConstants:
         return bool(remove_dead(model.ir)) or changed
 
 
+def fold_graph(model: Model, graph: ir.Graph, grown_bytes: int = 16 << 20) -> bool:
+    """Fold one graph of the model: the body of a loop whose inputs' shapes are set."""
+    return _Folder(model, grown_bytes).fold(graph)
+
+
 class _Folder:
     def __init__(self, model: Model, budget: int) -> None:
         self._editor = Editor(model)

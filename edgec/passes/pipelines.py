@@ -5,6 +5,7 @@ from __future__ import annotations
 from edgec.graph.model import Model
 from edgec.graph.verify import verify
 from edgec.passes.base import Observer, Pass, run_passes
+from edgec.passes.body_shapes import BodyShapes
 from edgec.passes.common_subexpressions import CommonSubexpressions
 from edgec.passes.declared_shapes import DeclaredShapes
 from edgec.passes.eliminate import Eliminate
@@ -32,6 +33,7 @@ def canonical_passes() -> tuple[Pass, ...]:
         Eliminate(),
         UnrollLoops(),
         ResolveSequences(),
+        BodyShapes(),
         CommonSubexpressions(),
         RewritePass("fuse-activations", ACTIVATION_RULES),
         RewritePass("fuse-norms", NORM_RULES),

@@ -51,6 +51,7 @@ def lower_model(model: Model, target: Target, options: CompileOptions) -> Lowere
         return Lowered(graph, [], [], (), tuple(findings))
     flatten_into_fully_connected(graph)
     graph.prune()
+    _finish_subgraphs(graph)
     layout = assign_layout(graph, options.io_layout)
     fuse(graph)
     names = [t.name for t in graph.outputs]
@@ -61,6 +62,16 @@ def lower_model(model: Model, target: Target, options: CompileOptions) -> Lowere
         _name_output(graph, t, name)
     findings += check_limits(graph, target)
     return Lowered(graph, layout.inputs, layout.outputs, tuple(layout.transposes), tuple(findings))
+
+
+def _finish_subgraphs(graph: Graph) -> None:
+    """Layout and fusions inside of branches and loop bodies, whose inputs and outputs stay as they are."""
+    for op in graph.ops:
+        for inner in op.subgraphs:
+            _finish_subgraphs(inner)
+            if any(o.kind == "TRANSPOSE" for o in inner.ops):
+                assign_layout(inner, "source")
+            fuse(inner)
 
 
 def _name_output(graph: Graph, t: Tensor, name: str) -> None:
@@ -109,14 +120,14 @@ def compile(model: Model, target: Target, options: CompileOptions) -> Artifact:
         outputs=_bindings(model.outputs(), graph, graph.outputs, lowered.outputs),
         requirements={} if runtime is None else {runtime.package: runtime.min_version},
         op_versions=_versions(graph),
-        operators=dict(sorted(Counter(op.kind for op in graph.ops).items())),
+        operators=dict(sorted(Counter(op.kind for op in graph.every_op()).items())),
         transposes=lowered.transposes,
     )
 
 
 def _versions(graph: Graph) -> dict[str, int]:
     table: dict[str, int] = {}
-    for op in graph.ops:
+    for op in graph.every_op():
         table[op.kind] = max(table.get(op.kind, 0), op_version(op))
     return dict(sorted(table.items()))
 

@@ -12,6 +12,7 @@ import onnx_ir as ir
 
 from edgec.backends.base import Precision
 from edgec.backends.tflite.context import Context, Refusal
+from edgec.backends.tflite.control import CONTROL
 from edgec.backends.tflite.lower import dispatch, trial_input
 from edgec.backends.tflite.ops import all_lowerings
 from edgec.backends.tflite.pairs import QUANTIZERS
@@ -38,7 +39,7 @@ def legalize(model: Model, target: Target, precision: Precision) -> Model:  # no
         if not can_decompose(node.op_type, model.ir.opset_imports.get(node.domain, 1), node.domain):
             return False
         if node.op_type not in all_lowerings():  # rule 1
-            return node.op_type not in QUANTIZERS
+            return node.op_type not in QUANTIZERS | CONTROL
         if node.op_type in _PARTS or (integer and node.op_type in _INTEGER_PARTS):  # rule 3
             return True
         return _refused(node, model.opset)  # rule 2

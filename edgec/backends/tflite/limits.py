@@ -16,7 +16,7 @@ def check_limits(graph: Graph, target: Target) -> list[Finding]:
     findings = []
     facts = target.backends.get("tflite")
     newest = facts.runtime.max_op_version if facts is not None else {}
-    for op in graph.ops:
+    for op in graph.every_op():
         ranks = [t.rank for t in (*op.inputs, *op.outputs) if t is not None]
         if max(ranks, default=0) > target.limits.max_rank and op.kind not in _ANY_RANK:
             findings.append(

@@ -11,6 +11,7 @@ import numpy as np
 import onnx_ir as ir
 
 from edgec.backends.tflite.context import Context, Refusal
+from edgec.backends.tflite.control import CONTROL, lower_control
 from edgec.backends.tflite.ops import all_lowerings
 from edgec.backends.tflite.pairs import QUANTIZERS, lower_quantizer
 from edgec.backends.tflite.tir import Graph, Op, Tensor
@@ -92,6 +93,8 @@ def _lower_node(ctx: Context, node: ir.Node, findings: list[Finding]) -> None:
     try:
         if node.op_type in QUANTIZERS and node.domain in ("", "ai.onnx"):
             results = [lower_quantizer(ctx, node)]
+        elif node.op_type in CONTROL and node.domain in ("", "ai.onnx"):
+            results = lower_control(ctx, node, _walk)
         else:
             results = dispatch(ctx, node)
         for value, t in zip(node.outputs, results, strict=False):
@@ -105,6 +108,20 @@ def _lower_node(ctx: Context, node: ir.Node, findings: list[Finding]) -> None:
     if any(v not in ctx.values for v in node.outputs if v.name):
         del ctx.graph.ops[mark:]
         _placeholders(ctx, node)
+
+
+def _walk(ctx: Context, graph: ir.Graph) -> None:
+    """Lower the nodes of a subgraph. Raises Refusal for the first that cannot be."""
+    findings: list[Finding] = []
+    for value in graph.initializers.values():
+        ctx.values[value] = trial_input(value)
+    for node in graph:
+        _lower_node(ctx, node, findings)
+        if findings:
+            first = findings[0]
+            raise Refusal(
+                first.rule.removeprefix("tflite/") or "subgraph", f"inside of it, {first.message}", first.hint
+            )
 
 
 def dispatch(ctx: Context, node: ir.Node) -> list[Tensor]:

@@ -7,7 +7,7 @@ operators in the source's layout with explicit TRANSPOSE; the layout solver and 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -82,6 +82,13 @@ class Graph:
     inputs: list[Tensor] = field(default_factory=list)
     outputs: list[Tensor] = field(default_factory=list)
     ops: list[Op] = field(default_factory=list)
+
+    def every_op(self) -> Iterator[Op]:
+        """All operators, those of branches and loop bodies too."""
+        for op in self.ops:
+            yield op
+            for inner in op.subgraphs:
+                yield from inner.every_op()
 
     def producers(self) -> dict[Tensor, Op]:
         """The operator that computes each tensor."""
