@@ -65,8 +65,10 @@ def run_build(
     clock = Clock(progress)
     with clock.stage("load"):
         loaded = load_source(source, inputs={k: tuple(v) for k, v in (inputs or {}).items()})
-    with clock.stage("passes"):
-        model = canonicalize(loaded.model)
+    model = loaded.model
+    if stop_after != "load":
+        with clock.stage("passes"):
+            model = canonicalize(model)
     opened = None
     if calibration is not None:
         opened = open_samples(calibration, model.inputs(), count=samples)
@@ -84,7 +86,9 @@ def run_build(
         findings=[*loaded.findings, *options.findings],
     )
     if stop_after in ("load", "passes"):
-        return _stopped(work, loaded.model if stop_after == "load" else model)
+        return _stopped(work, model)
+    if stop_after in ("legalize", "calibrate"):
+        return _stopped(work, work.part_way(options, stop_after))
     return _finish(work, options, sign_key)
 
 
@@ -94,9 +98,8 @@ def _finish(work: Build, options: Candidates, sign_key: str | Path | None) -> Bu
     with work.clock.stage("judge"):
         work.prepare_references()
     form = work.choose(options)
-    if work.stop_after in ("legalize", "calibrate", "quantize"):
-        product = {"legalize": form.legal, "calibrate": work.statistics, "quantize": form.model}[work.stop_after]
-        return _stopped(work, product, form)
+    if work.stop_after == "quantize":
+        return _stopped(work, form.model, form)
     artifact = work.compile(form)
     if work.stop_after == "compile":
         return _stopped(work, artifact, form)
