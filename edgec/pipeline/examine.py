@@ -14,8 +14,8 @@ from edgec.pipeline.precision import backend_facts
 from edgec.pipeline.stages import Progress
 from edgec.quantization.calibrate import calibrate as run_calibration
 from edgec.quantization.plan import tensors_to_observe
-from edgec.quantization.range_choice import outside, range_of
 from edgec.quantization.samples import open_samples
+from edgec.quantization.summary import summarize
 from edgec.quantization.types import Statistics
 from edgec.targets.load import load_target
 
@@ -75,26 +75,13 @@ def calibrate(
 
 
 def run_calibrate(source: str | Path, *, calibration: str | Path, **options: Any) -> dict[str, Any]:
-    """`calibrate` as the JSON object of the command line: ranges, saturation, worst tensors first."""
+    """`calibrate` as the JSON object of the command line: coverage and saturation, the worst tensors first."""
     statistics = calibrate(source, calibration=calibration, **options)
-    rows = []
-    for name, stats in statistics.tensors.items():
-        low, high = range_of(stats, "percentile")
-        rows.append(
-            {
-                "tensor": name,
-                "minimum": stats.minimum,
-                "maximum": stats.maximum,
-                "range": [low, high],
-                "saturated": outside(stats, low, high),
-            }
-        )
-    rows.sort(key=lambda row: -float(row["saturated"]))  # type: ignore[arg-type]
+    summary = summarize(statistics)
     return {
         "source": Path(source).name,
-        "samples": statistics.samples,
         "digest": statistics.digest,
-        "tensor_count": len(rows),
-        "tensors": rows,
-        "findings": [f.as_dict() for f in statistics.findings],
+        "tensor_count": len(summary.tensors),
+        **summary.as_dict(),
+        "tensors": [tensor.as_dict() for tensor in summary.worst(len(summary.tensors))],
     }

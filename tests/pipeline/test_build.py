@@ -89,7 +89,9 @@ def test_int8_agrees_with_the_qdq_model(tmp_path: Path) -> None:
 
 
 def test_run_raw_takes_what_the_artifact_takes(tmp_path: Path) -> None:
-    with edgec.build(write_small_net(tmp_path)[0], target="raspberrypi4", precision="float32", output=tmp_path) as bundle:
+    with edgec.build(
+        write_small_net(tmp_path)[0], target="raspberrypi4", precision="float32", output=tmp_path
+    ) as bundle:
         (binding,) = bundle.inputs
         assert binding.artifact.shape == (1, 16, 16, 3) and binding.perm == (0, 2, 3, 1)
         x = samples(1)

@@ -1,0 +1,107 @@
+"""Which precision a build takes: asked for, preferred, or fallen back to."""
+
+from __future__ import annotations
+
+import pytest
+
+from edgec.errors import EdgecError
+from edgec.pipeline.precision import (
+    AUTO_MIN_SQNR_DB,
+    COLLAPSE_SQNR_DB,
+    backend_facts,
+    candidates,
+    keeps_accuracy,
+    low_fidelity,
+)
+from edgec.targets.load import load_target
+from edgec.targets.profile import Target
+
+PI = load_target("raspberrypi4")
+
+
+def resolve(asked: str, *, calibrated: bool, target: Target = PI, backend: str | None = None) -> tuple[str, ...]:
+    name, facts = backend_facts(target, backend)
+    return candidates(asked, target, name, facts, calibrated=calibrated).precisions
+
+
+def test_what_is_asked_for_is_the_only_candidate() -> None:
+    assert resolve("float16", calibrated=False) == ("float16",)
+    assert resolve("int8", calibrated=True) == ("int8",)
+
+
+def test_auto_follows_the_target_down_to_float32() -> None:
+    order = resolve("auto", calibrated=True)
+    assert order[0] == "int8" and order[-1] == "float32"
+    assert "int16x8" not in order and "float16" not in order
+
+
+def test_auto_without_data_leaves_out_what_needs_it_and_says_so() -> None:
+    name, facts = backend_facts(PI, None)
+    found = candidates("auto", PI, name, facts, calibrated=False)
+    assert "int8" not in found.precisions and "int16x8" not in found.precisions
+    assert [f.code for f in found.findings] == ["calibration/none"]
+
+
+def test_auto_says_nothing_of_data_where_none_is_needed() -> None:
+    name, facts = backend_facts(PI, "openvino")
+    plain = facts.model_copy(update={"precisions": ("float16", "float32")})
+    assert candidates("auto", PI, name, plain, calibrated=False).findings == ()
+
+
+@pytest.mark.parametrize("precision", ["int8", "int16x8"])
+def test_integers_need_calibration_data(precision: str) -> None:
+    with pytest.raises(EdgecError) as error:
+        resolve(precision, calibrated=False)
+    assert error.value.code == "calibration/missing"
+    assert "--calibration" in error.value.finding.hint and "dynamic" in error.value.finding.hint
+
+
+def test_an_unknown_precision_gets_a_suggestion() -> None:
+    with pytest.raises(EdgecError) as error:
+        resolve("flaot32", calibrated=True)
+    assert error.value.code == "cli/unknown-precision" and "float32" in error.value.finding.hint
+
+
+def test_a_precision_that_the_target_does_not_take() -> None:
+    with pytest.raises(EdgecError) as error:
+        resolve("int16x8", calibrated=True, target=load_target("intel-cpu"))
+    assert error.value.code == "target/no-precision" and "float32" in error.value.finding.hint
+
+
+def test_an_unknown_backend_gets_a_suggestion() -> None:
+    with pytest.raises(EdgecError) as error:
+        backend_facts(PI, "tflit")
+    assert error.value.code == "target/no-backend" and "tflite" in error.value.finding.hint
+    assert backend_facts(PI, None)[0] == PI.default_backend
+
+
+@pytest.mark.parametrize(
+    ("sqnr", "top1", "good"),
+    [
+        (None, None, True),
+        (AUTO_MIN_SQNR_DB, None, True),
+        (AUTO_MIN_SQNR_DB - 0.1, None, False),
+        (40.0, 1.0, True),
+        (40.0, 0.98, False),
+        (None, 0.98, False),
+    ],
+)
+def test_the_default_budget(sqnr: float | None, top1: float | None, good: bool) -> None:
+    kept, words = keeps_accuracy({"sqnr_db": sqnr, "top1_agreement": top1})
+    assert kept is good
+    assert ("exact" in words) is (sqnr is None) and ("top-1" in words) is (top1 is not None)
+
+
+@pytest.mark.parametrize(
+    ("sqnr", "codes"),
+    [
+        (COLLAPSE_SQNR_DB - 1, ["quant/collapsed"]),
+        (AUTO_MIN_SQNR_DB - 1, ["quant/low-fidelity"]),
+        (AUTO_MIN_SQNR_DB, []),
+        (None, []),
+    ],
+)
+def test_a_loss_is_said_loudly(sqnr: float | None, codes: list[str]) -> None:
+    found = low_fidelity("int8", {"sqnr_db": sqnr, "top1_agreement": None})
+    assert [f.code for f in found] == codes
+    assert all("--precision auto" in f.hint for f in found)
