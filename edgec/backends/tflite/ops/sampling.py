@@ -95,12 +95,13 @@ class _Grid:
         """Where reflection turns round."""
         return (0.0, self.size - 1.0) if self.corners else (-0.5, self.size - 0.5)
 
-    def position(self, g: Expr, *, nearest: bool) -> Expr:
+    def position(self, g: Expr, mode: str) -> Expr:
         """From −1 … 1 to pixels."""
         x = (g + 1) * ((self.size - 1) / 2) if self.corners else ((g + 1) * self.size - 1) * 0.5
-        if nearest:
+        if mode == "nearest":
             x = x.round_even()
-        if self.padding == "border":
+        # cubic interpolation goes on beyond the border, over equal values
+        if self.padding == "border" and mode != "cubic":
             return x.clip(0, self.size - 1)
         if self.padding == "reflection":
             return _reflect(x, *self.border)
@@ -130,7 +131,7 @@ def _cubic_weights(t: Expr) -> list[Expr]:
 
 
 def _grid_taps(axis: _Grid, g: Expr, mode: str) -> list[Tap]:
-    x = axis.position(g, nearest=mode == "nearest")
+    x = axis.position(g, mode)
     if mode == "nearest":
         return [axis.tap(x.int(), x * 0 + 1)]
     low = x.floor()
