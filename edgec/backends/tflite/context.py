@@ -32,6 +32,8 @@ class Context:
     node: ir.Node | None = None
     counter: int = 0
     constants: dict[tuple[str, bytes], Tensor] = field(default_factory=dict)
+    #: float32 results that a tensor of another float type was rounded from
+    wider: dict[Tensor, Tensor] = field(default_factory=dict)
 
     # --- reading the node -------------------------------------------------------------------------
 
@@ -115,6 +117,8 @@ class Context:
             return t
         if t.data is not None:
             return _permute_const(t, tuple(perm))
+        if t in self.wider:
+            return self._narrowed(self.transpose(self.wider[t], perm), t.dtype)
         shape = [t.shape[p] for p in perm]
         return self.emit("TRANSPOSE", [t, self.int32(list(perm))], shape, t.dtype)
 
@@ -129,7 +133,15 @@ class Context:
             )
         if not shape:  # the file cannot hold an empty list of sizes as a constant
             return self.emit("SQUEEZE", [t], shape, t.dtype, squeezeDims=np.arange(t.rank, dtype=np.int32))
+        if t in self.wider:
+            return self._narrowed(self.reshape(self.wider[t], shape), t.dtype)
         return self.emit("RESHAPE", [t, self.int32(list(shape))], shape, t.dtype, newShape=np.asarray(shape, np.int32))
+
+    def _narrowed(self, wide: Tensor, dtype: DType) -> Tensor:
+        """A float32 value in the type it is to have; operators that compute in float32 find the value itself."""
+        narrow = self.emit("CAST", [wide], wide.shape, dtype, inDataType=wide.dtype, outDataType=dtype)
+        self.wider[narrow] = wide
+        return narrow
 
     def cast(self, t: Tensor, dtype: DType) -> Tensor:
         """`t` with another element type; constants are cast at once."""

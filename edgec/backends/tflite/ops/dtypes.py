@@ -2,6 +2,7 @@
 
 1. Small integers and bool are computed in a wider integer: cast back, the result wraps around as ONNX's does.
 2. float16 and float64 are computed in float32. For float64 that rounds: seven digits are what TFLite can do.
+   What the next operator reads is the float32 value, not rounded in between: fewer casts, and nearer the truth.
 3. uint64 has no CAST: it is taken for int64 by its bits, which is all that moving, adding and multiplying need.
 4. A moved value keeps its bits: it may be taken for any type of the same width.
 """
@@ -72,6 +73,8 @@ def convert(ctx: Context, t: Tensor, dtype: DType, *, moves: bool = False) -> Te
     """`t` in another type, with C's rules; by its bits where values are only moved."""
     if t.dtype == dtype:
         return t
+    if dtype == DType.FLOAT32 and t in ctx.wider and not moves:
+        return ctx.wider[t]
     same_width = t.dtype.numpy.itemsize == dtype.numpy.itemsize
     if {t.dtype, dtype} == {DType.UINT64, DType.INT64} or (moves and same_width):
         return bitcast(ctx, t, dtype)
@@ -134,7 +137,12 @@ def computed(
     inner = compute_type(dtype, allowed, op_type, modular=modular, moves=moves)
     out = function(*(convert(ctx, t, inner, moves=moves) for t in tensors))
     wanted = dtype if result is None else result
-    return out if out.dtype == wanted else convert(ctx, out, wanted, moves=moves)
+    if out.dtype == wanted:
+        return out
+    narrow = convert(ctx, out, wanted, moves=moves)
+    if wanted in FLOATS and out.dtype == DType.FLOAT32 and out.data is None:
+        ctx.wider[narrow] = out
+    return narrow
 
 
 __all__ = [

@@ -160,9 +160,17 @@ def _reciprocal(ctx: Context, node: ir.Node) -> Tensor:
 
 
 def _where(ctx: Context, node: ir.Node) -> Tensor:
+    """A condition that is known and the same everywhere chooses now."""
     condition, a, b = (ctx.tensor(v) for v in node.inputs)
     if a.dtype == DType.STRING:
         raise Refusal("dtype", "strings have no TFLite kernels")
+    shape = np.broadcast_shapes(condition.shape, a.shape, b.shape)
+    if condition.data is not None and condition.size:
+        chosen = a if np.all(condition.data) else b
+        if chosen.shape == shape and np.all(condition.data == condition.data.flat[0]):
+            return chosen
+    if a in ctx.wider or b in ctx.wider:
+        return computed(ctx, "Where", [a, b], FLOAT, lambda x, y: select(ctx, condition, x, y))
     return select(ctx, condition, a, b)
 
 
