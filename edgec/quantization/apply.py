@@ -184,6 +184,8 @@ def _inherit(new: list[ir.Node], old: ir.Node) -> None:
 
 
 def _quantize(array: Array, plan: TensorPlan) -> Array:
+    if plan.data is not None:
+        return plan.data
     if plan.dtype is not DType.INT32:
         return plan.qparams.quantize(array, plan.dtype)
     return _quantize_bias(array, plan.qparams)

@@ -42,11 +42,12 @@ class Statistics:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class TensorPlan:
-    """How one value is quantized, and why."""
+    """How one value is quantized, and why. `data` are the integers of a constant that is not rounded to nearest."""
 
     dtype: DType
     qparams: QParams
     reason: str
+    data: Array | None = field(default=None, compare=False, repr=False)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

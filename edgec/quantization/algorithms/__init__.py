@@ -1,0 +1,1 @@
+"""Repairs of a quantized model: what brings accuracy back once the scales are chosen."""

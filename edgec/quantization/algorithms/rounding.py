@@ -1,0 +1,141 @@
+"""Round a layer's weights so that its outputs keep closest to float: optimal brain quantization in a fixed order.
+
+With inputs x and H = Σ x·xᵀ, a weight error e adds e·H·eᵀ to the squared output error. Weights are rounded
+one input at a time, those that meet the most energy first, and each rounding error is made up for by the inputs that
+are still free. With U the upper Cholesky factor of H⁻¹ (H⁻¹ = Uᵀ·U) and column j to round:
+
+    q_j = round(w_j / s),   e = (w_j − s·q_j) / U_jj,   w_k ← w_k − e·U_jk  for k > j
+
+1. H is damped by a share of its mean diagonal: few samples leave directions unseen.
+2. An input that is always zero keeps its nearest rounding.
+3. When what the layer reads in int8 (x̂) differs from float (x), the target becomes W·X·X̂ᵀ·Ĥ⁻¹, which makes up for the
+   errors of the layers before it as well.
+4. The result is never worse than nearest rounding: rows where it would be fall back to that.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from edgec.tensors import Array
+
+#: Rule 1.
+DAMPING = 0.01
+
+#: Columns that are updated together: rank-1 updates inside a block, one matrix product for the rest.
+_BLOCK = 64
+
+#: Positions that are taken in with one product: fewer passes over a large H.
+_AT_ONCE = 512
+
+
+@dataclass(slots=True)
+class Moments:
+    """Sums over positions: `own` is Σ x̂·x̂ᵀ [groups, n, n], `cross` Σ (x − x̂)·x̂ᵀ or None."""
+
+    own: Array
+    cross: Array | None = None
+    _waiting: list[tuple[Array, Array | None]] = field(default_factory=list)
+
+    @classmethod
+    def zeros(cls, groups: int, fan_in: int, *, cross: bool = False) -> Moments:
+        """No positions yet."""
+        shape = (groups, fan_in, fan_in)
+        return cls(np.zeros(shape, np.float32), np.zeros(shape, np.float32) if cross else None)
+
+    def add(self, columns: Array, float_columns: Array | None = None) -> None:
+        """Take in positions: [groups, n, positions] as the layer reads them, and in float."""
+        self._waiting.append((columns, float_columns))
+        if sum(c.shape[2] for c, _ in self._waiting) >= _AT_ONCE:
+            self.flush()
+
+    def flush(self) -> Moments:
+        """Take in what `add` has put by."""
+        if self._waiting:
+            columns = np.concatenate([c for c, _ in self._waiting], axis=2)
+            transposed = columns.transpose(0, 2, 1)
+            self.own += columns @ transposed
+            if self.cross is not None:
+                plain = np.concatenate([p for _, p in self._waiting if p is not None], axis=2)
+                self.cross += (plain - columns) @ transposed
+            self._waiting.clear()
+        return self
+
+
+def round_rows(weight: Array, scales: Array, moments: Moments, *, limit: int = 127) -> Array:
+    """Integers in ±`limit` for `weight` [groups, outputs, n] with `scales` [groups, outputs]: int8, same shape."""
+    hessian, alive = _damped(moments.own)
+    target = weight.astype(np.float32)
+    if moments.cross is not None:  # rule 3
+        change = np.linalg.solve(hessian.transpose(0, 2, 1), (moments.cross.transpose(0, 2, 1) @ _t(target)))
+        target = target + _t(change).astype(np.float32)
+    step = scales[:, :, None].astype(np.float32)
+    nearest = np.clip(np.rint(weight / step), -limit, limit)
+    rounded = _in_order(target, step, hessian, limit)
+    rounded = np.where(alive[:, None, :], rounded, nearest)  # rule 2
+    better = _cost(target - rounded * step, hessian) <= _cost(target - nearest * step, hessian)  # rule 4
+    return np.where(better[:, :, None], rounded, nearest).astype(np.int8)
+
+
+def output_error(difference: Array, moments: Moments) -> Array:
+    """e·H·eᵀ of weight errors [groups, outputs, n]: the squared output error of each output."""
+    return _cost(difference.astype(np.float32), moments.own)
+
+
+def _t(matrices: Array) -> Array:
+    return matrices.transpose(0, 2, 1)
+
+
+def _cost(difference: Array, hessian: Array) -> Array:
+    return np.asarray(np.sum((difference @ hessian) * difference, axis=2))
+
+
+def _damped(own: Array) -> tuple[Array, Array]:
+    """H with rules 1 and 2 applied, and which inputs are ever different from zero."""
+    n = own.shape[1]
+    diagonal = np.einsum("gii->gi", own)
+    alive = diagonal > 0
+    mean = diagonal.mean(axis=1)
+    extra = np.where(mean > 0, DAMPING * mean, 1.0)[:, None] + np.where(alive, 0.0, mean[:, None])
+    hessian = own.copy()
+    index = np.arange(n)
+    hessian[:, index, index] += extra.astype(np.float32)
+    return hessian, alive
+
+
+def _in_order(target: Array, step: Array, hessian: Array, limit: int) -> Array:
+    """Round column by column, the ones with the most energy first."""
+    groups, _, n = target.shape
+    order = np.argsort(-np.einsum("gii->gi", hessian), axis=1, kind="stable")
+    back = np.argsort(order, axis=1, kind="stable")
+    one = np.arange(groups)[:, None]
+    sorted_hessian = hessian[one[:, :, None], order[:, :, None], order[:, None, :]]
+    factor = _inverse_factor(sorted_hessian)
+    work = np.take_along_axis(target, order[:, None, :], axis=2)
+    result = np.empty_like(work)
+    for start in range(0, n, _BLOCK):
+        stop = min(start + _BLOCK, n)
+        errors = np.empty((*work.shape[:2], stop - start), np.float32)
+        for j in range(start, stop):
+            column = work[:, :, j]
+            q = np.clip(np.rint(column / step[:, :, 0]), -limit, limit)
+            result[:, :, j] = q
+            error = (column - q * step[:, :, 0]) / factor[:, None, j, j]
+            errors[:, :, j - start] = error
+            if j + 1 < stop:
+                work[:, :, j + 1 : stop] -= error[:, :, None] * factor[:, None, j, j + 1 : stop]
+        if stop < n:
+            work[:, :, stop:] -= errors @ factor[:, start:stop, stop:]
+    return np.take_along_axis(result, back[:, None, :], axis=2)
+
+
+def _inverse_factor(hessian: Array) -> Array:
+    """U with Uᵀ·U = H⁻¹, upper triangular: from the Cholesky factor of H in reverse order."""
+    flipped = hessian[:, ::-1, ::-1].astype(np.float64)
+    lower = np.linalg.cholesky(flipped)  # flipped = L·Lᵀ
+    # H = R·Rᵀ with R = flip(L) upper triangular, so H⁻¹ = R⁻ᵀ·R⁻¹ and U = R⁻¹.
+    upper = lower[:, ::-1, ::-1]
+    inverse = np.linalg.inv(upper)
+    return np.asarray(np.triu(inverse), np.float32)

@@ -1,0 +1,210 @@
+"""Climb the repair ladder: each rung is tried on samples that it has not learnt from, and kept only where it helps.
+
+1. Ranges: the least-error range of each tensor against the full one, whichever serves the whole model better.
+2. Rounding: weights rounded so that each layer's output keeps closest to float (`algorithms.rounding`).
+3. Bias: each output's mean error goes into its bias (`algorithms.bias`).
+
+Effort `fast` climbs nothing and judges nothing; `balanced` tries what is cheap; `max` tries more ranges, learns from more
+positions, and corrects the biases from runs of the quantized model.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Literal
+
+import numpy as np
+
+from edgec.graph.model import Model
+from edgec.metrics import MAX_DB, sqnr_db
+from edgec.quantization.algorithms.bias import correct_fully, own_shift, shifted
+from edgec.quantization.algorithms.layers import Layer, find_layers
+from edgec.quantization.algorithms.moments import gather, gather_means
+from edgec.quantization.algorithms.rounding import Moments, round_rows
+from edgec.quantization.apply import apply_plan
+from edgec.quantization.executor import Executor
+from edgec.quantization.range_choice import RangeMethod
+from edgec.quantization.types import QuantPlan
+from edgec.tensors import Array
+
+Effort = Literal["fast", "balanced", "max"]
+
+Feeds = Sequence[Mapping[str, Array]]
+
+#: A rung may cost this much: less is the noise of the judging samples.
+_TOLERANCE_DB = 0.05
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Reach:
+    """How far an effort goes: samples to learn and to judge from, positions a sample, ranges to try."""
+
+    learn: int
+    judge: int
+    positions: int
+    ranges: tuple[RangeMethod, ...]
+    full_bias: bool
+
+
+REACH: dict[Effort, Reach] = {
+    "fast": Reach(learn=0, judge=0, positions=0, ranges=("auto",), full_bias=False),
+    "balanced": Reach(learn=32, judge=16, positions=64, ranges=("auto", "minmax"), full_bias=False),
+    "max": Reach(learn=50, judge=50, positions=256, ranges=("auto", "minmax", "mse", "percentile"), full_bias=True),
+}
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Rung:
+    """One repair: what the judging samples said before and after, and whether it stayed."""
+
+    name: str
+    before_db: float | None
+    after_db: float
+    kept: bool
+    seconds: float
+
+    def as_dict(self) -> dict[str, Any]:
+        """A JSON-ready dict."""
+        before = None if self.before_db is None else round(self.before_db, 2)
+        return {
+            "rung": self.name,
+            "before_db": before,
+            "after_db": round(self.after_db, 2),
+            "kept": self.kept,
+            "seconds": round(self.seconds, 2),
+        }
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Climb:
+    """Where the ladder led: the plan, its QDQ model, and every rung tried."""
+
+    plan: QuantPlan
+    model: Model
+    rungs: tuple[Rung, ...]
+
+
+class Judge:
+    """Signal to noise of a quantized model's outputs against the float model's; the worst output speaks for all."""
+
+    def __init__(self, model: Model, feeds: Feeds) -> None:
+        self._feeds = feeds
+        self._names = tuple(o.name for o in model.outputs() if o.dtype.is_float)
+        executor = Executor(model, fetch=self._names)
+        self._expected = [executor.run(feed) for feed in feeds]
+
+    def __call__(self, quantized: Model) -> float:
+        """In dB; `MAX_DB` for a model without float outputs."""
+        executor = Executor(quantized, fetch=self._names)
+        actual = [executor.run(feed) for feed in self._feeds]
+        found = [
+            sqnr_db(np.stack([e[name] for e in self._expected]), np.stack([a[name] for a in actual]))
+            for name in self._names
+        ]
+        return min(found, default=MAX_DB)
+
+
+def climb(
+    model: Model,
+    make: Callable[[RangeMethod], QuantPlan],
+    feeds: Feeds,
+    *,
+    effort: Effort = "balanced",
+    weight_bits: int = 8,
+    progress: Callable[[int, int], None] | None = None,
+) -> Climb:
+    """The best plan that `effort` finds. `make` plans with one way to choose ranges; `feeds` are samples.
+
+    Without samples, or where nothing is quantized, the plan is what `make("auto")` gives.
+    """
+    reach = REACH[effort]
+    plan = make(reach.ranges[0])
+    if not reach.learn or not feeds or not (plan.activations or plan.weights):
+        return Climb(plan=plan, model=apply_plan(model, plan), rungs=())
+    learn, judged = split(feeds, reach.learn, reach.judge)
+    ladder = _Ladder(model, Judge(model, judged), plan)
+    steps: list[tuple[str, Callable[[QuantPlan], QuantPlan]]] = [
+        (f"ranges: {m}", lambda _, m=m: make(m)) for m in (reach.ranges[1:] if plan.activations else ())
+    ]
+    steps.append(("rounding", lambda p: round_weights(model, p, learn, positions=reach.positions, bits=weight_bits)))
+    if plan.biases:
+        steps.append(("bias", lambda p: correct_biases(model, p, learn, positions=reach.positions)))
+    if plan.biases and reach.full_bias:
+        steps.append(("bias, full", lambda p: correct_fully(model, p, find_layers(model, p), learn)))
+    for i, (name, change) in enumerate(steps):
+        if progress is not None:
+            progress(i, len(steps))
+        ladder.step(name, change)
+    return Climb(plan=ladder.plan, model=ladder.quantized, rungs=tuple(ladder.rungs))
+
+
+class _Ladder:
+    """The best so far."""
+
+    def __init__(self, model: Model, judge: Judge, plan: QuantPlan) -> None:
+        start = time.perf_counter()
+        self._model, self._judge = model, judge
+        self.plan, self.quantized = plan, apply_plan(model, plan)
+        self.score = judge(self.quantized)
+        first = Rung(
+            name="ranges: auto", before_db=None, after_db=self.score, kept=True, seconds=time.perf_counter() - start
+        )
+        self.rungs = [first]
+
+    def step(self, name: str, change: Callable[[QuantPlan], QuantPlan]) -> None:
+        """Try one repair, and keep it unless the score falls."""
+        start = time.perf_counter()
+        plan = change(self.plan)
+        quantized = apply_plan(self._model, plan)
+        score = self._judge(quantized)
+        # Another way to choose ranges must be better, a repair of the present plan must only not be worse.
+        gain = score - self.score
+        kept = gain > 0 if name.startswith("ranges") else gain >= -_TOLERANCE_DB
+        seconds = time.perf_counter() - start
+        self.rungs.append(Rung(name=name, before_db=self.score, after_db=score, kept=kept, seconds=seconds))
+        if kept:
+            self.plan, self.quantized, self.score = plan, quantized, score
+
+
+def split(feeds: Feeds, learn: int, judge: int) -> tuple[Feeds, Feeds]:
+    """Samples to learn from and others to judge by, both spread over all; one sample has to serve for both."""
+    if len(feeds) < 2:
+        return feeds, feeds
+    return _spread(feeds[0::2], learn), _spread(feeds[1::2], judge)
+
+
+def _spread(feeds: Feeds, count: int) -> Feeds:
+    step = max(1, math.ceil(len(feeds) / count))
+    return feeds[::step][:count]
+
+
+def round_weights(model: Model, plan: QuantPlan, feeds: Feeds, *, positions: int, bits: int = 8) -> QuantPlan:
+    """The plan with weights that are rounded for their layers' outputs."""
+    weights = dict(plan.weights)
+    limit = 2 ** (bits - 1) - 1
+
+    def take(moments: Mapping[str, Moments], part: tuple[Layer, ...]) -> None:
+        for layer in {layer.key: layer for layer in part}.values():
+            rounded = round_rows(layer.rows(layer.weight), layer.scales(), moments[layer.key], limit=limit)
+            reason = f"{layer.plan.reason}; rounded for the layer's output"
+            weights[layer.key] = replace(layer.plan, data=layer.weight_of(rounded), reason=reason)
+
+    gather(find_layers(model, plan), feeds, model, None, take, positions=positions)
+    return replace(plan, weights=weights)
+
+
+def correct_biases(model: Model, plan: QuantPlan, feeds: Feeds, *, positions: int) -> QuantPlan:
+    """The plan with biases that hold the mean error of their own layer's rounding."""
+    layers = tuple(layer for layer in find_layers(model, plan) if layer.bias_key is not None)
+    means = gather_means(layers, feeds, model, positions=positions)
+    shifts: dict[str, tuple[Array, Array]] = {}
+    for layer in layers:
+        assert layer.bias_key is not None and layer.bias is not None
+        rounded = layer.plan.data
+        if rounded is None:
+            rounded = layer.plan.qparams.quantize(layer.weight, layer.plan.dtype)
+        shifts[layer.bias_key] = (layer.bias, own_shift(layer, rounded, means[layer.key]))
+    return shifted(plan, shifts)
