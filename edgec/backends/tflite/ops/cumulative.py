@@ -17,7 +17,7 @@ from edgec.tensors import DType
 
 def _cumsum(ctx: Context, node: ir.Node) -> Tensor:
     """CumSum; the axis may come at run time."""
-    x, axis = ctx.tensor(node.inputs[0]), expr(ctx, ctx.tensor(node.inputs[1])).int().reshape()
+    x, axis = ctx.tensor(node.inputs[0]), expr(ctx, ctx.tensor(node.inputs[1])).to_int().reshape()
     options = {"exclusive": bool(attr(node, "exclusive", 0)), "reverse": bool(attr(node, "reverse", 0))}
     return computed(
         ctx,
@@ -31,7 +31,7 @@ def _cumsum(ctx: Context, node: ir.Node) -> Tensor:
 
 def _cumprod(ctx: Context, node: ir.Node) -> Tensor:
     """CumProd; with an axis that comes at run time, every axis is computed and one is chosen."""
-    x, axis = ctx.tensor(node.inputs[0]), expr(ctx, ctx.tensor(node.inputs[1])).int().reshape()
+    x, axis = ctx.tensor(node.inputs[0]), expr(ctx, ctx.tensor(node.inputs[1])).to_int().reshape()
     exclusive, backward = bool(attr(node, "exclusive", 0)), bool(attr(node, "reverse", 0))
 
     def products(t: Tensor) -> Tensor:

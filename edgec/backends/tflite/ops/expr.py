@@ -164,11 +164,11 @@ class Expr:
         """Another element type."""
         return self._wrap(self.ctx.cast(self.t, dtype))
 
-    def int(self) -> Expr:
+    def to_int(self) -> Expr:
         """As int32, rounded towards zero."""
         return self.cast(DType.INT32)
 
-    def float(self) -> Expr:
+    def to_float(self) -> Expr:
         """As float32."""
         return self.cast(DType.FLOAT32)
 

@@ -41,7 +41,7 @@ def _pad(ctx: Context, node: ir.Node) -> Tensor:
     if mode != "constant":
         return _indexed_pad(ctx, x, table, mode)
     if value is None or value.data is not None:
-        known = 0 if value is None else ctx.const(value, "constant_value").reshape(())[()]
+        known = 0 if value is None else ctx.const(value, "constant_value").reshape(()).item()
         return constant_pad(ctx, x, table, known)
     return _pad_with(ctx, x, table, ctx.reshape(value, ()))
 
@@ -61,11 +61,11 @@ def _pad_with(ctx: Context, x: Tensor, pads: list[tuple[int, int]], value: Tenso
                 rows = ctx.reshape(x, (lead, x.shape[axis], int(np.prod(x.shape[axis + 1 :]))))
                 x = ctx.reshape(_pad_with(ctx, rows, [(0, 0), (before, after), (0, 0)], value), shape)
         return x
-    shape = [d + b + a for d, (b, a) in zip(x.shape, pads, strict=True)]
+    padded = [d + b + a for d, (b, a) in zip(x.shape, pads, strict=True)]
     paddings = ctx.int32(np.asarray(pads))
     if value is None:
-        return moved(ctx, "PAD", x, lambda t: ctx.emit("PAD", [t, paddings], shape, t.dtype))
-    return moved_pair(ctx, "PADV2", x, value, lambda t, v: ctx.emit("PADV2", [t, paddings, v], shape, t.dtype))
+        return moved(ctx, "PAD", x, lambda t: ctx.emit("PAD", [t, paddings], padded, t.dtype))
+    return moved_pair(ctx, "PADV2", x, value, lambda t, v: ctx.emit("PADV2", [t, paddings, v], padded, t.dtype))
 
 
 def _indexed_pad(ctx: Context, x: Tensor, pads: list[tuple[int, int]], mode: str) -> Tensor:
@@ -87,9 +87,9 @@ def _runtime_pad(ctx: Context, node: ir.Node, x: Tensor, params: list[Tensor | N
     pads, value, axes = params
     assert pads is not None
     shape = shape_of(node.outputs[0])
-    halves = expr(ctx, pads).int().reshape(2, -1)
+    halves = expr(ctx, pads).to_int().reshape(2, -1)
     count = halves.shape[1]
-    where = iota(ctx, count) if axes is None else expr(ctx, axes).int()
+    where = iota(ctx, count) if axes is None else expr(ctx, axes).to_int()
     before, after = (per_axis(halves.item(0, i), where, [0] * x.rank) for i in (0, 1))
     if mode != "constant":
         return _runtime_indexed_pad(ctx, x, before, shape, mode)

@@ -206,7 +206,7 @@ def _counts(window: Window, include_pad: bool, declared_after: int) -> Array:
     start = np.arange(window.out) * window.stride - window.before
     low, high = (-window.before, window.size + declared_after) if include_pad else (0, window.size)
     taps = start[:, None] + np.arange(window.kernel) * window.dilation
-    return ((taps >= low) & (taps < high)).sum(1)
+    return np.asarray(((taps >= low) & (taps < high)).sum(1))
 
 
 def average_pool(ctx: Context, node: ir.Node) -> Tensor:

@@ -46,13 +46,13 @@ class _Axis:
             return True
         crops = [e for e in (self.start, self.end) if e is not None]
         whole = not crops or (self.known and [float(e.value[0]) for e in crops if e.value is not None] == [0, 1])
-        return self.out == self.size and self.known and whole and float(_value(self.scale)) == 1
+        return self.out == self.size and self.known and whole and float(_known(self.scale).reshape(())) == 1
 
 
-def _value(e: Expr) -> Array:
+def _known(e: Expr) -> Array:
     if e.value is None:
         raise ValueError("not known when compiling")
-    return e.value.reshape(())
+    return e.value
 
 
 def source_positions(node: ir.Node, a: _Axis) -> Expr:
@@ -89,7 +89,7 @@ def nearest_index(node: ir.Node, a: _Axis) -> Expr:
         x = (x + 0.5).floor()
     else:
         x = x.floor() if mode == "floor" else x.ceil()
-    return x.clip(0, a.size - 1).int()
+    return x.clip(0, a.size - 1).to_int()
 
 
 def weight_matrix(node: ir.Node, a: _Axis) -> Expr:
@@ -152,9 +152,9 @@ def _same_samples(node: ir.Node, a: _Axis, *, align: bool, half: bool, nearest: 
     if nearest:
         raw = (i + 0.5) * np.float32(step) if half else i * np.float32(step)
         mine = np.floor(raw + 0.5) if align else np.floor(raw)
-        return bool(np.array_equal(np.clip(mine, 0, a.size - 1), nearest_index(node, a).value))
+        return bool(np.array_equal(np.clip(mine, 0, a.size - 1), _known(nearest_index(node, a))))
     mine = np.maximum((i + 0.5) * step - 0.5, 0) if half else i * step
-    wanted = source_positions(node, a).clip(0, a.size - 1).value
+    wanted = _known(source_positions(node, a).clip(0, a.size - 1))
     return bool(np.allclose(np.clip(mine, 0, a.size - 1), wanted, rtol=0, atol=1e-5 * a.size))
 
 
@@ -240,7 +240,7 @@ def _resized(ctx: Context, node: ir.Node, x: Tensor, out: tuple[int, ...], axes:
         if nearest:
             x = gather(ctx, x, nearest_index(node, a).t, a.axis)
         else:
-            x = _along_axis(ctx, x, weight_matrix(node, a).float(), a.axis)
+            x = _along_axis(ctx, x, weight_matrix(node, a).to_float(), a.axis)
         if a.start is not None:
             x = _extrapolated(ctx, node, x, a)
     return x

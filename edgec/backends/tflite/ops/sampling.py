@@ -65,7 +65,7 @@ def linear_taps(x: Expr, size: int) -> list[Tap]:
     part = x - low
     taps = []
     for offset, weight in ((0, 1 - part), (1, part)):
-        place = low.int() + offset
+        place = low.to_int() + offset
         inside = (place >= 0) & (place < size)
         taps.append(Tap(place.clip(0, size - 1), inside.where(weight, 0.0), inside))
     return taps
@@ -110,7 +110,7 @@ class _Grid:
     def tap(self, place: Expr, weight: Expr) -> Tap:
         """A neighbour at an integer position, which may lie outside."""
         if self.padding == "reflection":
-            place = _reflect(place.float(), *self.border).int()
+            place = _reflect(place.to_float(), *self.border).to_int()
         inside = (place >= 0) & (place < self.size)
         place = place.clip(0, self.size - 1)
         if self.padding != "zeros":
@@ -133,9 +133,9 @@ def _cubic_weights(t: Expr) -> list[Expr]:
 def _grid_taps(axis: _Grid, g: Expr, mode: str) -> list[Tap]:
     x = axis.position(g, mode)
     if mode == "nearest":
-        return [axis.tap(x.int(), x * 0 + 1)]
+        return [axis.tap(x.to_int(), x * 0 + 1)]
     low = x.floor()
-    part, first = x - low, low.int()
+    part, first = x - low, low.to_int()
     if mode == "linear":
         return [axis.tap(first, 1 - part), axis.tap(first + 1, part)]
     return [axis.tap(first + i - 1, w) for i, w in enumerate(_cubic_weights(part))]
@@ -192,7 +192,7 @@ def _roi_taps(start: Expr, extent: Expr, pooled: int, size: int, sample: tuple[i
     inside = (y >= -1.0) & (y <= float(size))
     y = y.clip(0, size - 1)
     low = y.floor()
-    part, first = y - low, low.int()
+    part, first = y - low, low.to_int()
     return [
         Tap(first, inside.where(1 - part, 0.0)),
         Tap((first + 1).minimum(size - 1), inside.where(part, 0.0)),

@@ -67,7 +67,7 @@ def _one_hot(ctx: Context, node: ir.Node) -> Tensor:
     if depth < 0:
         raise Refusal("depth-constant", "OneHot's depth must be known when compiling")
     spread = [*where.shape[:axis], 1, *where.shape[axis:]]
-    hot = wrapped(expr(ctx, where).int(), depth).reshape(*spread)
+    hot = wrapped(expr(ctx, where).to_int(), depth).reshape(*spread)
     ruler = iota(ctx, depth).reshape(*(depth if a == axis else 1 for a in range(len(shape))))
     choices = expr(ctx, values)
     off, on = (choices.slice(0, i, 1).reshape(*[1] * len(shape)) for i in (0, 1))
@@ -79,7 +79,7 @@ def _trilu(ctx: Context, node: ir.Node) -> Tensor:
     x, *rest = ctx.inputs(node)
     assert x is not None
     rows, columns = x.shape[-2:]
-    k = expr(ctx, rest[0]).int().reshape(1, 1) if rest and rest[0] is not None else number(ctx, [[0]], DType.INT32)
+    k = expr(ctx, rest[0]).to_int().reshape(1, 1) if rest and rest[0] is not None else number(ctx, [[0]], DType.INT32)
     apart = iota(ctx, columns).reshape(1, columns) - iota(ctx, rows).reshape(rows, 1)
     kept = apart >= k if attr(node, "upper", 1) else apart <= k
     zero = ctx.scalar(0, x)
@@ -92,7 +92,7 @@ def _reverse_sequence(ctx: Context, node: ir.Node) -> Tensor:
     """ReverseSequence."""
     x, lengths = ctx.tensor(node.inputs[0]), ctx.tensor(node.inputs[1])
     options = {"seqDim": attr(node, "time_axis", 0), "batchDim": attr(node, "batch_axis", 1)}
-    where = expr(ctx, lengths).int().t
+    where = expr(ctx, lengths).to_int().t
     return moved(
         ctx,
         "REVERSE_SEQUENCE",
@@ -118,7 +118,7 @@ def _shape(ctx: Context, node: ir.Node) -> Tensor:
     if any(d < 0 for d in shape):
         raise Refusal("static-shape", f"{node.op_type} of a tensor of unknown size")
     if node.op_type == "Size":
-        return ctx.constant(np.prod(shape, dtype=np.int64), DType.INT64)
+        return ctx.constant(int(np.prod(shape, dtype=np.int64)), DType.INT64)
     return ctx.constant(np.asarray(shape[attr(node, "start", 0) : attr(node, "end")], np.int64), DType.INT64)
 
 

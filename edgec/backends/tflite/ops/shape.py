@@ -85,7 +85,7 @@ def _tile(ctx: Context, node: ir.Node) -> Tensor:
     """Tile; repeats may come at run time."""
     x, repeats = ctx.tensor(node.inputs[0]), ctx.tensor(node.inputs[1])
     if repeats.data is None:
-        return ctx.emit("TILE", [x, expr(ctx, repeats).int().t], shape_of(node.outputs[0]), x.dtype)
+        return ctx.emit("TILE", [x, expr(ctx, repeats).to_int().t], shape_of(node.outputs[0]), x.dtype)
     shape = [d * int(r) for d, r in zip(x.shape, repeats.data, strict=True)]
     return x if shape == list(x.shape) else ctx.emit("TILE", [x, ctx.int32(repeats.data)], shape, x.dtype)
 

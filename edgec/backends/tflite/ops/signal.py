@@ -97,7 +97,7 @@ def _dft(ctx: Context, node: ir.Node) -> Tensor:
             return next(iter(results.values()))
         anything = next(iter(results.values()))
         every = [results.get(a, anything) for a in range(x.rank)]
-        return choose_axis(ctx, expr(ctx, place).int().reshape(), every).t
+        return choose_axis(ctx, expr(ctx, place).to_int().reshape(), every).t
 
     return computed(ctx, "DFT", [x], FLOAT, run)
 
@@ -175,7 +175,7 @@ def _open_length(ctx: Context, cut: Expr, length: Expr, out: tuple[int, ...]) ->
     batch, frames, reach, _ = cut.shape
     bins = out[2]
     product = number(ctx, np.outer(np.arange(reach), np.arange(bins)), DType.INT32)
-    angle = (product % length).float() * (2 * np.pi / length.float())
+    angle = (product % length).to_float() * (2 * np.pi / length.to_float())
     used = iota(ctx, reach).reshape(reach, 1) < length
     matrix = stack([used.where(angle.cos(), 0.0), used.where(angle.sin() * -1.0, 0.0)], 2)
     rows, columns = cut.reshape(batch * frames, reach), matrix.reshape(reach, bins * 2)

@@ -50,11 +50,11 @@ def _runtime_slice(ctx: Context, x: Tensor, params: Sequence[Tensor | None], sha
     if starts is None or ends is None:
         raise Refusal("inputs", "Slice needs starts and ends")
     count = starts.shape[0]
-    where = iota(ctx, count) if axes is None else expr(ctx, axes).int()
+    where = iota(ctx, count) if axes is None else expr(ctx, axes).to_int()
     begin = per_axis(_bounded(ctx, starts), where, [0] * x.rank)
     end = per_axis(_bounded(ctx, ends), where, [_FAR] * x.rank)
     step = per_axis(
-        number(ctx, [1] * count, DType.INT32) if steps is None else expr(ctx, steps).int(), where, [1] * x.rank
+        number(ctx, [1] * count, DType.INT32) if steps is None else expr(ctx, steps).to_int(), where, [1] * x.rank
     )
     return ctx.emit("STRIDED_SLICE", [x, begin.t, end.t, step.t], shape, x.dtype, **_NO_MASKS)
 
