@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
+import ast
 import json
 import subprocess
 import sys
-import time
 import types
-from collections.abc import Sequence
 from typing import Any
 
 import pytest
@@ -34,18 +33,12 @@ def test_help_imports_nothing_heavy() -> None:
     assert done.stdout.splitlines()[-1] == "[]"
 
 
-def best_time_s(command: Sequence[str], runs: int = 5) -> float:
-    times = []
-    for _ in range(runs):
-        start = time.perf_counter()
-        subprocess.run(command, capture_output=True, check=True, timeout=60)
-        times.append(time.perf_counter() - start)
-    return min(times)
-
-
-def test_help_answers_at_once() -> None:
-    bare = best_time_s([sys.executable, "-c", "pass"])
-    assert best_time_s([sys.executable, "-m", "edgec.cli.app", "--help"]) - bare < 0.3
+def test_help_imports_nothing_heavy() -> None:
+    # what it takes in seconds is for `make bench`; what makes it slow is this
+    script = "import sys; from edgec.cli.app import main; main(['--help']); print(sorted(sys.modules), file=sys.stderr)"
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True, timeout=60)
+    heavy = {"numpy", "onnx", "onnx_ir", "onnxruntime", "openvino", "ai_edge_litert", "pydantic", "torch", "rich.table"}
+    assert not heavy & set(ast.literal_eval(done.stderr.strip().splitlines()[-1]))
 
 
 def test_help_lists_the_commands(capsys: pytest.CaptureFixture[str]) -> None:

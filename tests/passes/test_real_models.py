@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import time
-
 import numpy as np
 import pytest
 
@@ -64,16 +62,6 @@ def test_two_runs_give_the_same_bytes() -> None:
     path = model_path("ulfg_rfb")
     first, second = (canonicalize(load_source(path).model).to_bytes() for _ in range(2))
     assert first == second
-
-
-def test_mobilenet_is_canonical_in_well_under_a_second() -> None:
-    model = load_source(model_path("mobilenet_v2")).model
-    seconds = []
-    for _ in range(3):
-        start = time.perf_counter()
-        canonicalize(model)
-        seconds.append(time.perf_counter() - start)
-    assert min(seconds) < 0.3
 
 
 EXPECTED = {

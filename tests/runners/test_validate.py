@@ -72,7 +72,7 @@ def test_openvino_bundle_passes_in_float32(tmp_path: Path) -> None:
 def test_disagreement_fails(tmp_path: Path) -> None:
     artifact = tiny.tflite_artifact()
     goldens = [
-        replace(golden, reference_outputs={"y": golden.reference_outputs["y"] + np.float32(0.01)})
+        replace(golden, reference_outputs={"y": golden.reference_outputs["y"] + np.float32(0.1)})
         for golden in tiny.goldens(artifact)
     ]
     result = validated(tiny.pack(tmp_path / "x.edgec", artifact, goldens=goldens))
