@@ -11,32 +11,11 @@ import pytest
 from edgec.errors import EdgecError
 from edgec.tensors import Array
 from tests.support.graphs import graph
-from tests.support.tflite import emit, run
+from tests.support.operators import check
+from tests.support.tflite import emit
 
-NAMES = {"float32": "float", "float64": "double"}
 INTEGERS = ["int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64"]
 NUMBERS = ["float16", "float32", *INTEGERS]
-
-
-def declare(array: Array, name: str) -> str:
-    """`array`'s type as ONNX text."""
-    shape = f"[{','.join(map(str, array.shape))}]" if array.ndim else ""
-    return f"{NAMES.get(array.dtype.name, array.dtype.name)}{shape} {name}"
-
-
-def compute(body: str, result: Any, opset: int = 21, **feeds: Array) -> Array:
-    """The output `y` of a graph with these inputs; `result` has its type and shape."""
-    inputs = ", ".join(declare(array, name) for name, array in feeds.items())
-    model = graph(f"({inputs}) => ({declare(np.asarray(result), 'y')}) {{ {body} }}", opset=opset)
-    return run(emit(model), feeds)["y"]
-
-
-def check(body: str, expected: Any, *, rtol: float = 0.0, atol: float = 0.0, opset: int = 21, **feeds: Array) -> None:
-    """`y` has the expected type, shape and values; without tolerances it is equal."""
-    expected = np.asarray(expected)
-    y = compute(body, expected, opset, **feeds)
-    assert y.dtype == expected.dtype and y.shape == expected.shape
-    np.testing.assert_allclose(y, expected, rtol=rtol, atol=atol)
 
 
 def edges(dtype: str, seed: int = 0) -> Array:
