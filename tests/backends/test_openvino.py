@@ -137,6 +137,13 @@ def test_integer_and_several_ends_keep_names_and_types(tmp_path: Path) -> None:
         np.testing.assert_array_equal(got[name], value)
 
 
+def test_inputs_that_nothing_reads_and_that_are_outputs_keep_their_names(tmp_path: Path) -> None:
+    model = typed("(float[2,3] x, float[3] unused) => (float[2,3] y) { y = Identity(x) }")
+    network = compiled(BACKEND.compile(model, TARGET, CompileOptions()), tmp_path)
+    feeds = {"x": kernel(2, 3), "unused": kernel(3)}
+    np.testing.assert_array_equal(run(network, feeds, ["y"])["y"], feeds["x"])
+
+
 def test_operators_and_transposes_are_counted() -> None:
     artifact = BACKEND.compile(net(), TARGET, CompileOptions())
     assert artifact.operators["Convolution"] == 3 and artifact.operators["GroupConvolution"] == 1

@@ -9,7 +9,7 @@ from edgec.artifact import Artifact, IoBinding
 from edgec.backends.base import CompileOptions, Precision
 from edgec.backends.openvino.importer import imported
 from edgec.backends.openvino.legalize import fold_biases, take_apart, wrong_nodes
-from edgec.backends.openvino.serialize import name_layers, operators, serialize, tidy, to_float16
+from edgec.backends.openvino.serialize import name_layers, operators, restore_inputs, serialize, tidy, to_float16
 from edgec.errors import EdgecError, Finding, Severity
 from edgec.graph.model import Model
 from edgec.targets.profile import Target
@@ -57,6 +57,7 @@ def compile(model: Model, target: Target, options: CompileOptions) -> Artifact: 
     with imported(work) as network:
         tidy(network)
         _check_shapes(network, model)
+        restore_inputs(network, model)
         if options.precision == "float16":
             to_float16(network)
         name_layers(network, model)
@@ -98,6 +99,16 @@ def _other_shapes(network: Any, model: Model) -> list[Finding]:
     found: list[Finding] = []
     for port, spec in zip(network.outputs, model.outputs(), strict=False):
         shape = port.get_partial_shape()
+        if shape.rank.is_dynamic:
+            found.append(
+                Finding(
+                    code="backend/dynamic-shape",
+                    message=f"OpenVINO cannot tell how many dimensions output {spec.name!r} has",
+                    where=spec.name,
+                    hint="make axes and shapes constants in the source model, or build with --backend tflite",
+                )
+            )
+            continue
         if shape.is_dynamic or -1 in spec.shape or tuple(shape.to_shape()) == spec.shape:
             continue
         found.append(

@@ -84,9 +84,12 @@ def _aspect_ratio(node: ir.Node) -> str:
 
 def _uneven_corners(node: ir.Node) -> str:
     """With align_corners ONNX spreads over input size × scale, OpenVINO over that rounded down."""
-    scales = const_of(node.inputs[2]) if len(node.inputs) > 2 else None
-    if attr(node, "coordinate_transformation_mode", "half_pixel") != "align_corners" or scales is None:
+    given = node.inputs[2] if len(node.inputs) > 2 else None
+    if attr(node, "coordinate_transformation_mode", "half_pixel") != "align_corners" or given is None:
         return ""
+    scales = const_of(given)
+    if scales is None:
+        return "align_corners with scales that are computed at run time"
     if not scales.size or node.inputs[0] is None or node.inputs[0].shape is None:
         return ""
     sizes = np.asarray(shape_of(node.inputs[0])) * scales.astype(np.float64)
@@ -96,6 +99,10 @@ def _uneven_corners(node: ir.Node) -> str:
 
 def _batchwise(node: ir.Node) -> str:
     return "layout=1 (batch first) is ignored" if attr(node, "layout", 0) else ""
+
+
+def _peepholes(node: ir.Node) -> str:
+    return "its peephole weights are ignored" if len(node.inputs) > 7 and node.inputs[7] is not None else ""
 
 
 def _max_mode(node: ir.Node) -> str:
@@ -124,6 +131,7 @@ WRONG: tuple[tuple[str, Callable[[ir.Node], str]], ...] = (
     ("RNN", _batchwise),
     ("LSTM", _batchwise),
     ("GRU", _batchwise),
+    ("LSTM", _peepholes),
     ("RoiAlign", _max_mode),
     ("Attention", _attention_window),
     ("Tile", _repeats),

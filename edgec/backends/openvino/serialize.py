@@ -32,6 +32,25 @@ def tidy(network: Any) -> None:
     apply_moc_transformations(network, cf=False)
 
 
+def restore_inputs(network: Any, model: Model) -> None:
+    """Give the network all inputs of the source, by name: the importer drops those that nothing reads,
+    and an input that is handed straight to an output loses its name to it."""
+    first = [(n, n.inputs[0]) for n in model.nodes() if n.inputs]
+    handed_on = {n.outputs[0].name: v.name for n, v in first if v is not None and v.is_graph_input()}
+    found = {op.get_friendly_name(): op for op in network.get_parameters()}
+    names = {spec.name for spec in model.inputs()}
+    for name, op in list(found.items()):
+        if name not in names and handed_on.get(name) in names:
+            found[str(handed_on[name])] = op
+    for spec in model.inputs():
+        if spec.name not in found:
+            parameter = ov.opset13.parameter(list(spec.shape), spec.dtype.numpy, name=spec.name)
+            parameter.output(0).get_tensor().set_names({spec.name})
+            network.add_parameters([parameter])
+        elif spec.name not in found[spec.name].output(0).get_names():
+            found[spec.name].output(0).get_tensor().add_names({spec.name})
+
+
 def to_float16(network: Any) -> None:
     """Store in float16 again the large constants that came from there: the importer widened them. Exact."""
     for op in network.get_ordered_ops():
