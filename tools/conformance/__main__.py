@@ -15,7 +15,7 @@ import time
 from pathlib import Path
 
 from edgec.backends.base import backend_names
-from tools.conformance.cases import ROOT, all_cases
+from tools.conformance.cases import ROOT, SLICE, all_cases
 from tools.conformance.pool import run_all
 from tools.conformance.report import html, markdown, per_operator, summary
 from tools.conformance.run_case import REFERENCE, Result
@@ -55,7 +55,18 @@ def main() -> int:
         folder.mkdir(parents=True, exist_ok=True)
         (folder / "conformance.html").write_text(html(results))
         (folder / "conformance.json").write_text(json.dumps([r.as_dict() for r in results], indent=0) + "\n")
+    if args.expected:
+        _write_expected(results)
     return _regressions(results, args.baseline) if args.baseline else 0
+
+
+def _write_expected(results: list[Result]) -> None:
+    """What CI's slice must pass from now on."""
+    chosen = {(r.suite, r.name) for r in all_cases()[::SLICE]}
+    for backend in sorted({r.backend for r in results} - {REFERENCE}):
+        own = [r for r in results if r.backend == backend and r.verdict == "pass" and (r.suite, r.name) in chosen]
+        path = ROOT / "tests" / "conformance" / f"expected_{backend}.txt"
+        path.write_text("".join(f"{r.suite}/{r.name}\n" for r in own))
 
 
 def _regressions(results: list[Result], baseline: Path) -> int:
@@ -83,6 +94,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--json", type=Path, help="write the results there")
     parser.add_argument("--baseline", type=Path, help="results of an earlier run: exit code 1 when a case got worse")
     parser.add_argument("--docs", action="store_true", help="write docs/conformance.md and the HTML and JSON tables")
+    parser.add_argument("--expected", action="store_true", help="write what CI's slice must pass from now on")
     return parser.parse_args()
 
 
