@@ -17,7 +17,8 @@ from edgec.quantization.plan import tensors_to_observe
 from edgec.quantization.samples import open_samples
 from edgec.quantization.summary import summarize
 from edgec.quantization.types import Statistics
-from edgec.targets.load import load_target
+from edgec.targets.load import list_targets, load_target
+from edgec.targets.profile import Target
 
 Inputs = Mapping[str, Sequence[int]] | None
 
@@ -55,23 +56,29 @@ def calibrate(
 ) -> Statistics:
     """Statistics of a model over a data set, from the cache where it has them, and kept there for `build`.
 
-    With a `target` the tensors are those that its build would observe, so that the build finds them.
+    What is observed is what an int8 build for `target` would observe, so that the build finds it; without a target,
+    what builds for any of the shipped ones would. Returned are the statistics of the first.
     """
     loaded = load_source(source, inputs={k: tuple(v) for k, v in (inputs or {}).items()})
     model = canonicalize(loaded.model)
-    wanted = None
-    if target is not None:
-        profile = load_target(target)
-        name, facts = backend_facts(profile, None)
-        model = load_backend(name).legalize(model, profile, "int8")
-        wanted = tensors_to_observe(model, facts.scheme, precision="int8", backend=name)
     data = open_samples(calibration, model.inputs(), count=samples)
+    kinds: dict[tuple[str, str], Target] = {}
+    for known in [target] if target is not None else list_targets():
+        profile = load_target(known)
+        name, facts = backend_facts(profile, None)
+        kinds.setdefault((name, facts.scheme.model_dump_json()), profile)
 
     def report(done: int, total: int) -> None:
         if progress is not None:
             progress("calibrate", done, total)
 
-    return run_calibration(model, data, tensors=wanted, progress=report)
+    runs = []
+    for (name, _), profile in kinds.items():
+        legal = load_backend(name).legalize(model, profile, "int8")
+        _, facts = backend_facts(profile, name)
+        wanted = tensors_to_observe(legal, facts.scheme, precision="int8", backend=name)
+        runs.append(run_calibration(legal, data, tensors=wanted, progress=report))
+    return runs[0]
 
 
 def run_calibrate(source: str | Path, *, calibration: str | Path, **options: Any) -> dict[str, Any]:
