@@ -94,6 +94,10 @@ class CanonicalGemm:
         node = match.root
         if static_shape(node.outputs[0]) is None:
             return Refusal(reason="its shape is not static", value=node.outputs[0].name or "")
+        dtype = node.outputs[0].dtype
+        factors = (float(attr(node, "alpha", 1.0)), float(attr(node, "beta", 1.0)))
+        if dtype is not None and dtype.is_integer() and not all(f.is_integer() for f in factors):
+            return Refusal(reason="an integer cannot be scaled by a fraction", value=node.outputs[0].name or "")
         return None
 
     def rewrite(self, match: Match, editor: Editor) -> Sequence[ir.Node]:

@@ -151,7 +151,11 @@ def _global_max_pool(node: ir.Node, editor: Editor) -> bool:
 
 
 def _gemm(node: ir.Node, editor: Editor) -> bool:
-    """α·A'·B' + β·C with Transpose, MatMul, Mul and Add."""
+    """α·A'·B' + β·C with Transpose, MatMul, Mul and Add; not for integers and fractions."""
+    factors = (float(attr(node, "alpha", 1.0)), float(attr(node, "beta", 1.0)))
+    dtype = node.outputs[0].dtype
+    if dtype is not None and dtype.is_integer() and not all(f.is_integer() for f in factors):
+        return False
     b = Builder(editor, node)
     left, right = node.inputs[0], node.inputs[1]
     if attr(node, "transA", 0):
