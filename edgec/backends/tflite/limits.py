@@ -11,9 +11,13 @@ from edgec.targets.profile import Target
 _ANY_RANK = frozenset({"RESHAPE", "CAST", "BITCAST"})
 
 
+#: A FlatBuffer's offsets are signed 32 bits; what is not weights needs a little room too.
+_MAX_FILE_BYTES = 2**31 - 2**24
+
+
 def check_limits(graph: Graph, target: Target) -> list[Finding]:
-    """Ranks beyond the runtime's, and operator versions newer than the target's runtime."""
-    findings = []
+    """Ranks beyond the runtime's, operator versions newer than the target's runtime, files that grow too large."""
+    findings = _check_size(graph, target)
     facts = target.backends.get("tflite")
     newest = facts.runtime.max_op_version if facts is not None else {}
     for op in graph.every_op():
@@ -39,3 +43,18 @@ def check_limits(graph: Graph, target: Target) -> list[Finding]:
                 )
             )
     return findings
+
+
+def _check_size(graph: Graph, target: Target) -> list[Finding]:
+    constants = {id(t.data): t.data.nbytes for op in graph.every_op() for t in op.inputs if t and t.data is not None}
+    size, limit = sum(constants.values()), min(_MAX_FILE_BYTES, target.limits.max_model_bytes or _MAX_FILE_BYTES)
+    if size <= limit:
+        return []
+    return [
+        Finding(
+            code="backend/too-large",
+            message=f"the constants take {size / 2**30:.2f} GiB, {target.id} takes {limit / 2**30:.2f}",
+            rule="limits.max_model_bytes",
+            hint="take int8 or dynamic precision, which needs a quarter, or --backend openvino",
+        )
+    ]

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import numpy as np
+
 from edgec.backends.base import CompileOptions, load_backend
 from edgec.backends.tflite.backend import lower_model
 from edgec.backends.tflite.limits import check_limits
-from edgec.backends.tflite.tir import Graph, Op, Tensor
+from edgec.backends.tflite.tir import Graph, Op, Tensor, constant
 from edgec.errors import EdgecError
 from edgec.targets.load import load_target
 from edgec.targets.profile import Target
@@ -60,3 +62,14 @@ def test_compile_refuses_what_is_over_a_limit() -> None:
     else:
         raise AssertionError("a rank over the limit was compiled")
     assert [f.code for f in backend.check(model, with_limits(3))] == ["backend/rank"]
+
+
+def test_constants_beyond_what_the_target_takes() -> None:
+    weights = constant("w", np.zeros((64, 64), np.float32))
+    x, y = (Tensor(name, (64, 64), DType.FLOAT32) for name in "xy")
+    options = {"fusedActivationFunction": "NONE"}
+    graph = Graph("main", [x], [y], [Op("ADD", [x, weights], [y], options), Op("ADD", [y, weights], [y], options)])
+    allowed = TARGET.model_copy(update={"limits": TARGET.limits.model_copy(update={"max_model_bytes": 16384})})
+    assert check_limits(graph, allowed) == []
+    less = TARGET.model_copy(update={"limits": TARGET.limits.model_copy(update={"max_model_bytes": 16383})})
+    assert [f.code for f in check_limits(graph, less)] == ["backend/too-large"]
