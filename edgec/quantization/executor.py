@@ -121,7 +121,10 @@ def _hand_over_weights(graph: ir.Graph, options: ort.SessionOptions) -> list[Arr
     """Give large initializers to the session as buffers; the returned arrays must outlive it."""
     buffers: list[Array] = []
     names: list[str] = []
-    for name, value in graph.initializers.items():
+    for name, value in list(graph.initializers.items()):
+        if not value.uses() and not value.is_graph_output() and not value.is_graph_input():
+            del graph.initializers[name]  # the session drops it too, and would not find the buffer's owner
+            continue
         tensor = value.const_value
         if tensor is None or tensor.nbytes < _INLINE_BYTES or tensor.dtype.name not in _SHARED_TYPES:
             _load(value)

@@ -4,8 +4,8 @@
 2. Rounding: weights rounded so that each layer's output keeps closest to float (`algorithms.rounding`).
 3. Bias: each output's mean error goes into its bias (`algorithms.bias`).
 
-Effort `fast` climbs nothing and judges nothing; `balanced` tries what is cheap; `max` tries more ranges, learns from more
-positions, and corrects the biases from runs of the quantized model.
+Effort `fast` climbs nothing and judges nothing; `balanced` tries what is cheap; `max` tries more ranges, learns from
+more positions, and corrects the biases from runs of the quantized model.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any, Literal
 
 import numpy as np
@@ -126,9 +127,9 @@ def climb(
         return Climb(plan=plan, model=apply_plan(model, plan), rungs=())
     learn, judged = split(feeds, reach.learn, reach.judge)
     ladder = _Ladder(model, Judge(model, judged), plan)
-    steps: list[tuple[str, Callable[[QuantPlan], QuantPlan]]] = [
-        (f"ranges: {m}", lambda _, m=m: make(m)) for m in (reach.ranges[1:] if plan.activations else ())
-    ]
+    methods = reach.ranges[1:] if plan.activations else ()
+    steps: list[tuple[str, Callable[[QuantPlan], QuantPlan]]]
+    steps = [(f"ranges: {method}", partial(_with_ranges, make, method)) for method in methods]
     steps.append(("rounding", lambda p: round_weights(model, p, learn, positions=reach.positions, bits=weight_bits)))
     if plan.biases:
         steps.append(("bias", lambda p: correct_biases(model, p, learn, positions=reach.positions)))
@@ -139,6 +140,10 @@ def climb(
             progress(i, len(steps))
         ladder.step(name, change)
     return Climb(plan=ladder.plan, model=ladder.quantized, rungs=tuple(ladder.rungs))
+
+
+def _with_ranges(make: Callable[[RangeMethod], QuantPlan], method: RangeMethod, _: QuantPlan) -> QuantPlan:
+    return make(method)
 
 
 class _Ladder:
