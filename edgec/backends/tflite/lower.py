@@ -19,8 +19,13 @@ from edgec.errors import EdgecError, Finding
 from edgec.graph.model import Model, const_of, dtype_of, label, origin, shape_of
 from edgec.tensors import Array, DType
 
-#: Operators whose result's size depends on the data; as graph outputs LiteRT sizes them at run time.
-DYNAMIC_OUTPUTS = frozenset({"NonZero", "Compress", "Unique", "NonMaxSuppression", "Range", "Slice"})
+#: Operators whose result's size depends on the data: LiteRT sizes it at run time.
+DYNAMIC_OUTPUTS = frozenset({"NonZero", "Compress", "Unique", "NonMaxSuppression", "Range"})
+#: What may follow them: these lowerings work with sizes that are not known.
+DYNAMIC_THROUGH = frozenset(
+    {"Abs", "Add", "Cast", "Concat", "Div", "Exp", "Flatten", "Gather", "GatherND", "Identity", "Mul", "Neg", "Relu"}
+    | {"Reshape", "Sigmoid", "Slice", "Sqrt", "Squeeze", "Sub", "Tanh", "Transpose", "Unsqueeze"}
+)
 
 
 def lower(model: Model) -> tuple[Graph, list[Finding]]:
@@ -29,6 +34,9 @@ def lower(model: Model) -> tuple[Graph, list[Finding]]:
     findings: list[Finding] = []
     for value in model.graph.inputs:
         if value.is_initializer():
+            continue
+        if not isinstance(value.type, ir.TensorType):
+            findings.append(_no_tensor(value))
             continue
         t = Tensor(name=value.name or "input", shape=shape_of(value), dtype=dtype_of(value))
         if any(d < 0 for d in t.shape):
@@ -44,6 +52,9 @@ def lower(model: Model) -> tuple[Graph, list[Finding]]:
         _lower_node(ctx, node, findings)
     ctx.node = None
     for value in model.graph.outputs:
+        if not isinstance(value.type, ir.TensorType):
+            findings.append(_no_tensor(value))
+            continue
         ctx.graph.outputs.append(_output(ctx, value))
     return ctx.graph, findings
 
@@ -58,6 +69,16 @@ def trial_input(value: ir.Value) -> Tensor:
     if data is not None and data.dtype.name in set(DType):
         return _initializer(value.name or "const", data)
     return Tensor(name=value.name or "value", shape=shape_of(value), dtype=dtype_of(value))
+
+
+def _no_tensor(value: ir.Value) -> Finding:
+    return Finding(
+        code="backend/unsupported",
+        message=f"{value.name!r} is a sequence or an optional; TFLite models take and give tensors",
+        where=value.name or "",
+        rule="tflite/tensor-io",
+        hint="take the elements out in the model itself, and give each as an input or output",
+    )
 
 
 def _dynamic(value: ir.Value) -> Finding:
@@ -133,16 +154,22 @@ def dispatch(ctx: Context, node: ir.Node) -> list[Tensor]:
     empty = _empty_outputs(ctx, node)
     if empty is not None:
         return empty
-    for value in node.outputs:
-        dynamic = value.name and value.shape is not None and not value.shape.is_static()
-        if dynamic and not (node.op_type in DYNAMIC_OUTPUTS and value.is_graph_output() and not value.uses()):
-            raise Refusal("dynamic-shape", f"the shape of {value.name!r} is only known when the model runs")
+    if node.op_type not in DYNAMIC_THROUGH:
+        _check_sizes(ctx, node)
     result = table[node.op_type](ctx, node)
     results = result if isinstance(result, list) else [result]
     for position, value in enumerate(node.outputs[len(results) :], len(results)):
         if value.name and (value.uses() or value.is_graph_output()):
             raise Refusal("outputs", f"output {position} of {node.op_type} has no TFLite form")
     return results
+
+
+def _check_sizes(ctx: Context, node: ir.Node) -> None:
+    """Raises Refusal for a node that reads or writes a tensor of unknown size and cannot."""
+    read = [v for v in node.inputs if v is not None and v in ctx.values and min(ctx.values[v].shape, default=0) < 0]
+    written = [v for v in node.outputs if v.name and v.shape is not None and not v.shape.is_static()]
+    for value in read if node.op_type in DYNAMIC_OUTPUTS else [*read, *written]:
+        raise Refusal("dynamic-shape", f"the shape of {value.name!r} is only known when the model runs")
 
 
 def _empty_outputs(ctx: Context, node: ir.Node) -> list[Tensor] | None:

@@ -7,8 +7,9 @@ import pytest
 
 from edgec.errors import EdgecError
 from edgec.tensors import Array, DType
+from tests.support.graphs import graph
 from tests.support.single_op import Node, check, draw, ints
-from tests.support.tflite import emit
+from tests.support.tflite import assert_equal_to_ort, emit
 
 X = draw(2, 5, 3)
 TYPES = [t.value for t in DType if t not in (DType.STRING, DType.COMPLEX64)]
@@ -173,3 +174,34 @@ def test_too_many_pairs_are_refused() -> None:
     with pytest.raises(EdgecError) as caught:
         emit(node.model(constant=False, declared=[x]))
     assert [f.rule for f in caught.value.findings] == ["tflite/scatter"]
+
+
+BOXES = np.random.default_rng(0).uniform(0, 1, (1, 6, 4)).astype(np.float32)
+SCORES = np.random.default_rng(1).uniform(0, 1, (1, 2, 6)).astype(np.float32)
+SELECTED = "m = Constant<value=int64[1]{3}>() t = Constant<value=float[1]{0.5}>() k = NonMaxSuppression(b, s, m, t)"
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        "(int64[n,3] y) { %s y = Identity(k) }",
+        "(float[n,4] y) { %s i = Constant<value=int64{2}>() z = Constant<value=int64[1]{0}>() "
+        "j = Gather<axis=1>(k, i) c = Squeeze(b, z) y = Gather(c, j) }",
+        "(float[n] y) { %s a = Constant<value=int64[3]{0,1,2}>() j = Gather<axis=1>(k, a) y = GatherND(s, j) }",
+        "(float[n,2] y) { %s f = Cast<to=1>(k) o = Constant<value=int64[1]{1}>() e = Constant<value=int64[1]{3}>() "
+        "u = Slice(f, o, e, o) v = Add(u, u) w = Sigmoid(v) y = Concat<axis=0>(w, v) }",
+        "(float[3,n] y) { %s f = Cast<to=1>(k) y = Transpose(f) }",
+    ],
+)
+def test_boxes_are_followed_by_what_picks_them(body: str) -> None:
+    model = graph(f"(float[1,6,4] b, float[1,2,6] s) => {body % SELECTED}")
+    assert_equal_to_ort(model, emit(model), relative=1e-6, feeds={"b": BOXES, "s": SCORES})
+
+
+def test_what_needs_a_size_is_refused_after_boxes() -> None:
+    model = graph(
+        f"(float[1,6,4] b, float[1,2,6] s) => (float[n,3] y) {{ {SELECTED} f = Cast<to=1>(k) y = Softmax(f) }}"
+    )
+    with pytest.raises(EdgecError) as caught:
+        emit(model)
+    assert {f.rule for f in caught.value.findings} == {"tflite/dynamic-shape"}

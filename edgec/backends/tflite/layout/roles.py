@@ -22,6 +22,8 @@ from edgec.backends.tflite.layout.perms import (
 from edgec.backends.tflite.tir import Op, Storage, Tensor, int32
 
 Ports = tuple[list[Perm | None], list[Perm]]
+#: What TRANSPOSE takes: of more axes nothing may change, or no conversion would be possible.
+_MOVABLE_RANK = 6
 
 
 class Role:
@@ -203,6 +205,8 @@ class Reshape(Role):
     def _through(self, op: Op, choice: Perm) -> Perm | None:
         if choice == self.default(op):
             return identity(op.outputs[0].rank)  # also where axes of size 0 leave nothing to group
+        if max(self.anchor(op).rank, op.outputs[0].rank) > _MOVABLE_RANK:
+            return None
         return through_reshape(self.anchor(op).shape, op.outputs[0].shape, choice)
 
     def ports(self, op: Op, choice: Perm) -> Ports:
@@ -426,19 +430,64 @@ def permute_operand(t: Tensor, perm: Perm) -> Tensor:
     if storage is not None and storage.qparams.axis is not None:
         axis = perm.index(storage.qparams.axis + lead)
         storage = Storage(storage.dtype, replace(storage.qparams, axis=axis))
-    return Tensor(
-        name=t.name, shape=tuple(data.shape), dtype=t.dtype, data=np.ascontiguousarray(data), storage=storage
-    )
+    return Tensor(name=t.name, shape=tuple(data.shape), dtype=t.dtype, data=np.ascontiguousarray(data), storage=storage)
 
 
 _OPAQUE = Role()
-_ELEMENTWISE = (
-    "ADD SUB MUL DIV MAXIMUM MINIMUM POW SQUARED_DIFFERENCE FLOOR_DIV FLOOR_MOD ATAN2 EQUAL NOT_EQUAL LESS "
-    "LESS_EQUAL GREATER GREATER_EQUAL LOGICAL_AND LOGICAL_OR LOGICAL_NOT SELECT_V2 PRELU RELU RELU6 RELU_N1_TO_1 "
-    "RELU_0_TO_1 LOGISTIC TANH ELU LEAKY_RELU HARD_SWISH GELU ABS CEIL FLOOR ROUND NEG EXP LOG SQRT RSQRT SQUARE "
-    "SIN COS SIGN CAST QUANTIZE DEQUANTIZE BITWISE_XOR RIGHT_SHIFT ZEROS_LIKE"
-).split()
-_REDUCERS = "MEAN SUM REDUCE_MAX REDUCE_MIN REDUCE_PROD REDUCE_ANY REDUCE_ALL ARG_MAX ARG_MIN".split()
+_ELEMENTWISE = [
+    "ADD",
+    "SUB",
+    "MUL",
+    "DIV",
+    "MAXIMUM",
+    "MINIMUM",
+    "POW",
+    "SQUARED_DIFFERENCE",
+    "FLOOR_DIV",
+    "FLOOR_MOD",
+    "ATAN2",
+    "EQUAL",
+    "NOT_EQUAL",
+    "LESS",
+    "LESS_EQUAL",
+    "GREATER",
+    "GREATER_EQUAL",
+    "LOGICAL_AND",
+    "LOGICAL_OR",
+    "LOGICAL_NOT",
+    "SELECT_V2",
+    "PRELU",
+    "RELU",
+    "RELU6",
+    "RELU_N1_TO_1",
+    "RELU_0_TO_1",
+    "LOGISTIC",
+    "TANH",
+    "ELU",
+    "LEAKY_RELU",
+    "HARD_SWISH",
+    "GELU",
+    "ABS",
+    "CEIL",
+    "FLOOR",
+    "ROUND",
+    "NEG",
+    "EXP",
+    "LOG",
+    "SQRT",
+    "RSQRT",
+    "SQUARE",
+    "SIN",
+    "COS",
+    "SIGN",
+    "CAST",
+    "QUANTIZE",
+    "DEQUANTIZE",
+    "BITWISE_XOR",
+    "RIGHT_SHIFT",
+    "ZEROS_LIKE",
+]
+_REDUCERS = ["MEAN", "SUM", "REDUCE_MAX", "REDUCE_MIN", "REDUCE_PROD", "REDUCE_ANY", "REDUCE_ALL", "ARG_MAX", "ARG_MIN"]
 
 ROLES: dict[str, Role] = {
     **dict.fromkeys(_ELEMENTWISE, Elementwise()),
@@ -476,6 +525,8 @@ def role_of(op: Op) -> Role:
             return _FLATTEN
     if op.kind == "GATHER" and op.options.get("batchDims"):
         return _OPAQUE
+    if any(min(t.shape, default=0) < 0 for t in (*op.inputs, *op.outputs) if t is not None):
+        return _OPAQUE  # sizes that only the data tell
     role = ROLES.get(op.kind, _OPAQUE)
     return role if _static(op, role) else _OPAQUE
 
@@ -490,5 +541,3 @@ def _static(op: Op, role: Role) -> bool:
     if isinstance(role, BatchMatmul):
         return not op.options.get("adjX") and not op.options.get("adjY")
     return True
-
-

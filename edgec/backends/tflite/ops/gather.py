@@ -83,7 +83,7 @@ def _gather_nd(ctx: Context, node: ir.Node) -> Tensor:
     """GatherND: a GATHER of rows, whose flat positions are computed from the tuples."""
     x, where = ctx.tensor(node.inputs[0]), ctx.tensor(node.inputs[1])
     batch, depth = attr(node, "batch_dims", 0), where.shape[-1]
-    if min((*x.shape, *where.shape), default=0) < 0:
+    if min(x.shape, default=0) < 0 or depth < 0 or (batch and min(where.shape) < 0):
         raise Refusal("static-shape", "GatherND with unknown sizes")
     lead, inner, rest = x.shape[:batch], x.shape[batch : batch + depth], x.shape[batch + depth :]
     flat = flat_tuples(ctx, where, inner)

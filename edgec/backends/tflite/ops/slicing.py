@@ -77,7 +77,9 @@ def per_axis(values: Expr, axes: Expr, defaults: Sequence[int]) -> Expr:
 def take_slices(ctx: Context, x: Tensor, spans: Sequence[slice]) -> Tensor:
     """x[spans] with resolved, possibly negative steps (an end of -1 then means: through element 0)."""
     spans = list(spans)
-    lengths = [len(range(s.start, s.stop, s.step)) for s in spans]
+    lengths = [
+        -1 if size < 0 else len(range(s.start, s.stop, s.step)) for size, s in zip(x.shape, spans, strict=True)
+    ]
     backward = [i for i, s in enumerate(spans) if s.step < 0]
     if backward and all(lengths):
         # a backward walk is a forward one over the reversed axis
@@ -94,6 +96,8 @@ def take_slices(ctx: Context, x: Tensor, spans: Sequence[slice]) -> Tensor:
     begin = [s.start for s in spans]
     if all(s.step == 1 for s in spans):
         return ctx.emit("SLICE", [x, ctx.int32(begin), ctx.int32(lengths)], lengths, x.dtype)
+    if min(lengths) < 0:
+        raise Refusal("dynamic-shape", "a strided Slice of a tensor of unknown size")
     end = [s.start + (n - 1) * s.step + 1 for s, n in zip(spans, lengths, strict=True)]
     return ctx.emit(
         "STRIDED_SLICE",
