@@ -185,11 +185,11 @@ SELECTED = "m = Constant<value=int64[1]{3}>() t = Constant<value=float[1]{0.5}>(
     "body",
     [
         "(int64[n,3] y) { %s y = Identity(k) }",
-        "(float[n,4] y) { %s i = Constant<value=int64{2}>() z = Constant<value=int64[1]{0}>() "
-        "j = Gather<axis=1>(k, i) c = Squeeze(b, z) y = Gather(c, j) }",
+        """(float[n,4] y) { %s i = Constant<value=int64{2}>() z = Constant<value=int64[1]{0}>()
+        j = Gather<axis=1>(k, i) c = Squeeze(b, z) y = Gather(c, j) }""",
         "(float[n] y) { %s a = Constant<value=int64[3]{0,1,2}>() j = Gather<axis=1>(k, a) y = GatherND(s, j) }",
-        "(float[n,2] y) { %s f = Cast<to=1>(k) o = Constant<value=int64[1]{1}>() e = Constant<value=int64[1]{3}>() "
-        "u = Slice(f, o, e, o) v = Add(u, u) w = Sigmoid(v) y = Concat<axis=0>(w, v) }",
+        """(float[n,2] y) { %s f = Cast<to=1>(k) o = Constant<value=int64[1]{1}>() e = Constant<value=int64[1]{3}>()
+        u = Slice(f, o, e, o) v = Add(u, u) w = Sigmoid(v) y = Concat<axis=0>(w, v) }""",
         "(float[3,n] y) { %s f = Cast<to=1>(k) y = Transpose(f) }",
     ],
 )

@@ -525,7 +525,7 @@ def role_of(op: Op) -> Role:
             return _FLATTEN
     if op.kind == "GATHER" and op.options.get("batchDims"):
         return _OPAQUE
-    if any(min(t.shape, default=0) < 0 for t in (*op.inputs, *op.outputs) if t is not None):
+    if op.kind != "TRANSPOSE" and any(min(t.shape, default=0) < 0 for t in (*op.inputs, *op.outputs) if t is not None):
         return _OPAQUE  # sizes that only the data tell
     role = ROLES.get(op.kind, _OPAQUE)
     return role if _static(op, role) else _OPAQUE
