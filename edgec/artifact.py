@@ -11,7 +11,8 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from edgec.tensors import Array, TensorSpec
+from edgec.errors import EdgecError
+from edgec.tensors import Array, DType, TensorSpec
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -27,7 +28,12 @@ class IoBinding:
     perm: tuple[int, ...] | None = None
 
     def to_artifact(self, value: Array) -> Array:
-        """A source-side array as the artifact wants it: cast, transposed, quantized."""
+        """A source-side array as the artifact wants it: cast, transposed, quantized.
+
+        Raises `EdgecError` (`io/value-range`) for a float64 value that the artifact's float32 cannot hold.
+        """
+        if value.dtype == np.float64 and self.artifact.dtype == DType.FLOAT32:
+            _check_range(value, self.source.name)
         if self.perm is not None:
             value = value.transpose(self.perm)
         if self.artifact.qparams is not None and self.source.dtype.is_float:
@@ -41,6 +47,19 @@ class IoBinding:
         if self.perm is not None:
             value = value.transpose(np.argsort(self.perm))
         return np.asarray(value.astype(self.source.dtype.numpy, copy=False), order="C")
+
+
+def _check_range(value: Array, name: str) -> None:
+    """Conversion to float32 must not make infinities."""
+    finite = np.abs(value[np.isfinite(value)])
+    largest = float(finite.max(initial=0.0))
+    if largest > float(np.finfo(np.float32).max):
+        raise EdgecError(
+            "io/value-range",
+            f"input {name!r} holds {largest:.3g}, which float32 cannot",
+            where=name,
+            hint="the device computes in float32: scale the model's inputs",
+        )
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

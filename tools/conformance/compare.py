@@ -10,7 +10,14 @@ import numpy as np
 #: Cases whose expected values are random numbers: only type and shape say anything.
 RANDOM = re.compile(r"^test_(bernoulli|random_?(normal|uniform)|multinomial)")
 #: Cases that need a wider tolerance, with the reason. (pattern, rtol, atol, reason)
-WIDER: tuple[tuple[str, float, float, str], ...] = ()
+WIDER: tuple[tuple[str, float, float, str], ...] = (
+    (
+        r"^test_dft_inverse",
+        1e-3,
+        1e-6,
+        "results that cancel to about 0: sums of float32 products carry an error of 1e-7 of the largest term",
+    ),
+)
 
 
 def tolerance(name: str, rtol: float, atol: float) -> tuple[float, float]:

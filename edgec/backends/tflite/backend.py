@@ -8,13 +8,15 @@ from dataclasses import dataclass
 
 from edgec.artifact import Artifact, IoBinding
 from edgec.backends.base import CompileOptions
-from edgec.backends.tflite.fuse import flatten_into_fully_connected, fuse
+from edgec.backends.tflite.fuse import flatten_into_fully_connected, fuse, merge_reshapes
+from edgec.backends.tflite.fusions.splits import regroup
 from edgec.backends.tflite.half import halve_weights
 from edgec.backends.tflite.layout import assign_layout
 from edgec.backends.tflite.layout.perms import Perm, identity
 from edgec.backends.tflite.legalize import legalize
 from edgec.backends.tflite.limits import check_limits
 from edgec.backends.tflite.lower import lower
+from edgec.backends.tflite.narrow_io import narrow_io
 from edgec.backends.tflite.ops import all_lowerings
 from edgec.backends.tflite.tir import Graph, Tensor
 from edgec.backends.tflite.types import assign_types
@@ -49,6 +51,10 @@ def lower_model(model: Model, target: Target, options: CompileOptions) -> Lowere
     graph, findings = lower(model)
     if any(f.severity == Severity.ERROR for f in findings):
         return Lowered(graph, [], [], (), tuple(findings))
+    merge_reshapes(graph)
+    regroup(graph)
+    merge_reshapes(graph)
+    narrow_io(graph)
     flatten_into_fully_connected(graph)
     graph.prune()
     _finish_subgraphs(graph)
