@@ -3,7 +3,7 @@
 1. DequantizeLinear of a constant is a constant with integer storage; what TFLite cannot store so, a float constant.
 2. QuantizeLinear → DequantizeLinear on a value that nobody else reads annotates the value itself.
 3. On a value that is also read in float, it becomes a QUANTIZE to a second, annotated tensor.
-4. DequantizeLinear of an integer input annotates that input; an integer output is the annotated tensor.
+4. DequantizeLinear of an integer input annotates that input.
 5. What is no such pair is computed (`ops/quantize.py`).
 """
 
@@ -53,6 +53,8 @@ def _storage(node: ir.Node, dtype: DType, rank: int) -> Storage:
     scales = scale.reshape(-1)
     if not (np.all(np.isfinite(scales)) and np.all(scales > 0)):
         raise Refusal("scale", "quantization scales must be positive and finite")
+    if dtype == DType.INT16 and np.any(zeros):
+        raise Refusal("zero-point", "16-bit quantization must be symmetric (zero point 0)")
     if axis is not None and np.any(zeros):
         raise Refusal("zero-point", "per-channel quantization must be symmetric (zero point 0)")
     return Storage(
@@ -82,14 +84,21 @@ def _quantize(ctx: Context, node: ir.Node) -> Tensor:
 
 
 def _paired(node: ir.Node) -> bool:
-    """Whether all who read a QuantizeLinear undo just what it did, or it is the model's integer output."""
+    """Whether all who read a QuantizeLinear undo just what it did."""
     output, own = node.outputs[0], _parameters(node)
     dtype = dtype_of(output)
     if own is None or own[0].size != 1 or dtype not in _STORED or attr(node, "block_size", 0):
         return False
-    if output.is_graph_output() and dtype == DType.UINT8:
-        return False  # it is stored as int8
+    if _shifted(dtype, own[1]):
+        return False
+    if output.is_graph_output():
+        return False  # the annotated tensor stands for real values, and leaves the model as such
     return all(_undoes(user, index, own) for user, index in output.uses())
+
+
+def _shifted(dtype: DType, zero: Array | None) -> bool:
+    """TFLite's 16-bit integers are symmetric."""
+    return dtype == DType.INT16 and zero is not None and bool(np.any(zero))
 
 
 def _undoes(user: ir.Node, index: int, own: tuple[Array, Array | None]) -> bool:
@@ -114,7 +123,7 @@ def _dequantize(ctx: Context, node: ir.Node) -> Tensor:
     assert value is not None
     lone = len(value.uses()) == 1 and not value.is_graph_output() and x in ctx.graph.inputs
     plain = known is not None and known[0].size == 1 and dtype_of(node.outputs[0]) == DType.FLOAT32
-    if lone and plain and x.dtype in (DType.INT8, DType.INT16):  # rule 4
+    if lone and plain and known and x.dtype in (DType.INT8, DType.INT16) and not _shifted(x.dtype, known[1]):  # rule 4
         x.dtype, x.storage = DType.FLOAT32, _storage(node, x.dtype, x.rank)
         return x
     return dequantize(ctx, node)  # rule 5
