@@ -148,15 +148,15 @@ def _walk(ctx: Context, graph: ir.Graph) -> None:
 def dispatch(ctx: Context, node: ir.Node) -> list[Tensor]:
     """Lower one node: the tensors of its outputs. Raises Refusal, or EdgecError where a type has no name."""
     table = all_lowerings()
-    if node.domain not in ("", "ai.onnx") or node.op_type not in table:
-        name = node.op_type if not node.domain else f"{node.domain}.{node.op_type}"
+    name = node.op_type if node.domain in ("", "ai.onnx") else f"{node.domain}.{node.op_type}"
+    if name not in table:
         raise Refusal("operator", f"operator {name} has no TFLite equivalent", "see docs/ops.md for what is supported")
     empty = _empty_outputs(ctx, node)
     if empty is not None:
         return empty
     if node.op_type not in DYNAMIC_THROUGH:
         _check_sizes(ctx, node)
-    result = table[node.op_type](ctx, node)
+    result = table[name](ctx, node)
     results = result if isinstance(result, list) else [result]
     for position, value in enumerate(node.outputs[len(results) :], len(results)):
         if value.name and (value.uses() or value.is_graph_output()):
