@@ -19,6 +19,9 @@ def run(
     precision: Annotated[
         options.Precision, typer.Option("--precision", help="auto: the target's first that keeps the accuracy.")
     ] = options.Precision.auto,
+    effort: Annotated[
+        options.Effort, typer.Option("--effort", help="How far to repair int8: fast plans only, max tries everything.")
+    ] = options.Effort.balanced,
     backend: options.BackendName = None,
     output: Annotated[Path, typer.Option("--output", metavar="DIR", help="Where the bundle goes.")] = Path(),
     inputs: options.Inputs = None,
@@ -47,6 +50,7 @@ def run(
             calibration=calibration,
             samples=samples,
             precision=precision.value,
+            effort=effort.value,
             backend=backend.value if backend else None,
             output=str(output),
             inputs=options.parse_inputs(inputs),

@@ -23,6 +23,14 @@ class Precision(StrEnum):
     float32 = "float32"
 
 
+class Effort(StrEnum):
+    """Choices of --effort."""
+
+    fast = "fast"
+    balanced = "balanced"
+    max = "max"
+
+
 class Backend(StrEnum):
     """Choices of --backend."""
 

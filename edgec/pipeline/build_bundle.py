@@ -17,7 +17,7 @@ from edgec.errors import EdgecError, Finding, Severity
 from edgec.frontends.base import load_source
 from edgec.passes.pipelines import canonicalize
 from edgec.pipeline.forms import Build, Form, IoLayout, output_steps
-from edgec.pipeline.precision import Candidates, backend_facts, candidates
+from edgec.pipeline.precision import Candidates, backend_facts, candidates, check_effort
 from edgec.pipeline.stages import Clock, Progress, check_stage, peak_memory_bytes
 from edgec.pipeline.summary import provenance, summarize
 from edgec.pipeline.write import write_product
@@ -45,6 +45,7 @@ def run_build(
     calibration: str | Path | None = None,
     samples: int | None = None,
     precision: str = "auto",
+    effort: str = "balanced",
     backend: str | None = None,
     output: str | Path = ".",
     inputs: Mapping[str, Sequence[int]] | None = None,
@@ -55,10 +56,12 @@ def run_build(
 ) -> BuildResult:
     """Build a bundle and validate it on this machine.
 
+    `effort` (fast, balanced, max) says how far the repair ladder is climbed where there is calibration data.
     `inputs` fixes input shapes by name; `stop_after` writes that stage's product into `output` and stops.
     Raises `EdgecError` with every finding that stands in the way; nothing half-written is left.
     """
     check_stage(stop_after)
+    wanted = check_effort(effort)
     profile = load_target(target)
     name, facts = backend_facts(profile, backend)
     options = candidates(precision, profile, name, facts, calibrated=calibration is not None)
@@ -81,6 +84,7 @@ def run_build(
         stop_after=stop_after,
         output=Path(output),
         io_layout=io_layout,
+        effort=wanted,
         model=model,
         samples=opened,
         findings=[*loaded.findings, *options.findings],

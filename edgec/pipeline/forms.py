@@ -14,12 +14,14 @@ from edgec.bundle.golden import Golden
 from edgec.errors import Finding, Severity
 from edgec.graph.model import Model
 from edgec.pipeline import measure
-from edgec.pipeline.precision import NEEDS_CALIBRATION, Candidates, keeps_accuracy, low_fidelity
+from edgec.pipeline.precision import HAS_INT8_WEIGHTS, NEEDS_CALIBRATION, Candidates, keeps_accuracy, low_fidelity
 from edgec.pipeline.stages import Clock
-from edgec.quantization.apply import apply_plan, has_qdq
+from edgec.quantization.apply import has_qdq
 from edgec.quantization.calibrate import calibrate as run_calibration
 from edgec.quantization.executor import Executor
+from edgec.quantization.ladder import Climb, Effort, Rung, climb
 from edgec.quantization.plan import make_plan, tensors_to_observe
+from edgec.quantization.range_choice import RangeMethod
 from edgec.quantization.samples import SampleSource
 from edgec.quantization.types import QuantPlan, Statistics
 from edgec.runners.base import race as run_race
@@ -45,6 +47,7 @@ class Form:
     plan: QuantPlan | None
     model: Model
     fidelity: dict[str, Any]
+    ladder: tuple[Rung, ...] = ()
 
 
 @dataclass(slots=True)
@@ -59,6 +62,7 @@ class Build:
     stop_after: str | None
     output: Path
     io_layout: IoLayout
+    effort: Effort
     model: Model
     samples: SampleSource | None
     findings: list[Finding] = field(default_factory=list)
@@ -85,21 +89,23 @@ class Build:
         if has_qdq(legal):
             return Form(precision, legal, None, legal, self._fidelity(legal))
         statistics = self._calibrate(legal, precision) if precision in NEEDS_CALIBRATION else None
-        with self.clock.stage("quantize"):
-            plan = make_plan(legal, statistics, self.target, self.backend_name, precision)
-            quantized = apply_plan(legal, plan)
-        fidelity = self._fidelity(quantized) if precision != "float32" else measure.fidelity([], [])
-        return Form(precision, legal, plan, quantized, fidelity)
+        climbed = self._climb(legal, statistics, precision)
+        fidelity = self._fidelity(climbed.model) if precision != "float32" else measure.fidelity([], [])
+        return Form(precision, legal, climbed.plan, climbed.model, fidelity, climbed.rungs)
 
-    def part_way(self, options: Candidates, stage: str) -> Model | Statistics | None:
-        """What `--stop-after legalize` or `calibrate` gives, of the first candidate; None when it has no such stage."""
-        precision = options.precisions[0]
-        with self.clock.stage("legalize"):
-            legal = self.backend.legalize(self.model, self.target, precision)
-        if stage == "legalize":
-            return legal
-        needed = precision in NEEDS_CALIBRATION and not has_qdq(legal)
-        return self._calibrate(legal, precision) if needed else None
+    def _climb(self, legal: Model, statistics: Statistics | None, precision: Precision) -> Climb:
+        """Plan and apply, and climb the repair ladder where there is data to learn from."""
+
+        def make(method: RangeMethod) -> QuantPlan:
+            return make_plan(legal, statistics, self.target, self.backend_name, precision, range_method=method)
+
+        with self.clock.stage("quantize"):
+            planned = climb(legal, make, (), effort="fast")
+        if self.samples is None or self.effort == "fast" or precision not in HAS_INT8_WEIGHTS:
+            return planned
+        with self.clock.stage("repair") as report:
+            bits = self.facts.scheme.weight_bits
+            return climb(legal, make, self.feeds, effort=self.effort, weight_bits=bits, progress=report)
 
     def _calibrate(self, legal: Model, precision: Precision) -> Statistics:
         assert self.samples is not None

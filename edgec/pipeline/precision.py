@@ -8,6 +8,7 @@ from typing import Any, cast
 
 from edgec.backends.base import Precision
 from edgec.errors import EdgecError, Finding, Severity
+from edgec.quantization.ladder import Effort
 from edgec.registry import did_you_mean
 from edgec.targets.profile import BackendFacts, Target
 
@@ -18,6 +19,8 @@ AUTO_MIN_TOP1 = 0.99
 COLLAPSE_SQNR_DB = 10.0
 
 NEEDS_CALIBRATION = ("int8", "int16x8")
+HAS_INT8_WEIGHTS = ("int8", "int16x8", "dynamic")
+EFFORTS: tuple[Effort, ...] = ("fast", "balanced", "max")
 _KNOWN = ("auto", "int8", "int16x8", "dynamic", "float16", "float32")
 
 
@@ -80,6 +83,14 @@ def candidates(asked: str, target: Target, backend: str, facts: BackendFacts, *,
         hint="give --calibration with typical samples: int8 is the smallest and fastest form on this target",
     )
     return Candidates(kept, facts.why, (note,))
+
+
+def check_effort(name: str) -> Effort:
+    """The effort of that name. Raises `EdgecError` (cli/unknown-effort)."""
+    for effort in EFFORTS:
+        if effort == name:
+            return effort
+    raise EdgecError("cli/unknown-effort", f"there is no effort {name!r}", hint=did_you_mean(name, EFFORTS))
 
 
 def keeps_accuracy(fidelity: Mapping[str, Any]) -> tuple[bool, str]:

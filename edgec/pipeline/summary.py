@@ -39,6 +39,9 @@ def summarize(
         for node in form.plan.nodes.values():
             schemes[node.scheme] = schemes.get(node.scheme, 0) + 1
         summary["nodes"] = dict(sorted(schemes.items()))
+    if form.ladder:
+        summary["effort"] = work.effort
+        summary["ladder"] = [rung.as_dict() for rung in form.ladder]
     if work.race:
         summary["race"] = dict(work.race)
     if work.samples is not None:

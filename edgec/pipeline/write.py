@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,7 @@ def write_product(folder: Path, stem: str, stage: str, product: Any, plan: Quant
     try:
         folder.mkdir(parents=True, exist_ok=True)
         if plan is not None and stage == "quantize":
-            _write(folder / f"{stem}.plan.json", _json(asdict(plan)))
+            _write(folder / f"{stem}.plan.json", _json(_decisions(plan)))
         if isinstance(product, Model):
             return _write(folder / f"{stem}.{stage}.onnx", product.to_bytes())
         if isinstance(product, Artifact):
@@ -50,6 +50,13 @@ def _write(path: Path, data: bytes) -> Path:
     finally:
         temporary.unlink(missing_ok=True)
     return path
+
+
+def _decisions(plan: QuantPlan) -> dict[str, Any]:
+    """The plan without the integers of constants: those stand in the model."""
+    weights = {key: replace(entry, data=None) for key, entry in plan.weights.items()}
+    biases = {key: replace(entry, data=None) for key, entry in plan.biases.items()}
+    return asdict(replace(plan, weights=weights, biases=biases))
 
 
 def _json(value: Any) -> bytes:

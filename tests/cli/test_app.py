@@ -90,6 +90,7 @@ def test_build_hands_its_options_to_the_pipeline(
         "calibration": "images",
         "samples": 7,
         "precision": "int16x8",
+        "effort": "balanced",
         "backend": "openvino",
         "output": "dist",
         "inputs": {"a:0": (1, 3, 8), "b": (4,)},
@@ -112,6 +113,7 @@ def test_build_defaults(monkeypatch: pytest.MonkeyPatch) -> None:
     assert main(["build", "m.onnx", "--target", "raspberrypi"]) == 0
     del seen["progress"]
     assert seen.pop("precision") == "auto"
+    assert seen.pop("effort") == "balanced"
     assert seen.pop("output") == "."
     assert seen.pop("io_layout") == "auto"
     assert seen.pop("target") == "raspberrypi"
