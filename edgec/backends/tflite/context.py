@@ -31,6 +31,8 @@ class Context:
     values: dict[ir.Value, Tensor] = field(default_factory=dict)
     node: ir.Node | None = None
     counter: int = 0
+    #: Results of refused nodes of which not even the shape is known: nothing is said about what reads them.
+    blind: set[ir.Value] = field(default_factory=set)
     constants: dict[tuple[str, bytes], Tensor] = field(default_factory=dict)
     #: float32 results that a tensor of another float type was rounded from
     wider: dict[Tensor, Tensor] = field(default_factory=dict)

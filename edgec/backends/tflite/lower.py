@@ -111,6 +111,10 @@ def _copy_op(ctx: Context, t: Tensor, value: ir.Value) -> Op:
 def _lower_node(ctx: Context, node: ir.Node, findings: list[Finding]) -> None:
     ctx.node = node
     mark = len(ctx.graph.ops)
+    if any(v in ctx.blind for v in node.inputs if v is not None):
+        _placeholders(ctx, node)
+        ctx.blind.update(node.outputs)
+        return
     try:
         if node.op_type in QUANTIZERS and node.domain in ("", "ai.onnx"):
             results = [lower_quantizer(ctx, node)]
@@ -205,4 +209,5 @@ def _placeholders(ctx: Context, node: ir.Node) -> None:
             shape, dtype = shape_of(value), dtype_of(value)
         except EdgecError:
             shape, dtype = (), DType.FLOAT32
+            ctx.blind.add(value)
         ctx.values[value] = Tensor(name=value.name or "refused", shape=shape, dtype=dtype)
