@@ -58,7 +58,7 @@ def _splits_batch(shape: tuple[int, ...], batch: int) -> bool:
 def fuse(graph: Graph) -> None:
     """Rules 2 to 5, in place."""
     _share_equal(graph)
-    _merge_reshapes(graph)
+    merge_reshapes(graph)
     _fuse_bias(graph)
     _fuse_activations(graph)
     graph.prune()
@@ -123,7 +123,8 @@ def _drop(graph: Graph, dropped: set[Op]) -> None:
     graph.sort()
 
 
-def _merge_reshapes(graph: Graph) -> None:
+def merge_reshapes(graph: Graph) -> None:
+    """Rule 4, in place."""
     producers = graph.producers()
     for op in graph.ops:
         if op.kind != "RESHAPE":
@@ -132,7 +133,11 @@ def _merge_reshapes(graph: Graph) -> None:
         source = producers.get(x) if x is not None else None
         if source is not None and source.kind == "RESHAPE" and x is not None:
             root = source.inputs[0]
-            if root is not None and (root.storage == x.storage or x.storage is None) and x.storage in (None, out.storage):
+            if (
+                root is not None
+                and (root.storage == x.storage or x.storage is None)
+                and x.storage in (None, out.storage)
+            ):
                 op.inputs[0] = x = root
         if x is None or x.shape != out.shape or x.storage != out.storage or x in graph.inputs:
             continue
@@ -170,5 +175,3 @@ def _share_equal(graph: Graph) -> None:
         else:
             known.setdefault(key, op.outputs[0])
     graph.prune()
-
-

@@ -7,6 +7,7 @@ operators in the source's layout with explicit TRANSPOSE; the layout solver and 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -47,7 +48,7 @@ class Tensor:
     @property
     def size(self) -> int:
         """Number of elements."""
-        return int(np.prod(self.shape, dtype=np.int64))
+        return math.prod(self.shape)
 
     def real(self) -> Array:
         """A constant's real values. Raises ValueError for a tensor that is not constant."""

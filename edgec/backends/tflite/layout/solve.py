@@ -14,7 +14,7 @@ from typing import Literal
 
 from edgec.backends.tflite.layout.cut import minimum_cut
 from edgec.backends.tflite.layout.perms import Perm, channels_last, identity, same_bytes
-from edgec.backends.tflite.layout.roles import Role, role_of
+from edgec.backends.tflite.layout.roles import Ports, Role, role_of
 from edgec.backends.tflite.tir import Graph, Op, Tensor
 
 IoLayout = Literal["auto", "source", "nhwc"]
@@ -35,12 +35,15 @@ class Node:
     choice: Perm
     options: tuple[Perm, ...] = ()
     edges: list[Edge] = field(default_factory=list)
+    ports: dict[Perm, Ports] = field(default_factory=dict)
 
     def perm(self, side: str, index: int, choice: Perm) -> Perm | None:
         """The order of one port under a choice."""
         if self.op is None or self.role is None:
             return choice
-        inputs, outputs = self.role.ports(self.op, choice)
+        if choice not in self.ports:  # nothing of an operator changes while its order is sought
+            self.ports[choice] = self.role.ports(self.op, choice)
+        inputs, outputs = self.ports[choice]
         return inputs[index] if side == "in" else outputs[index]
 
     def choices(self, side: str, index: int, perm: Perm) -> list[Perm]:
@@ -168,28 +171,55 @@ def _proposals(edge: Edge, tried: set[tuple[int, int, Perm]]) -> list[dict[Node,
 
 
 def _carry(start: Node, choice: Perm) -> dict[Node, Perm]:
-    """Spread an order from one operator over all that can follow it."""
+    """Spread an order from one operator over all that can follow it.
+
+    An operator that is reached again, now by another port, may change its mind once where all that it was reached
+    by before still holds: BATCH_MATMUL keeps its left operand's order whichever way its right one is stored.
+    """
     proposal = {start: choice}
     queue = deque([start])
+    revised: set[Node] = set()
     while queue:
         node = queue.popleft()
         for edge in node.edges:
             forward = edge.writer is node
             other = edge.reader if forward else edge.writer
-            if other in proposal:
-                continue
             side, port = ("out", edge.write_port) if forward else ("in", edge.read_port)
             perm = node.perm(side, port, proposal[node])
             if perm is None:
                 continue
             side, port = ("in", edge.read_port) if forward else ("out", edge.write_port)
             wanted = other.choices(side, port, perm)
-            if wanted:
+            if other in proposal:
+                better = None if other in revised or other is start else _revision(other, wanted, proposal)
+                if better is not None:
+                    proposal[other] = better
+                    revised.add(other)
+                    queue.append(other)
+            elif wanted:
                 present = other.perm(side, port, other.choice)
                 agrees = present is not None and same_bytes(present, perm, edge.tensor.shape)
                 proposal[other] = other.choice if agrees and other.choice in wanted else wanted[0]
                 queue.append(other)
     return proposal
+
+
+def _revision(node: Node, wanted: list[Perm], proposal: dict[Node, Perm]) -> Perm | None:
+    """A wanted choice that disagrees with fewer of the proposal's operators than the one proposed now."""
+    now = proposal[node]
+    if not wanted or now in wanted:
+        return None
+
+    def disagreements(choice: Perm) -> int:
+        count = 0
+        for edge in node.edges:
+            writer = choice if edge.writer is node else proposal.get(edge.writer)
+            reader = choice if edge.reader is node else proposal.get(edge.reader)
+            count += writer is not None and reader is not None and edge.cost(writer, reader) > 0
+        return count
+
+    best = min(wanted, key=disagreements)
+    return best if disagreements(best) < disagreements(now) else None
 
 
 def _fuse(proposal: dict[Node, Perm]) -> bool:
