@@ -107,6 +107,16 @@ class Build:
             bits = self.facts.scheme.weight_bits
             return climb(legal, make, self.feeds, effort=self.effort, weight_bits=bits, progress=report)
 
+    def part_way(self, options: Candidates, stage: str) -> Model | Statistics | None:
+        """What `--stop-after legalize` or `calibrate` gives, of the first candidate; None when it has no such stage."""
+        precision = options.precisions[0]
+        with self.clock.stage("legalize"):
+            legal = self.backend.legalize(self.model, self.target, precision)
+        if stage == "legalize":
+            return legal
+        needed = precision in NEEDS_CALIBRATION and not has_qdq(legal)
+        return self._calibrate(legal, precision) if needed else None
+
     def _calibrate(self, legal: Model, precision: Precision) -> Statistics:
         assert self.samples is not None
         wanted = tensors_to_observe(legal, self.facts.scheme, precision=precision, backend=self.backend_name)
