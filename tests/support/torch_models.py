@@ -239,6 +239,9 @@ def _settle(model: nn.Module, seed: int) -> nn.Module:
             last_norm = [module for module in block.modules() if isinstance(module, nn.BatchNorm2d)][-1]
             last_norm.weight *= 0.3
             last_norm.bias *= 0.3
+        elif isinstance(block, EncoderBlock):  # GPT-2's rule: residual products by 1/sqrt(their number)
+            block.attention.proj.weight *= 24**-0.5
+            block.mlp[2].weight *= 24**-0.5
     model.train()
     if any(isinstance(module, nn.BatchNorm2d) for module in model.modules()):
         for step in range(4):
