@@ -1,4 +1,4 @@
-"""ai.onnx.ml: scalers, encoders and linear models, as plain tensor operators. Labels are numbers: TFLite has no strings.
+"""ai.onnx.ml: scalers, encoders and linear models, as tensor operators. Labels are numbers: TFLite has no strings.
 
 Where ONNX's text leaves something open, ONNX Runtime's answer is the one that is computed here.
 """

@@ -98,10 +98,8 @@ def _decisions(ctx: Context, x: Tensor, trees: list[_Tree], inner: int) -> Tenso
     splits = row(ctx, [n.split for n in grid])
     result: Tensor | None = None
     for mode in dict.fromkeys(n.mode for n in grid):
-        if mode == "MEMBER":
-            decided = _members(ctx, chosen, grid)
-        else:
-            decided = compare(ctx, _COMPARE[mode], chosen, splits)
+        in_set = mode == "MEMBER"
+        decided = _members(ctx, chosen, grid) if in_set else compare(ctx, _COMPARE[mode], chosen, splits)
         mask = ctx.constant(np.asarray([n.mode == mode for n in grid]), DType.BOOL)
         result = decided if result is None else select(ctx, mask, decided, result)
     assert result is not None
@@ -269,10 +267,7 @@ def _classifier(ctx: Context, node: ir.Node) -> list[Tensor]:
     winner = compare(ctx, "GREATER", score, ctx.scalar(0.5 if positive else 0.0, score))
     second = ctx.constant(names[1], DType.INT64)
     label = select(ctx, ctx.reshape(winner, score.shape[:1]), second, ctx.constant(names[0], DType.INT64))
-    if positive:
-        other = arithmetic(ctx, "SUB", ctx.scalar(1.0, score), score)
-    else:
-        other = ctx.unary("NEG", score)
+    other = arithmetic(ctx, "SUB", ctx.scalar(1.0, score), score) if positive else ctx.unary("NEG", score)
     shape = (score.shape[0], 2)
     pair = ctx.emit("CONCATENATION", [other, score], shape, DType.FLOAT32, axis=1, fusedActivationFunction="NONE")
     if positive and transform != "NONE":
