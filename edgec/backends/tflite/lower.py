@@ -22,10 +22,13 @@ from edgec.tensors import Array, DType
 #: Operators whose result's size depends on the data: LiteRT sizes it at run time.
 DYNAMIC_OUTPUTS = frozenset({"NonZero", "Compress", "Unique", "NonMaxSuppression", "Range"})
 #: What may follow them: these lowerings work with sizes that are not known.
-DYNAMIC_THROUGH = frozenset(
-    {"Abs", "Add", "Cast", "Concat", "Div", "Exp", "Flatten", "Gather", "GatherND", "Identity", "Mul", "Neg", "Relu"}
-    | {"Reshape", "Sigmoid", "Slice", "Sqrt", "Squeeze", "Sub", "Tanh", "Transpose", "Unsqueeze"}
-)
+DYNAMIC_THROUGH = frozenset({
+    "Abs", "Add", "And", "Cast", "Ceil", "Clip", "Concat", "Cos", "Div", "Elu", "Equal", "Erf", "Exp", "Flatten",
+    "Floor", "Gather", "GatherND", "Gelu", "Greater", "GreaterOrEqual", "HardSwish", "Identity", "LeakyRelu",
+    "Less", "LessOrEqual", "Log", "Max", "Min", "Mod", "Mul", "Neg", "Not", "Or", "Pow", "Reciprocal", "Relu",
+    "Reshape", "Round", "Sigmoid", "Sign", "Sin", "Slice", "Softplus", "Softsign", "Sqrt", "Squeeze", "Sub", "Tanh",
+    "Transpose", "Unsqueeze", "Where",
+})  # fmt: skip
 
 
 def lower(model: Model) -> tuple[Graph, list[Finding]]:

@@ -205,3 +205,23 @@ def test_what_needs_a_size_is_refused_after_boxes() -> None:
     with pytest.raises(EdgecError) as caught:
         emit(model)
     assert {f.rule for f in caught.value.findings} == {"tflite/dynamic-shape"}
+
+
+@pytest.mark.parametrize(
+    ("kind", "body"),
+    [
+        *(("float", f"y = {op}(g)") for op in ("Cos", "Erf", "LeakyRelu", "Round", "Softplus", "Gelu", "Reciprocal")),
+        *(("float", f"y = {op}(g, two)") for op in ("Max", "Pow", "Div", "Sub")),
+        *(("bool", f"y = {op}(g, two)") for op in ("Equal", "Less", "GreaterOrEqual")),
+        ("bool", "b = Less(g, two) c = Not(b) y = And(b, c)"),
+        ("float", "b = Less(g, two) y = Where(b, g, two)"),
+        ("float", "c = Constant<value=float{1.5}>() d = Constant<value=float{2.5}>() y = Clip(g, c, d)"),
+    ],
+)
+def test_elementwise_operators_on_values_of_unknown_size(kind: str, body: str) -> None:
+    two = "two = Constant<value=float[1]{2.0}>()"
+    model = graph(
+        f"(float[2,3] x) => ({kind}[2,n] y) {{ i = NonZero(x) f = Cast<to=1>(i) {two} g = Add(f, two) {body} }}"
+    )
+    x = np.asarray([[1, 0, 2], [0, 3, 4]], np.float32)
+    assert_equal_to_ort(model, emit(model), relative=1e-6, feeds={"x": x})

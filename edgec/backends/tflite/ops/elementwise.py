@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import onnx_ir as ir
 
-from edgec.backends.tflite.context import Context, Lowering, Refusal
+from edgec.backends.tflite.context import Context, Lowering, Refusal, broadcast_shapes
 from edgec.backends.tflite.ops.dtypes import ARITHMETIC, FLOAT, bitcast, computed, convert
 from edgec.backends.tflite.tir import Tensor
 from edgec.tensors import DType
@@ -51,7 +51,7 @@ def compare(ctx: Context, kind: str, a: Tensor, b: Tensor) -> Tensor:
         raise Refusal("dtype", "strings have no TFLite kernels")
     allowed = ARITHMETIC | {DType.BOOL} if kind in ("EQUAL", "NOT_EQUAL") else ARITHMETIC
     a, b = ordered(ctx, a), ordered(ctx, b)
-    shape = np.broadcast_shapes(a.shape, b.shape)
+    shape = broadcast_shapes(a.shape, b.shape)
     return computed(
         ctx, kind.lower(), [a, b], allowed, lambda x, y: ctx.emit(kind, [x, y], shape, DType.BOOL), result=DType.BOOL
     )
@@ -59,7 +59,7 @@ def compare(ctx: Context, kind: str, a: Tensor, b: Tensor) -> Tensor:
 
 def select(ctx: Context, condition: Tensor, a: Tensor, b: Tensor) -> Tensor:
     """a where the condition holds, else b; SELECT_V2 takes every element type."""
-    shape = np.broadcast_shapes(condition.shape, a.shape, b.shape)
+    shape = broadcast_shapes(condition.shape, a.shape, b.shape)
     return ctx.emit("SELECT_V2", [condition, a, b], shape, a.dtype)
 
 
@@ -164,7 +164,7 @@ def _where(ctx: Context, node: ir.Node) -> Tensor:
     condition, a, b = (ctx.tensor(v) for v in node.inputs)
     if a.dtype == DType.STRING:
         raise Refusal("dtype", "strings have no TFLite kernels")
-    shape = np.broadcast_shapes(condition.shape, a.shape, b.shape)
+    shape = broadcast_shapes(condition.shape, a.shape, b.shape)
     if condition.data is not None and condition.size:
         chosen = a if np.all(condition.data) else b
         if chosen.shape == shape and np.all(condition.data == condition.data.flat[0]):
