@@ -140,9 +140,7 @@ def _builtin(node: ir.Node, x: Tensor, axes: list[_Axis]) -> dict[str, bool] | N
         return None
     for align, half in ((False, False), (False, True), (True, False)):
         if all(_same_samples(node, a, align=align, half=half, nearest=mode == "nearest") for a in axes):
-            other = {a.axis for a in axes} != {2, 3}
-            if not (other and align):
-                return {"alignCorners": align, "halfPixelCenters": half}
+            return {"alignCorners": align, "halfPixelCenters": half}
     return None
 
 
