@@ -149,6 +149,7 @@ RULES: dict[str, list[Rule]] = {
     "MAXIMUM": [(4, _INT16), (3, _broadcast_over_4d), (2, _INT8)],
     "MINIMUM": [(4, _INT16), (3, _broadcast_over_4d), (2, _INT8)],
     "TILE": [(3, _INT8)],
+    "TOPK_V2": _INT8_INT16,
     "GATHER_ND": [(5, _BOOL), (4, _input(1, DType.INT16)), (3, _INT16)],
     "FILL": [
         (4, _input(1, DType.FLOAT16)),
