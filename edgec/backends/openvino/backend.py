@@ -8,8 +8,9 @@ from typing import Any
 from edgec.artifact import Artifact, IoBinding
 from edgec.backends.base import CompileOptions, Precision
 from edgec.backends.openvino.importer import imported
-from edgec.backends.openvino.legalize import fold_biases, take_apart, wrong_nodes
+from edgec.backends.openvino.legalize import fold_biases, take_apart
 from edgec.backends.openvino.serialize import name_layers, operators, restore_inputs, serialize, tidy, to_float16
+from edgec.backends.openvino.wrong import wrong_nodes
 from edgec.errors import EdgecError, Finding, Severity
 from edgec.graph.model import Model
 from edgec.targets.profile import Target

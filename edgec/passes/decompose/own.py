@@ -11,7 +11,11 @@ import onnx_ir as ir
 from edgec.graph.build import Builder
 from edgec.graph.edit import Editor
 from edgec.graph.model import attr, const_of, static_shape
+from edgec.passes.decompose.bits import bit_cast, bit_shift, modulo, pad_wrap
 from edgec.passes.decompose.integer import conv_integer, matmul_integer, qlinear_conv, qlinear_matmul
+from edgec.passes.decompose.recurrent import batch_second
+from edgec.passes.decompose.resize import resize
+from edgec.passes.decompose.scans import cumulative_product, fourier, tensor_scatter
 
 OwnRule = Callable[[ir.Node, Editor], bool]
 
@@ -319,33 +323,44 @@ def _mean(node: ir.Node, editor: Editor) -> bool:
 #: Operator → own rule; see each one's docstring for what it becomes.
 OWN_RULES: dict[str, OwnRule] = {
     "BatchNormalization": _batchnorm,
+    "BitCast": bit_cast,
+    "BitShift": bit_shift,
     "Clip": _clip_open,
     "ConvInteger": conv_integer,
+    "CumProd": cumulative_product,
+    "DFT": fourier,
     "DepthToSpace": _depth_to_space,
     "Gelu": _gelu,
     "Gemm": _gemm,
+    "GRU": batch_second,
     "GlobalAveragePool": _global_average_pool,
     "GlobalMaxPool": _global_max_pool,
     "GroupNormalization": _group_norm,
     "HardSigmoid": _hard_sigmoid,
     "HardSwish": _hard_swish,
     "InstanceNormalization": _instance_norm,
+    "LSTM": batch_second,
     "LayerNormalization": _layer_norm,
     "MatMulInteger": matmul_integer,
     "Max": _variadic("Max"),
     "Mean": _mean,
     "Min": _variadic("Min"),
     "Mish": _mish,
+    "Mod": modulo,
     "PRelu": _prelu,
+    "Pad": pad_wrap,
     "Pow": _square_power,
     "QLinearConv": qlinear_conv,
     "QLinearMatMul": qlinear_matmul,
+    "RNN": batch_second,
     "RMSNormalization": _rms_norm,
     "Reciprocal": _reciprocal,
     "ReduceL1": _reduce_l1,
     "ReduceL2": _reduce_l2,
     "ReduceSumSquare": _reduce_sum_square,
+    "Resize": resize,
     "Softplus": _softplus,
     "SpaceToDepth": _space_to_depth,
     "Sum": _variadic("Add"),
+    "TensorScatter": tensor_scatter,
 }

@@ -1,0 +1,133 @@
+"""What OpenVINO wants to know before it runs, and what its kernels take in another sense than ONNX.
+
+1. A shape, axes or repeats that arrive at run time are constants where the output's declared shape implies them.
+2. A reduction over nothing is the constant that ONNX says.
+3. NonMaxSuppression drops boxes that overlap by the threshold or more; ONNX says by more than it.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import onnx_ir as ir
+
+from edgec.graph.build import Builder
+from edgec.graph.edit import Editor, remove_dead
+from edgec.graph.model import Model, attr, const_of, static_shape
+from edgec.passes.base import run_passes
+from edgec.passes.decompose.own import OwnRule
+from edgec.passes.eliminate import Eliminate
+from edgec.passes.fold_constants import FoldConstants
+
+
+def _runtime(node: ir.Node, index: int) -> bool:
+    value = node.inputs[index] if len(node.inputs) > index else None
+    return value is not None and const_of(value) is None
+
+
+def reshaped(node: ir.Node, editor: Editor) -> bool:
+    """Rule 1: Reshape, Squeeze, Unsqueeze, Expand."""
+    shape = static_shape(node.outputs[0])
+    if not _runtime(node, 1) or shape is None or static_shape(node.inputs[0]) is None:
+        return False
+    b = Builder(editor, node)
+    if node.op_type == "Expand":
+        b.done(b("Expand", node.inputs[0], b.ints(*shape)))
+    else:
+        b.done(b("Reshape", node.inputs[0], b.ints(*shape), allowzero=1 if 0 in shape else None))
+    return True
+
+
+def tiled(node: ir.Node, editor: Editor) -> bool:
+    """Rule 1: Tile."""
+    before, after = static_shape(node.inputs[0]), static_shape(node.outputs[0])
+    if not _runtime(node, 1) or before is None or after is None or 0 in before:
+        return False
+    b = Builder(editor, node)
+    b.done(b("Tile", node.inputs[0], b.ints(*(m // n for n, m in zip(before, after, strict=True)))))
+    return True
+
+
+def reduced(node: ir.Node, editor: Editor) -> bool:
+    """Rules 1 and 2: all reductions."""
+    before, after = static_shape(node.inputs[0]), static_shape(node.outputs[0])
+    if before is None or after is None:
+        return False
+    nothing = _of_nothing(node) if 0 in before and 0 not in after else None
+    if nothing is not None:
+        b = Builder(editor, node)
+        b.done(b("Expand", nothing, b.ints(*after)))
+        return True
+    if not _runtime(node, 1) or attr(node, "keepdims", 1):
+        return False
+    b = Builder(editor, node)
+    attributes = {name: attr(node, name) for name in node.attributes if name != "keepdims"}
+    kept = b(node.op_type, *node.inputs, keepdims=1, **attributes)
+    b.done(b("Reshape", kept, b.ints(*after)))
+    return True
+
+
+def _of_nothing(node: ir.Node) -> np.ndarray | None:
+    x = node.inputs[0]
+    if x is None or x.dtype is None or node.op_type not in ("ReduceMax", "ReduceMin"):
+        return None
+    kind = x.dtype.numpy()
+    largest = node.op_type == "ReduceMin"
+    if x.dtype.is_floating_point():
+        return np.asarray(np.inf if largest else -np.inf, kind)
+    if kind.kind == "b":
+        return np.asarray(largest, kind)
+    return np.asarray(np.iinfo(kind).max if largest else np.iinfo(kind).min, kind)
+
+
+#: Marks what rule 3 has seen already.
+_RAISED = "raised-threshold"
+
+
+def suppressed(node: ir.Node, editor: Editor) -> bool:
+    """Rule 3: the next float after the threshold."""
+    threshold = node.inputs[3] if len(node.inputs) > 3 else None
+    if threshold is None or _RAISED in (node.name or ""):
+        return False
+    b = Builder(editor, node)
+    known = const_of(threshold)
+    if known is not None:
+        raised = b("Cast", np.nextafter(known.astype(np.float32), np.float32(np.inf)), to=int(ir.DataType.FLOAT))
+    else:
+        scaled = b("Mul", threshold, np.asarray(1 + 2.0**-23, np.float32))
+        raised = b("Max", scaled, np.asarray(np.finfo(np.float32).tiny, np.float32))
+    inputs = [*node.inputs[:3], raised, *node.inputs[4:]]
+    attributes = {name: attr(node, name) for name in node.attributes}
+    made = editor.node(node.op_type, inputs, attributes, name=f"{node.name}/{_RAISED}")
+    b.nodes.append(made)
+    b.done(made.outputs[0])
+    return True
+
+
+_REDUCTIONS = ["L1", "L2", "LogSum", "LogSumExp", "Max", "Mean", "Min", "Prod", "Sum", "SumSquare"]
+
+#: Operator and rule.
+RULES: dict[str, OwnRule] = {
+    "Expand": reshaped,
+    "NonMaxSuppression": suppressed,
+    "Reshape": reshaped,
+    "Squeeze": reshaped,
+    "Tile": tiled,
+    "Unsqueeze": reshaped,
+    **{f"Reduce{kind}": reduced for kind in _REDUCTIONS},
+}
+
+
+def with_parameters(model: Model) -> Model:
+    """A new model with all rules applied, or the model itself where none has anything to do."""
+    result = model.clone()
+    editor = Editor(result)
+    changed = False
+    for node in result.nodes():
+        rule = RULES.get(node.op_type) if node.domain == "" else None
+        if rule is not None and rule(node, editor):
+            changed = True
+    if not changed:
+        return model
+    remove_dead(result.ir)
+    run_passes(result, (FoldConstants(), Eliminate()), rounds=2)
+    return result

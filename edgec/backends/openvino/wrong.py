@@ -1,0 +1,118 @@
+"""What OpenVINO's importer accepts and computes wrongly: operator by operator, measured on ONNX's own node tests.
+
+Each check says why a node of that kind would be computed wrongly; an empty answer means that it would not.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import onnx_ir as ir
+
+from edgec.errors import Finding
+from edgec.graph.model import Model, attr, const_of, label, origin, shape_of
+
+
+def _antialias(node: ir.Node) -> str:
+    return "antialiasing is ignored" if attr(node, "antialias", 0) else ""
+
+
+def _exclude_outside(node: ir.Node) -> str:
+    return "exclude_outside is ignored" if attr(node, "exclude_outside", 0) else ""
+
+
+def _aspect_ratio(node: ir.Node) -> str:
+    policy = attr(node, "keep_aspect_ratio_policy", "stretch")
+    return "" if policy == "stretch" else f"keep_aspect_ratio_policy={policy} is ignored"
+
+
+def _uneven_corners(node: ir.Node) -> str:
+    """With align_corners ONNX spreads over input size × scale, OpenVINO over that rounded down."""
+    given = node.inputs[2] if len(node.inputs) > 2 else None
+    if attr(node, "coordinate_transformation_mode", "half_pixel") != "align_corners" or given is None:
+        return ""
+    scales = const_of(given)
+    if scales is None:
+        return "align_corners with scales that are computed at run time"
+    if not scales.size or node.inputs[0] is None or node.inputs[0].shape is None:
+        return ""
+    sizes = np.asarray(shape_of(node.inputs[0])) * scales.astype(np.float64)
+    uneven = bool(np.any(np.abs(sizes - np.rint(sizes)) > 1e-6))
+    return "align_corners with scales that do not divide the size" if uneven else ""
+
+
+def _batchwise(node: ir.Node) -> str:
+    return "layout=1 (batch first) is ignored" if attr(node, "layout", 0) else ""
+
+
+def _peepholes(node: ir.Node) -> str:
+    return "its peephole weights are ignored" if len(node.inputs) > 7 and node.inputs[7] is not None else ""
+
+
+def _max_mode(node: ir.Node) -> str:
+    return "mode=max takes the largest sample, not the largest weighted one" if attr(node, "mode") == "max" else ""
+
+
+def _attention_window(node: ir.Node) -> str:
+    sizes = [attr(node, key, -1) for key in ("left_window_size", "right_window_size", "local_window_size")]
+    if any(size is not None and size >= 0 for size in sizes):
+        return "the attention window is ignored"
+    products = node.outputs[3] if len(node.outputs) > 3 else None
+    read = products is not None and (products.is_graph_output() or bool(products.uses()))
+    return "its fourth output lacks the causal mask" if read and attr(node, "is_causal", 0) else ""
+
+
+def _repeats(node: ir.Node) -> str:
+    return "" if const_of(node.inputs[1]) is not None else "repeats that are computed at run time"
+
+
+def _signed(node: ir.Node) -> str:
+    kind = node.inputs[0].dtype if node.inputs[0] is not None else None
+    if kind == ir.DataType.INT64 and attr(node, "direction") == "LEFT":
+        return ""
+    return "bits of signed numbers" if kind is not None and kind.is_signed() else ""
+
+
+def _always(reason: str) -> Callable[[ir.Node], str]:
+    return lambda _: reason
+
+
+#: Operator and check.
+WRONG: tuple[tuple[str, Callable[[ir.Node], str]], ...] = (
+    ("BitShift", _signed),
+    ("DFT", _always("its axis and onesided forms differ")),
+    ("Resize", _antialias),
+    ("Resize", _exclude_outside),
+    ("Resize", _aspect_ratio),
+    ("Resize", _uneven_corners),
+    ("RNN", _batchwise),
+    ("LSTM", _batchwise),
+    ("GRU", _batchwise),
+    ("LSTM", _peepholes),
+    ("RoiAlign", _max_mode),
+    ("Attention", _attention_window),
+    ("Tile", _repeats),
+)
+
+
+def wrong_nodes(model: Model) -> list[Finding]:
+    """An error for each node that OpenVINO would compute wrongly."""
+    return [
+        Finding(
+            code="backend/unsupported",
+            message=f"OpenVINO would compute this {node.op_type} wrongly: {reason}",
+            where=label(node),
+            source=origin(node),
+            hint="build with --backend tflite, or change the operator in the source model",
+        )
+        for node in model.nodes()
+        for reason in why_wrong(node)
+    ]
+
+
+def why_wrong(node: ir.Node) -> list[str]:
+    """What OpenVINO would do to the node; empty when it computes what ONNX says."""
+    if node.domain not in ("", "ai.onnx"):
+        return []
+    return [reason for op, why in WRONG if node.op_type == op and (reason := why(node))]
