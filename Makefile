@@ -5,10 +5,10 @@ VENV := .venv
 BIN := $(VENV)/bin
 JOBS ?= 2
 
-.PHONY: help venv test lint types contract unit demo bench conformance models docs clean
+.PHONY: help venv test lint types contract unit demo bench bench-graphs conformance models docs clean
 
 help:  ## list the goals
-	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' $(MAKEFILE_LIST)
+	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST)
 
 # A venv per set of extras would be three installs of the same packages: one stamp a set, in one venv.
 $(BIN)/python:
@@ -45,6 +45,9 @@ demo: $(VENV)/.user  ## build a real trained model from PyPI for a Raspberry Pi,
 
 bench: $(VENV)/.dev  ## seconds and peak memory of every stage, and of `edgec --help`
 	$(BIN)/python -m tools.bench
+
+bench-graphs: $(VENV)/.dev  ## our TFLite graphs against other converters' of the same models (installs those under .cache/venvs)
+	$(BIN)/python -m tools.peers.graphs --page docs/bench-graphs.md
 
 conformance: $(VENV)/.dev  ## ONNX's own test suite through every backend; writes docs/conformance.md
 	OMP_NUM_THREADS=1 $(BIN)/python -m tools.conformance --jobs $(JOBS) --docs --expected

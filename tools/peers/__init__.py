@@ -1,0 +1,1 @@
+"""Our emitted graphs against what other converters make of the same models."""
