@@ -179,16 +179,16 @@ def _unrolled(
 ) -> tuple[Tensor | None, list[Tensor]]:
     order = range(layer.steps)[::-1] if against else range(layer.steps)
     xs = [ctx.new(parts.shape[1:], parts.dtype, "x") for _ in order]
-    if xs:
+    if layer.steps == 1:
+        xs = [ctx.reshape(parts, parts.shape[1:])]
+    elif xs:
         ctx.emit_multi("UNPACK", [parts], xs, num=layer.steps, axis=0)
     ys: dict[int, Tensor] = {}
     for t in order:
         state, ys[t] = _step(ctx, layer, cell, xs[t], state, ctx.constant([t], DType.INT32), layer.lengths)
     if not layer.wants_sequence:
         return None, state
-    values = [ys[t] for t in range(layer.steps)]
-    shape = (layer.steps, layer.batch, layer.hidden)
-    return ctx.emit("PACK", values, shape, parts.dtype, valuesCount=layer.steps, axis=0), state
+    return _stack(ctx, [ys[t] for t in range(layer.steps)], 0), state
 
 
 def _step(
