@@ -120,10 +120,10 @@ def test_roi_align(mode: str, samples: int, transform: str) -> None:
 
 @pytest.mark.parametrize(("group", "offset_group", "masked"), [(1, 1, True), (2, 1, False), (1, 2, True), (2, 2, True)])
 def test_deformable_convolution(group: int, offset_group: int, masked: bool) -> None:
-    x, w = draw(2, 4, 6, 5), draw(6, 4 // group, 3, 2, seed=1)
-    offset = draw(2, offset_group * 12, 3, 4, seed=2)
-    mask = draw(2, offset_group * 6, 3, 4, seed=3) if masked else None
-    operands = [x, w, offset, draw(6, seed=4), mask] if masked else [x, w, offset]
+    x, w = draw(2, 4, 4, 4), draw(4, 4 // group, 3, 2, seed=1)
+    offset = draw(2, offset_group * 12, 2, 3, seed=2)
+    mask = draw(2, offset_group * 6, 2, 3, seed=3) if masked else None
+    operands = [x, w, offset, draw(4, seed=4), mask] if masked else [x, w, offset]
     node = Node("DeformConv", *operands, group=group, offset_group=offset_group, strides=[2, 1], pads=[1, 0, 0, 0])
     for constant in (True, False):
         check(node, constant=constant, expected=reference(node), tolerance=1e-4)
