@@ -34,12 +34,22 @@ class BasicBlock(nn.Module):
 class ResNet18(nn.Module):
     """He et al. 2015, 224 x 224, 1000 classes."""
 
+    #: channels in, channels out, stride
+    ROWS = (
+        (64, 64, 1),
+        (64, 64, 1),
+        (64, 128, 2),
+        (128, 128, 1),
+        (128, 256, 2),
+        (256, 256, 1),
+        (256, 512, 2),
+        (512, 512, 1),
+    )
+
     def __init__(self) -> None:
         super().__init__()
         self.stem = nn.Sequential(ConvNorm(3, 64, 7, 2, act=nn.ReLU), nn.MaxPool2d(3, 2, 1))
-        rows = ((64, 64, 1), (64, 64, 1), (64, 128, 2), (128, 128, 1))
-        rows += ((128, 256, 2), (256, 256, 1), (256, 512, 2), (512, 512, 1))
-        self.blocks = nn.Sequential(*(BasicBlock(*row) for row in rows))
+        self.blocks = nn.Sequential(*(BasicBlock(*row) for row in self.ROWS))
         self.pool, self.head = nn.AdaptiveAvgPool2d(1), nn.Linear(512, 1000)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:

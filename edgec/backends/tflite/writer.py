@@ -31,11 +31,15 @@ class _Buffer(fb.BufferT):  # type: ignore[misc]  # the generated schema has no 
         builder.StartVector(1, array.size, _ALIGNMENT)
         start = builder.Head() - array.size
         builder.head = start
-        builder.Bytes[start : start + array.size] = array.tobytes()
+        builder.Bytes[start : start + array.size] = array.data
         vector = builder.EndVector()
         fb.BufferStart(builder)
         fb.BufferAddData(builder, vector)
         return int(fb.BufferEnd(builder))
+
+
+def _as_bytes(data: Array) -> Array:
+    return np.ascontiguousarray(data).reshape(-1).view(np.uint8)
 
 
 class _Writer:
@@ -46,11 +50,12 @@ class _Writer:
         self.subgraphs: list[Any] = []
 
     def buffer(self, data: Array | bytes) -> int:
-        raw = data if isinstance(data, bytes) else np.ascontiguousarray(data).tobytes()
-        digest = hashlib.sha256(raw).digest()
+        # a view, not a copy: a model's weights are most of the memory that a compile takes
+        raw = np.frombuffer(data, np.uint8) if isinstance(data, bytes) else _as_bytes(data)
+        digest = hashlib.sha256(raw.data).digest()
         if digest not in self.by_digest:
             entry = _Buffer()
-            entry.data = np.frombuffer(raw, np.uint8)
+            entry.data = raw
             self.by_digest[digest] = len(self.buffers)
             self.buffers.append(entry)
         return self.by_digest[digest]
@@ -151,7 +156,7 @@ def write(graph: Graph, *, description: str, metadata: Mapping[str, bytes]) -> b
     total = sum(b.data.size for b in writer.buffers if b.data is not None)
     builder = flatbuffers.Builder(total + total // 64 + 65536)
     builder.Finish(model.Pack(builder), file_identifier=b"TFL3")
-    return bytes(builder.Output())
+    return bytes(memoryview(builder.Bytes)[builder.Head() :])
 
 
 def _opcode(code: int, version: int) -> Any:
