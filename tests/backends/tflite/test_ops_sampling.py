@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from typing import Any
 
 import numpy as np
 import onnx
@@ -145,7 +146,7 @@ def test_affine_grid() -> None:
     ],
     ids=str,
 )
-def test_col2im(attributes: dict[str, list[int]]) -> None:
+def test_col2im(attributes: dict[str, Any]) -> None:
     image, block = (6, 5), (3, 2)
     strides, dilations = attributes.get("strides", [1, 1]), attributes.get("dilations", [1, 1])
     pads = attributes.get("pads", [0] * 4)
@@ -211,7 +212,7 @@ def test_non_max_suppression(centre: int, limits: tuple[float | None, ...]) -> N
     boxes = np.concatenate([corner, size if centre else corner + size], 2).astype(np.float32)
     scores = rng.uniform(0, 1, (2, 3, 12)).astype(np.float32)
     most, overlap, least = limits
-    operands = [boxes, scores, ints(int(most or 0))]
+    operands: list[Array | None] = [boxes, scores, ints(int(most or 0))]
     operands += [None if v is None else floats(v) for v in (overlap, least)]
     while operands[-1] is None:
         operands.pop()

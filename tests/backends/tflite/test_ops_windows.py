@@ -2,25 +2,28 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 
 from edgec.errors import EdgecError
+from edgec.tensors import Array
 from tests.support.single_op import Node, check, draw
 from tests.support.tflite import emit
 
 
-def conv(x: tuple[int, ...], w: tuple[int, ...], *, bias: bool = True, **attributes: object) -> Node:
+def conv(x: tuple[int, ...], w: tuple[int, ...], *, bias: bool = True, **attributes: Any) -> Node:
     operands = [draw(*x), draw(*w, seed=1)]
     if bias:
         operands.append(draw(w[0], seed=2))
     return Node("Conv", *operands, **attributes)
 
 
-def transposed(x: tuple[int, ...], w: tuple[int, ...], *, bias: bool = True, **attributes: object) -> Node:
+def transposed(x: tuple[int, ...], w: tuple[int, ...], *, bias: bool = True, **attributes: Any) -> Node:
     operands = [draw(*x), draw(*w, seed=1)]
     if bias:
-        operands.append(draw(w[1] * int(attributes.get("group", 1)), seed=2))  # type: ignore[call-overload]
+        operands.append(draw(w[1] * int(attributes.get("group", 1)), seed=2))
     return Node("ConvTranspose", *operands, **attributes)
 
 
@@ -127,7 +130,7 @@ def test_other_floats_are_computed_in_float32(dtype: str) -> None:
 )
 def test_what_has_no_kernel_is_refused(node: Node, rule: str) -> None:
     shape = (1, 1, 3, 3, 3, 3) if node.op == "Conv" else (1, 1, 21, 21)
-    declared = [np.zeros(shape, np.float32), np.zeros(shape, np.int64)][: node.outputs]
+    declared: list[Array] = [np.zeros(shape, np.float32), np.zeros(shape, np.int64)]
     with pytest.raises(EdgecError) as caught:
-        emit(node.model(constant=True, declared=declared))
+        emit(node.model(constant=True, declared=declared[: node.outputs]))
     assert [f.rule for f in caught.value.findings] == [rule]
