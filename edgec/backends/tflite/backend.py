@@ -51,6 +51,7 @@ def lower_model(model: Model, target: Target, options: CompileOptions) -> Lowere
     graph, findings = lower(model)
     if any(f.severity == Severity.ERROR for f in findings):
         return Lowered(graph, [], [], (), tuple(findings))
+    names = [t.name for t in graph.outputs]
     merge_reshapes(graph)
     regroup(graph)
     merge_reshapes(graph)
@@ -59,8 +60,7 @@ def lower_model(model: Model, target: Target, options: CompileOptions) -> Lowere
     graph.prune()
     _finish_subgraphs(graph)
     layout = assign_layout(graph, options.io_layout)
-    fuse(graph)
-    names = [t.name for t in graph.outputs]
+    fuse(graph, exact=options.precision == "float16")
     assign_types(graph, integer_io=target.io_dtype == "int8")
     if options.precision == "float16":
         halve_weights(graph)

@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from edgec.backends.tflite.fusions.weights import fold_into_weights
 from edgec.backends.tflite.tir import Graph, Op, Tensor
 
 _FUSIBLE = {
@@ -55,12 +56,15 @@ def _splits_batch(shape: tuple[int, ...], batch: int) -> bool:
     return False
 
 
-def fuse(graph: Graph) -> None:
-    """Rules 2 to 5, in place."""
+def fuse(graph: Graph, *, exact: bool = False) -> None:
+    """Rules 2 to 5 and `fusions.weights`, in place; `exact` leaves out what would round weights anew."""
     _share_equal(graph)
     merge_reshapes(graph)
     _fuse_bias(graph)
+    fold_into_weights(graph, exact=exact)
     _fuse_activations(graph)
+    fold_into_weights(graph, exact=exact)  # factors behind a fused RELU
+    merge_reshapes(graph)
     graph.prune()
 
 
@@ -141,7 +145,7 @@ def merge_reshapes(graph: Graph) -> None:
                 op.inputs[0] = x = root
         if x is None or x.shape != out.shape or x.storage != out.storage or x in graph.inputs:
             continue
-        if out in graph.outputs:
+        if out in graph.outputs and (x in graph.outputs or x.is_const):
             continue
         graph.replace_uses(out, x)
     graph.prune()
