@@ -36,6 +36,15 @@ def _rank_over(limit: int, position: int = 0) -> Callable[[Op], bool]:
     return rule
 
 
+def _either(*dtypes: DType) -> Callable[[Op], bool]:
+    return lambda op: stored(op.inputs[0]) in dtypes or stored(op.outputs[0]) in dtypes
+
+
+def _not_rank_4(op: Op) -> bool:
+    t = op.inputs[0]
+    return t is not None and t.rank != 4
+
+
 def _hybrid(op: Op) -> bool:
     return stored(op.inputs[0]) == DType.FLOAT32 and stored(op.inputs[1]) == DType.INT8
 
@@ -117,7 +126,7 @@ RULES: dict[str, list[Rule]] = {
     "AVERAGE_POOL_2D": _INT8_INT16,
     "SOFTMAX": _INT8_INT16,
     "MEAN": _INT8_INT16,
-    "SUM": _INT8_INT16,
+    "SUM": [(2, _INT8)],
     "MIRROR_PAD": _INT8_INT16,
     "REDUCE_MAX": _INT8_INT16,
     "REDUCE_MIN": _INT8_INT16,
@@ -178,6 +187,22 @@ RULES: dict[str, list[Rule]] = {
     "SELECT_V2": [(2, _input(0, DType.UINT32))],
     "SPACE_TO_DEPTH": [(2, _INT8)],
     "DEPTH_TO_SPACE": [(2, _INT8)],
+    "CAST": [
+        (5, _either(DType.FLOAT64, DType.FLOAT16)),
+        (4, _either(DType.UINT16)),
+        (3, _either(DType.INT8)),
+        (2, _either(DType.UINT32)),
+    ],
+    "EXP": [(2, _INT8), (2, _INT16)],
+    "LOG": [(2, _INT8), (2, _INT16)],
+    "REDUCE_PROD": [(2, _INT8), (2, _INT16)],
+    "GELU": [(2, _BYTE)],
+    "LOG_SOFTMAX": [(2, _INT8)],
+    "SQUARED_DIFFERENCE": [(2, _INT8)],
+    "DYNAMIC_UPDATE_SLICE": [(2, _input(2, DType.INT64))],
+    "SPACE_TO_BATCH_ND": [(4, _INT16), (3, _not_rank_4), (2, _INT8)],
+    "BATCH_TO_SPACE_ND": [(4, _INT16), (3, _not_rank_4), (2, _INT8)],
+    "WHERE": [(1, _BOOL), (2, lambda _: True)],
     "BROADCAST_TO": [(3, _input(0, DType.INT8, DType.INT16)), (2, lambda _: True)],
 }
 
