@@ -22,6 +22,10 @@ def run(
     effort: Annotated[
         options.Effort, typer.Option("--effort", help="How far to repair int8: fast plans only, max tries everything.")
     ] = options.Effort.balanced,
+    min_sqnr: Annotated[
+        float | None,
+        typer.Option("--min-sqnr", metavar="DB", help="Accuracy budget: leave nodes in float until it holds."),
+    ] = None,
     backend: options.BackendName = None,
     output: Annotated[Path, typer.Option("--output", metavar="DIR", help="Where the bundle goes.")] = Path(),
     inputs: options.Inputs = None,
@@ -51,6 +55,7 @@ def run(
             samples=samples,
             precision=precision.value,
             effort=effort.value,
+            min_sqnr=min_sqnr,
             backend=backend.value if backend else None,
             output=str(output),
             inputs=options.parse_inputs(inputs),

@@ -46,6 +46,7 @@ def run_build(
     samples: int | None = None,
     precision: str = "auto",
     effort: str = "balanced",
+    min_sqnr: float | None = None,
     backend: str | None = None,
     output: str | Path = ".",
     inputs: Mapping[str, Sequence[int]] | None = None,
@@ -56,7 +57,8 @@ def run_build(
 ) -> BuildResult:
     """Build a bundle and validate it on this machine.
 
-    `effort` (fast, balanced, max) says how far the repair ladder is climbed where there is calibration data.
+    `effort` (fast, balanced, max) says how far the repair ladder is climbed where there is calibration data;
+    `min_sqnr` (dB) is the budget: as few nodes as it takes stay in float.
     `inputs` fixes input shapes by name; `stop_after` writes that stage's product into `output` and stops.
     Raises `EdgecError` with every finding that stands in the way; nothing half-written is left.
     """
@@ -85,6 +87,7 @@ def run_build(
         output=Path(output),
         io_layout=io_layout,
         effort=wanted,
+        min_sqnr=min_sqnr,
         model=model,
         samples=opened,
         findings=[*loaded.findings, *options.findings],

@@ -3,23 +3,32 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
 from edgec.artifact import Artifact
 from edgec.backends.base import Backend, CompileOptions, Precision
 from edgec.bundle.golden import Golden
-from edgec.errors import Finding, Severity
+from edgec.errors import EdgecError, Finding, Severity
 from edgec.graph.model import Model
 from edgec.pipeline import measure
-from edgec.pipeline.precision import HAS_INT8_WEIGHTS, NEEDS_CALIBRATION, Candidates, keeps_accuracy, low_fidelity
+from edgec.pipeline.precision import (
+    AUTO_MIN_SQNR_DB,
+    HAS_INT8_WEIGHTS,
+    NEEDS_CALIBRATION,
+    Candidates,
+    keeps_accuracy,
+    low_fidelity,
+)
 from edgec.pipeline.stages import Clock
 from edgec.quantization.apply import has_qdq
 from edgec.quantization.calibrate import calibrate as run_calibration
 from edgec.quantization.executor import Executor
-from edgec.quantization.ladder import Climb, Effort, Rung, climb
+from edgec.quantization.ladder import Climb, Effort, Judge, Rung, climb
+from edgec.quantization.mixed import MAX_SHARE, Mixed, rank, revert
 from edgec.quantization.plan import make_plan, tensors_to_observe
 from edgec.quantization.range_choice import RangeMethod
 from edgec.quantization.samples import SampleSource
@@ -32,6 +41,8 @@ from edgec.tensors import Array
 #: Samples that judge a precision, and samples that travel in the bundle as goldens.
 _JUDGE_SAMPLES = 100
 _GOLDENS = 3
+#: Samples that rank the nodes by the harm that quantizing them does.
+_RANKING_SAMPLES = 4
 #: How much slower than float a quantized form must be before `auto` drops it: more than a machine's noise.
 _SLOWER = 1.2
 
@@ -48,6 +59,8 @@ class Form:
     model: Model
     fidelity: dict[str, Any]
     ladder: tuple[Rung, ...] = ()
+    ranges: RangeMethod = "auto"
+    mixed: Mixed | None = None
 
 
 @dataclass(slots=True)
@@ -72,6 +85,7 @@ class Build:
     float_outputs: list[dict[str, Array]] = field(default_factory=list)
     artifacts: dict[str, Artifact] = field(default_factory=dict)
     race: dict[str, float] = field(default_factory=dict)
+    min_sqnr: float | None = None
 
     def prepare_references(self) -> None:
         """The inputs that judge fidelity, and what the float model makes of them."""
@@ -91,14 +105,12 @@ class Build:
         statistics = self._calibrate(legal, precision) if precision in NEEDS_CALIBRATION else None
         climbed = self._climb(legal, statistics, precision)
         fidelity = self._fidelity(climbed.model) if precision != "float32" else measure.fidelity([], [])
-        return Form(precision, legal, climbed.plan, climbed.model, fidelity, climbed.rungs)
+        return Form(precision, legal, climbed.plan, climbed.model, fidelity, climbed.rungs, climbed.ranges)
 
     def _climb(self, legal: Model, statistics: Statistics | None, precision: Precision) -> Climb:
         """Plan and apply, and climb the repair ladder where there is data to learn from."""
 
-        def make(method: RangeMethod) -> QuantPlan:
-            return make_plan(legal, statistics, self.target, self.backend_name, precision, range_method=method)
-
+        make = partial(self._plan, legal, statistics, precision)
         with self.clock.stage("quantize"):
             planned = climb(legal, make, (), effort="fast")
         if self.samples is None or self.effort == "fast" or precision not in HAS_INT8_WEIGHTS:
@@ -106,6 +118,52 @@ class Build:
         with self.clock.stage("repair") as report:
             bits = self.facts.scheme.weight_bits
             return climb(legal, make, self.feeds, effort=self.effort, weight_bits=bits, progress=report)
+
+    def _plan(
+        self,
+        legal: Model,
+        statistics: Statistics | None,
+        precision: Precision,
+        method: RangeMethod,
+        float_nodes: Collection[str] = (),
+    ) -> QuantPlan:
+        return make_plan(
+            legal,
+            statistics,
+            self.target,
+            self.backend_name,
+            precision,
+            range_method=method,
+            float_nodes=float_nodes,
+        )
+
+    def keeps_budget(self, fidelity: dict[str, Any]) -> tuple[bool, str]:
+        """Whether fidelity is within the user's budget, or the default one, and the numbers in words."""
+        return keeps_accuracy(fidelity, min_sqnr=self.min_sqnr)
+
+    def mix(self, form: Form, *, max_share: float) -> Form:
+        """The form with its most harmful nodes left in float, as few as the budget needs; itself when that fails."""
+        if form.plan is None or form.precision not in NEEDS_CALIBRATION or self.samples is None:
+            return form
+        make = partial(self._plan, form.legal, self.statistics, form.precision, form.ranges)
+        feeds = self.feeds[:: max(1, len(self.feeds) // _RANKING_SAMPLES)][:_RANKING_SAMPLES]
+        target_db = AUTO_MIN_SQNR_DB if self.min_sqnr is None else self.min_sqnr
+        with self.clock.stage("mix"):
+            score = Judge(form.legal, feeds)
+            harms = rank(form.legal, form.plan, make, score)
+            found = revert(
+                form.legal,
+                form.plan,
+                harms,
+                make,
+                score,
+                lambda candidate: self.keeps_budget(self._outcome(candidate))[0],
+                target_db=target_db,
+                max_share=max_share,
+            )
+        if not found.met:
+            return replace(form, mixed=found)
+        return replace(form, plan=found.plan, model=found.model, fidelity=self._fidelity(found.model), mixed=found)
 
     def part_way(self, options: Candidates, stage: str) -> Model | Statistics | None:
         """What `--stop-after legalize` or `calibrate` gives, of the first candidate; None when it has no such stage."""
@@ -127,27 +185,53 @@ class Build:
 
     def _fidelity(self, quantized: Model) -> dict[str, Any]:
         with self.clock.stage("judge"):
-            executor = Executor(quantized)
-            outputs = [executor.run(feed) for feed in self.feeds]
-        return measure.fidelity(self.float_outputs, outputs)
+            return self._outcome(quantized)
+
+    def _outcome(self, quantized: Model) -> dict[str, Any]:
+        executor = Executor(quantized)
+        return measure.fidelity(self.float_outputs, [executor.run(feed) for feed in self.feeds])
 
     def choose(self, options: Candidates) -> Form:
         """The first candidate that keeps the accuracy and is not slower than float; a single one is taken as it is."""
         if len(options.precisions) == 1:
-            form = self.form(options.precisions[0])
-            self.why = options.why
-            self.findings += low_fidelity(form.precision, form.fidelity)
+            form = self._asked(options.precisions[0])
+            self.why = options.why + (f"; {_in_float(form)}" if form.mixed else "")
         else:
             form = self._first_good(options.precisions)
         if form.plan is not None:
             self.findings += form.plan.findings
         return form
 
+    def _asked(self, precision: Precision) -> Form:
+        """A precision that was asked for, mended until it keeps a budget that was asked for too."""
+        form = self.form(precision)
+        good, words = self.keeps_budget(form.fidelity)
+        if self.min_sqnr is None:
+            self.findings += low_fidelity(precision, form.fidelity)
+            return form
+        if good:
+            return form
+        form = self.mix(form, max_share=1.0)
+        if form.mixed is None or not form.mixed.met:
+            raise EdgecError(
+                "quant/budget-missed",
+                f"{precision} gives only {words}, and leaving nodes in float does not bring {self.min_sqnr:g} dB",
+                where=self.model.name,
+                hint="lower --min-sqnr, give more typical samples, or take --precision auto",
+            )
+        return form
+
     def _first_good(self, precisions: Sequence[Precision]) -> Form:
         tried: list[str] = []
         for precision in precisions[:-1]:
             form = self.form(precision)
-            good, words = keeps_accuracy(form.fidelity)
+            good, words = self.keeps_budget(form.fidelity)
+            if not good and self.effort != "fast":
+                form = self.mix(form, max_share=MAX_SHARE)
+                alone, (good, words) = words, self.keeps_budget(form.fidelity)
+                if form.mixed is not None and form.mixed.met:
+                    tried.append(f"{precision} everywhere gives only {alone}")
+                    words += f" with {_in_float(form)}"
             if not good:
                 tried.append(f"{precision} gives only {words}")
             elif self._slower_than_float(form):
@@ -205,6 +289,12 @@ class Build:
         quantized = form.precision in NEEDS_CALIBRATION
         agreement = measure.agreement(references, outputs, output_steps(form)) if quantized else {}
         return kept, fidelity, agreement
+
+
+def _in_float(form: Form) -> str:
+    """How many nodes mixed precision left in float."""
+    count = len(form.mixed.float_nodes) if form.mixed is not None else 0
+    return f"{count} of {len(form.plan.nodes) if form.plan else 0} nodes left in float for accuracy"
 
 
 def output_steps(form: Form) -> dict[str, float]:

@@ -93,12 +93,17 @@ def check_effort(name: str) -> Effort:
     raise EdgecError("cli/unknown-effort", f"there is no effort {name!r}", hint=did_you_mean(name, EFFORTS))
 
 
-def keeps_accuracy(fidelity: Mapping[str, Any]) -> tuple[bool, str]:
-    """Whether fidelity to the float model is within the default budget, and the numbers in words."""
+def keeps_accuracy(fidelity: Mapping[str, Any], *, min_sqnr: float | None = None) -> tuple[bool, str]:
+    """Whether fidelity to the float model is within the budget, and the numbers in words.
+
+    Without `min_sqnr` (dB) the default budget holds, which asks for top-1 agreement as well.
+    """
     sqnr, top1 = fidelity.get("sqnr_db"), fidelity.get("top1_agreement")
     words = "exact" if sqnr is None else f"{sqnr:.1f} dB"
     if top1 is not None:
         words += f", top-1 agreement {100 * top1:.1f} %"
+    if min_sqnr is not None:
+        return sqnr is None or sqnr >= min_sqnr, words
     good = (sqnr is None or sqnr >= AUTO_MIN_SQNR_DB) and (top1 is None or top1 >= AUTO_MIN_TOP1)
     return good, words
 
@@ -116,6 +121,7 @@ def low_fidelity(precision: str, fidelity: Mapping[str, Any]) -> tuple[Finding, 
             message=f"{precision} {'collapses' if collapsed else 'loses accuracy'}: {words} against the float model "
             f"(budget {AUTO_MIN_SQNR_DB:.0f} dB, {100 * AUTO_MIN_TOP1:.0f} %)",
             severity=Severity.WARNING,
-            hint="take --precision auto, which falls back as far as needed, or int16x8; or give more typical samples",
+            hint="take --min-sqnr 20 to leave the worst nodes in float, --precision auto, which falls back as needed, "
+            "or int16x8; or give more typical samples",
         ),
     )

@@ -42,6 +42,8 @@ def summarize(
     if form.ladder:
         summary["effort"] = work.effort
         summary["ladder"] = [rung.as_dict() for rung in form.ladder]
+    if form.mixed is not None:
+        summary["mixed"] = form.mixed.as_dict()
     if work.race:
         summary["race"] = dict(work.race)
     if work.samples is not None:

@@ -80,11 +80,12 @@ class Rung:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Climb:
-    """Where the ladder led: the plan, its QDQ model, and every rung tried."""
+    """Where the ladder led: the plan, its QDQ model, every rung tried, and how the plan's ranges are chosen."""
 
     plan: QuantPlan
     model: Model
     rungs: tuple[Rung, ...]
+    ranges: RangeMethod = "auto"
 
 
 class Judge:
@@ -134,11 +135,13 @@ def climb(
         steps.append(("bias", lambda p: correct_biases(model, p, learn, positions=reach.positions)))
     if plan.biases and reach.full_bias:
         steps.append(("bias, full", lambda p: correct_fully(model, p, find_layers(model, p), learn)))
+    ranges: RangeMethod = reach.ranges[0]
     for i, (name, change) in enumerate(steps):
         if progress is not None:
             progress(i, len(steps))
-        ladder.step(name, change)
-    return Climb(plan=ladder.plan, model=ladder.quantized, rungs=tuple(ladder.rungs))
+        if ladder.step(name, change) and i < len(methods):
+            ranges = methods[i]
+    return Climb(plan=ladder.plan, model=ladder.quantized, rungs=tuple(ladder.rungs), ranges=ranges)
 
 
 def _with_ranges(make: Callable[[RangeMethod], QuantPlan], method: RangeMethod, _: QuantPlan) -> QuantPlan:
@@ -158,8 +161,8 @@ class _Ladder:
         )
         self.rungs = [first]
 
-    def step(self, name: str, change: Callable[[QuantPlan], QuantPlan]) -> None:
-        """Try one repair, and keep it unless the score falls."""
+    def step(self, name: str, change: Callable[[QuantPlan], QuantPlan]) -> bool:
+        """Try one repair, and keep it unless the score falls; True when it stays."""
         start = time.perf_counter()
         plan = change(self.plan)
         quantized = apply_plan(self._model, plan)
@@ -171,6 +174,7 @@ class _Ladder:
         self.rungs.append(Rung(name=name, before_db=self.score, after_db=score, kept=kept, seconds=seconds))
         if kept:
             self.plan, self.quantized, self.score = plan, quantized, score
+        return kept
 
 
 def split(feeds: Feeds, learn: int, judge: int) -> tuple[Feeds, Feeds]:

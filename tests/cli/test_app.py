@@ -91,6 +91,7 @@ def test_build_hands_its_options_to_the_pipeline(
         "samples": 7,
         "precision": "int16x8",
         "effort": "balanced",
+        "min_sqnr": None,
         "backend": "openvino",
         "output": "dist",
         "inputs": {"a:0": (1, 3, 8), "b": (4,)},

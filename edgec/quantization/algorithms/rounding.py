@@ -6,7 +6,8 @@ are still free. With U the upper Cholesky factor of H⁻¹ (H⁻¹ = Uᵀ·U) an
 
     q_j = round(w_j / s),   e = (w_j − s·q_j) / U_jj,   w_k ← w_k − e·U_jk  for k > j
 
-1. H is damped by a share of its mean diagonal: few samples leave directions unseen.
+1. H is damped by a share of its mean diagonal, and shrunk towards its diagonal the more, the fewer positions it is
+   made from: few samples leave directions unseen, and correlations that are not there.
 2. An input that is always zero keeps its nearest rounding.
 3. When what the layer reads in int8 (x̂) differs from float (x), the target becomes W·X·X̂ᵀ·Ĥ⁻¹, which makes up for the
    errors of the layers before it as well.
@@ -21,8 +22,9 @@ import numpy as np
 
 from edgec.tensors import Array
 
-#: Rule 1.
+#: Rule 1: the share of the mean diagonal, and the weight of n / (n + positions).
 DAMPING = 0.01
+SHRINK = 0.5
 
 #: Columns that are updated together: rank-1 updates inside a block, one matrix product for the rest.
 _BLOCK = 64
@@ -33,10 +35,14 @@ _AT_ONCE = 512
 
 @dataclass(slots=True)
 class Moments:
-    """Sums over positions: `own` is Σ x̂·x̂ᵀ [groups, n, n], `cross` Σ (x − x̂)·x̂ᵀ or None."""
+    """Sums over positions: `own` is Σ x̂·x̂ᵀ [groups, n, n], `cross` Σ (x − x̂)·x̂ᵀ or None.
+
+    `count` is the number of positions.
+    """
 
     own: Array
     cross: Array | None = None
+    count: int = 0
     _waiting: list[tuple[Array, Array | None]] = field(default_factory=list)
 
     @classmethod
@@ -47,6 +53,7 @@ class Moments:
 
     def add(self, columns: Array, float_columns: Array | None = None) -> None:
         """Take in positions: [groups, n, positions] as the layer reads them, and in float."""
+        self.count += columns.shape[2]
         self._waiting.append((columns, float_columns))
         if sum(c.shape[2] for c, _ in self._waiting) >= _AT_ONCE:
             self.flush()
@@ -66,7 +73,7 @@ class Moments:
 
 def round_rows(weight: Array, scales: Array, moments: Moments, *, limit: int = 127) -> Array:
     """Integers in ±`limit` for `weight` [groups, outputs, n] with `scales` [groups, outputs]: int8, same shape."""
-    hessian, alive = _damped(moments.own)
+    hessian, alive = _damped(moments)
     target = weight.astype(np.float32)
     if moments.cross is not None:  # rule 3
         change = np.linalg.solve(hessian.transpose(0, 2, 1), (moments.cross.transpose(0, 2, 1) @ _t(target)))
@@ -92,15 +99,18 @@ def _cost(difference: Array, hessian: Array) -> Array:
     return np.asarray(np.sum((difference @ hessian) * difference, axis=2))
 
 
-def _damped(own: Array) -> tuple[Array, Array]:
+def _damped(moments: Moments) -> tuple[Array, Array]:
     """H with rules 1 and 2 applied, and which inputs are ever different from zero."""
+    own = moments.own
     n = own.shape[1]
     diagonal = np.einsum("gii->gi", own)
     alive = diagonal > 0
     mean = diagonal.mean(axis=1)
     extra = np.where(mean > 0, DAMPING * mean, 1.0)[:, None] + np.where(alive, 0.0, mean[:, None])
-    hessian = own.copy()
     index = np.arange(n)
+    share = SHRINK * n / (n + moments.count)
+    hessian = (1 - share) * own
+    hessian[:, index, index] += share * diagonal
     hessian[:, index, index] += extra.astype(np.float32)
     return hessian, alive
 
