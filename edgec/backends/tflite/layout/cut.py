@@ -9,9 +9,7 @@ from collections import deque
 from collections.abc import Sequence
 
 
-def minimum_cut(
-    keep: Sequence[int], take: Sequence[int], pairs: Sequence[tuple[int, int, int]]
-) -> list[bool]:
+def minimum_cut(keep: Sequence[int], take: Sequence[int], pairs: Sequence[tuple[int, int, int]]) -> list[bool]:
     """x_i of a minimum: True where node i takes."""
     count = len(keep)
     source, sink = count, count + 1

@@ -7,7 +7,9 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from edgec.backends.tflite.layout.perms import Perm, between, identity, same_bytes, stored_shape
-from edgec.backends.tflite.layout.roles import BroadcastTo, Elementwise, Ports, Role, role_of
+from edgec.backends.tflite.layout.role import Ports, Role
+from edgec.backends.tflite.layout.role_pointwise import BroadcastTo, Elementwise
+from edgec.backends.tflite.layout.roles import role_of
 from edgec.backends.tflite.layout.solve import IoLayout, solve
 from edgec.backends.tflite.tir import Graph, Op, Tensor, int32
 

@@ -14,7 +14,8 @@ from typing import Literal
 
 from edgec.backends.tflite.layout.cut import minimum_cut
 from edgec.backends.tflite.layout.perms import Perm, channels_last, identity, same_bytes
-from edgec.backends.tflite.layout.roles import Ports, Role, role_of
+from edgec.backends.tflite.layout.role import Ports, Role
+from edgec.backends.tflite.layout.roles import role_of
 from edgec.backends.tflite.tir import Graph, Op, Tensor
 
 IoLayout = Literal["auto", "source", "nhwc"]
