@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -204,36 +205,29 @@ class TestRefusals:
             BACKEND.compile(model, TARGET, CompileOptions())
         assert [f.where for f in caught.value.findings] == ["Det_y"]
 
-    def test_an_attribute_that_openvino_ignores_is_refused(self) -> None:
-        text = '(float[1,1,8,8] x) => (float[1,1,4,4] y) { y = Resize<mode="linear"%s>(x, e, s) }'
-        constants = {"e": np.zeros(0, np.float32), "s": np.asarray([1, 1, 0.5, 0.5], np.float32)}
-        assert BACKEND.check(typed(text % "", constants), TARGET) == []
-        (finding,) = BACKEND.check(typed(text % ", antialias=1", constants), TARGET)
-        assert finding.code == "backend/unsupported" and "antialias" in finding.message
-        with pytest.raises(EdgecError):
-            BACKEND.compile(typed(text % ", antialias=1", constants), TARGET, CompileOptions())
-
     @pytest.mark.parametrize(
         ("text", "part"),
         [
-            (
-                '(float[1,1,8,8] x) => (float[1,1,4,4] y) { y = Resize<mode="cubic", exclude_outside=1>(x, e, s) }',
-                "exclude",
-            ),
-            ("(float[2,3] x, int64[2] i) => (float[4,3] y) { y = Tile(x, i) }", "repeats"),
-            ("(float[2,3,4] x) => (float[2,3,1,5] y) { y = RNN<layout=1, hidden_size=5>(x, w, r) }", "layout=1"),
+            ('(float[1,2,8,8] x) => (float[1,2,1,1] y) { y = RoiAlign<mode="max">(x, r, i) }', "mode=max"),
+            ("(float[3,2,4] x) => (float[3,1,2,5] y) { y = LSTM<hidden_size=5>(x, w, u, b, l, h, h, p) }", "peephole"),
         ],
     )
     def test_what_openvino_would_compute_wrongly(self, text: str, part: str) -> None:
         constants = {
-            "e": np.zeros(0, np.float32),
-            "s": np.asarray([1, 1, 0.5, 0.5], np.float32),
-            "w": kernel(1, 5, 4),
-            "r": kernel(1, 5, 5),
+            "r": np.asarray([[0, 0, 4, 4]], np.float32),
+            "i": np.zeros(1, np.int64),
+            "w": kernel(1, 20, 4),
+            "u": kernel(1, 20, 5),
+            "b": kernel(1, 40),
+            "l": np.full(2, 3, np.int32),
+            "h": np.zeros((1, 2, 5), np.float32),
+            "p": kernel(1, 15),
         }
-        model = typed(text, {k: v for k, v in constants.items() if f" {k}," in text or f" {k})" in text})
+        model = typed(text, {k: v for k, v in constants.items() if re.search(rf"[ (]{k}[,)]", text)})
         errors = [f for f in BACKEND.check(model, TARGET) if f.severity is Severity.ERROR]
         assert any(part in f.message for f in errors)
+        with pytest.raises(EdgecError):
+            BACKEND.compile(model, TARGET, CompileOptions())
 
     def test_another_shape_than_onnx_has_is_refused(self) -> None:
         text = """(float[1,1,2,2] x) => (float[1,1,1,1] y)

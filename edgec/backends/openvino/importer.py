@@ -16,6 +16,7 @@ from typing import Any
 import onnx_ir as ir
 import openvino as ov
 
+from edgec.backends.openvino.stable import order_ties
 from edgec.errors import EdgecError, Finding
 from edgec.graph.model import Model, label, origin
 
@@ -31,7 +32,7 @@ def imported(model: Model) -> Iterator[Any]:
     """
     with tempfile.TemporaryDirectory(prefix="edgec-") as folder:
         try:
-            yield ov.Core().read_model(_content(model, Path(folder)))
+            network = ov.Core().read_model(_content(model, Path(folder)))
         except RuntimeError as error:
             findings = explain(model, str(error))
             raise EdgecError(
@@ -41,6 +42,8 @@ def imported(model: Model) -> Iterator[Any]:
                 hint="run `edgec check` for the list, or build with --backend tflite",
                 findings=findings,
             ) from error
+        order_ties(network)
+        yield network
 
 
 def _content(model: Model, folder: Path) -> bytes | str:

@@ -3,6 +3,7 @@
 1. A shape, axes or repeats that arrive at run time are constants where the output's declared shape implies them.
 2. A reduction over nothing is the constant that ONNX says.
 3. NonMaxSuppression drops boxes that overlap by the threshold or more; ONNX says by more than it.
+4. The largest of nothing but −∞ is −FLT_MAX in the plugin: where it matters, a second reduction tells the two apart.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from __future__ import annotations
 import numpy as np
 import onnx_ir as ir
 
+from edgec.backends.openvino.division import divided, quantized
 from edgec.graph.build import Builder
 from edgec.graph.edit import Editor, remove_dead
 from edgec.graph.model import Model, attr, const_of, static_shape
@@ -57,6 +59,8 @@ def reduced(node: ir.Node, editor: Editor) -> bool:
         b = Builder(editor, node)
         b.done(b("Expand", nothing, b.ints(*after)))
         return True
+    if node.op_type in _EXTREMES and _infinity_matters(node):
+        return _true_extreme(node, editor)
     if not _runtime(node, 1) or attr(node, "keepdims", 1):
         return False
     b = Builder(editor, node)
@@ -79,14 +83,39 @@ def _of_nothing(node: ir.Node) -> np.ndarray | None:
     return np.asarray(np.iinfo(kind).max if largest else np.iinfo(kind).min, kind)
 
 
-#: Marks what rule 3 has seen already.
-_RAISED = "raised-threshold"
+_EXTREMES = {"ReduceMax": ("Greater", -np.inf), "ReduceMin": ("Less", np.inf)}
+#: Who sees the difference between infinity and the largest number.
+_TELLING = frozenset(["Cast", "Equal", "Greater", "GreaterOrEqual", "IsInf", "Less", "LessOrEqual", "Where"])
+
+
+def _infinity_matters(node: ir.Node) -> bool:
+    x, y = node.inputs[0], node.outputs[0]
+    if x is None or x.dtype is None or not x.dtype.is_floating_point() or _SEEN in (node.name or ""):
+        return False
+    return y.is_graph_output() or any(user.op_type in _TELLING for user, _ in y.uses())
+
+
+def _true_extreme(node: ir.Node, editor: Editor) -> bool:
+    """Rule 4."""
+    b = Builder(editor, node)
+    compare, infinity = _EXTREMES[node.op_type]
+    attributes = {name: attr(node, name) for name in node.attributes}
+    made = editor.node(node.op_type, list(node.inputs), attributes, name=f"{node.name}/{_SEEN}")
+    b.nodes.append(made)
+    beyond = b("Cast", b(compare, node.inputs[0], infinity), to=int(ir.DataType.FLOAT))
+    some = b("ReduceMax", beyond, *node.inputs[1:], **attributes)
+    b.done(b("Where", b("Greater", some, np.asarray(0, np.float32)), made.outputs[0], infinity))
+    return True
+
+
+#: Marks what rules 3 and 4 have seen already.
+_SEEN = "adjusted"
 
 
 def suppressed(node: ir.Node, editor: Editor) -> bool:
     """Rule 3: the next float after the threshold."""
     threshold = node.inputs[3] if len(node.inputs) > 3 else None
-    if threshold is None or _RAISED in (node.name or ""):
+    if threshold is None or _SEEN in (node.name or ""):
         return False
     b = Builder(editor, node)
     known = const_of(threshold)
@@ -97,7 +126,7 @@ def suppressed(node: ir.Node, editor: Editor) -> bool:
         raised = b("Max", scaled, np.asarray(np.finfo(np.float32).tiny, np.float32))
     inputs = [*node.inputs[:3], raised, *node.inputs[4:]]
     attributes = {name: attr(node, name) for name in node.attributes}
-    made = editor.node(node.op_type, inputs, attributes, name=f"{node.name}/{_RAISED}")
+    made = editor.node(node.op_type, inputs, attributes, name=f"{node.name}/{_SEEN}")
     b.nodes.append(made)
     b.done(made.outputs[0])
     return True
@@ -107,8 +136,10 @@ _REDUCTIONS = ["L1", "L2", "LogSum", "LogSumExp", "Max", "Mean", "Min", "Prod", 
 
 #: Operator and rule.
 RULES: dict[str, OwnRule] = {
+    "Div": divided,
     "Expand": reshaped,
     "NonMaxSuppression": suppressed,
+    "QuantizeLinear": quantized,
     "Reshape": reshaped,
     "Squeeze": reshaped,
     "Tile": tiled,
