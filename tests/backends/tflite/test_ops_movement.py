@@ -28,6 +28,8 @@ NODES = [
     Node("Slice", X, ints(1, dtype="int32"), ints(99, dtype="int32"), ints(1, dtype="int32")),
     Node("Slice", draw(1, 2, 2, 2, 2, 4), ints(0), ints(4), ints(5), ints(2)),
     Node("Slice", X, ints(1), ints(3), ints(2), ints(1)),
+    Node("Slice", X, ints(-9, 1), ints(-12, 9), ints(1, 0), ints(-1, 1)),
+    Node("Pad", draw(1, 2, 1, 2, 3, 2), ints(0, 1, 0, 2, 0, 1, 1, 0, 0, 1, 2, 0), scalar(1.5)),
     Node("Pad", X, ints(0, 1, 2, 1, 0, 0)),
     Node("Pad", X, ints(0, 1, 2, 1, 0, 0), scalar(3.5)),
     Node("Pad", X, ints(0, 1, 2, 1, 0, 0), scalar(-np.inf)),

@@ -6,11 +6,12 @@ import numpy as np
 import onnx_ir as ir
 
 from edgec.backends.tflite.context import Context, Lowering, Refusal, normalize_axis
-from edgec.backends.tflite.ops.expr import Expr, expr, iota, stack
+from edgec.backends.tflite.ops.expr import Expr, concat, expr, iota, number, stack
 from edgec.backends.tflite.ops.moves import gather, moved, moved_pair
 from edgec.backends.tflite.ops.slicing import per_axis, take_slices
 from edgec.backends.tflite.tir import Tensor
 from edgec.graph.model import attr, shape_of
+from edgec.tensors import DType
 
 _MAX_PAD_RANK = 5
 
@@ -93,13 +94,25 @@ def _runtime_pad(ctx: Context, node: ir.Node, x: Tensor, params: list[Tensor | N
     before, after = (per_axis(halves.item(0, i), where, [0] * x.rank) for i in (0, 1))
     if mode != "constant":
         return _runtime_indexed_pad(ctx, x, before, shape, mode)
-    if x.rank > _MAX_PAD_RANK:
-        raise Refusal("rank", f"Pad of rank {x.rank} with amounts that are not constant has no TFLite kernel")
-    table = stack([before, after], 1).t
+    table = stack([before, after], 1)
+    scalar = None if value is None else ctx.reshape(value, ())
+    if x.rank <= _MAX_PAD_RANK:
+        return _pad_by(ctx, x, table, scalar, shape)
+    none = number(ctx, [[0, 0]], DType.INT32)
+    for axis in range(x.rank):
+        own = concat([none, table.slice(0, axis, 1), none], 0)
+        lead, tail = int(np.prod(x.shape[:axis])), int(np.prod(x.shape[axis + 1 :]))
+        rows = ctx.reshape(x, (lead, x.shape[axis], tail))
+        padded = _pad_by(ctx, rows, own, scalar, (lead, shape[axis], tail))
+        x = ctx.reshape(padded, (*x.shape[:axis], shape[axis], *x.shape[axis + 1 :]))
+    return x
+
+
+def _pad_by(ctx: Context, x: Tensor, table: Expr, value: Tensor | None, shape: tuple[int, ...]) -> Tensor:
+    """PAD with amounts [rank, 2] that come at run time."""
     if value is None:
-        return moved(ctx, "PAD", x, lambda t: ctx.emit("PAD", [t, table], shape, t.dtype))
-    scalar = ctx.reshape(value, ())
-    return moved_pair(ctx, "PADV2", x, scalar, lambda t, v: ctx.emit("PADV2", [t, table, v], shape, t.dtype))
+        return moved(ctx, "PAD", x, lambda t: ctx.emit("PAD", [t, table.t], shape, t.dtype))
+    return moved_pair(ctx, "PADV2", x, value, lambda t, v: ctx.emit("PADV2", [t, table.t, v], shape, t.dtype))
 
 
 def _runtime_indexed_pad(ctx: Context, x: Tensor, before: Expr, shape: tuple[int, ...], mode: str) -> Tensor:

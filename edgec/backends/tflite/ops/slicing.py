@@ -33,8 +33,16 @@ def _slice(ctx: Context, node: ir.Node) -> Tensor:
         axis = normalize_axis(axis, x.rank)
         if x.shape[axis] < 0:
             raise Refusal("static-shape", "Slice along an axis of unknown size")
-        spans[axis] = slice(*slice(start, end, step).indices(x.shape[axis]))
+        spans[axis] = _resolved(start, end, step, x.shape[axis])
     return take_slices(ctx, x, spans)
+
+
+def _resolved(start: int, end: int, step: int, size: int) -> slice:
+    """A span inside of the axis. Unlike numpy's, a backward walk that starts before the first element starts at it."""
+    if step == 0:
+        raise Refusal("steps", "Slice with a step of 0")
+    first, last, _ = slice(start, end, step).indices(size)
+    return slice(max(first, 0) if size else first, last, step)
 
 
 def _bounded(ctx: Context, t: Tensor) -> Expr:
@@ -47,11 +55,14 @@ def _bounded(ctx: Context, t: Tensor) -> Expr:
 
 def _runtime_slice(ctx: Context, x: Tensor, params: Sequence[Tensor | None], shape: tuple[int, ...]) -> Tensor:
     starts, ends, axes, steps = params
+    if min(x.shape, default=0) < 0:
+        raise Refusal("dynamic-shape", "Slice at run time of a tensor of unknown size")
     if starts is None or ends is None:
         raise Refusal("inputs", "Slice needs starts and ends")
     count = starts.shape[0]
     where = iota(ctx, count) if axes is None else expr(ctx, axes).to_int()
     begin = per_axis(_bounded(ctx, starts), where, [0] * x.rank)
+    begin = (begin < 0).where(begin + number(ctx, x.shape, DType.INT32), begin).maximum(0)
     end = per_axis(_bounded(ctx, ends), where, [_FAR] * x.rank)
     step = per_axis(
         number(ctx, [1] * count, DType.INT32) if steps is None else expr(ctx, steps).to_int(), where, [1] * x.rank
@@ -77,9 +88,7 @@ def per_axis(values: Expr, axes: Expr, defaults: Sequence[int]) -> Expr:
 def take_slices(ctx: Context, x: Tensor, spans: Sequence[slice]) -> Tensor:
     """x[spans] with resolved, possibly negative steps (an end of -1 then means: through element 0)."""
     spans = list(spans)
-    lengths = [
-        -1 if size < 0 else len(range(s.start, s.stop, s.step)) for size, s in zip(x.shape, spans, strict=True)
-    ]
+    lengths = [-1 if size < 0 else len(range(s.start, s.stop, s.step)) for size, s in zip(x.shape, spans, strict=True)]
     backward = [i for i, s in enumerate(spans) if s.step < 0]
     if backward and all(lengths):
         # a backward walk is a forward one over the reversed axis
