@@ -8,7 +8,8 @@ from dataclasses import dataclass
 
 from edgec.artifact import Artifact, IoBinding
 from edgec.backends.base import CompileOptions
-from edgec.backends.tflite.fuse import flatten_into_fully_connected, fuse, merge_reshapes
+from edgec.backends.tflite.fuse import flatten_into_fully_connected, fuse, fuse_bias, merge_reshapes
+from edgec.backends.tflite.fusions.siblings import merge_products
 from edgec.backends.tflite.fusions.splits import regroup
 from edgec.backends.tflite.half import halve_weights
 from edgec.backends.tflite.layout import assign_layout
@@ -53,6 +54,8 @@ def lower_model(model: Model, target: Target, options: CompileOptions) -> Lowere
         return Lowered(graph, [], [], (), tuple(findings))
     names = [t.name for t in graph.outputs]
     merge_reshapes(graph)
+    fuse_bias(graph)
+    merge_products(graph)
     regroup(graph)
     merge_reshapes(graph)
     narrow_io(graph)
@@ -72,12 +75,11 @@ def lower_model(model: Model, target: Target, options: CompileOptions) -> Lowere
 
 def _finish_subgraphs(graph: Graph) -> None:
     """Layout and fusions inside of branches and loop bodies, whose inputs and outputs stay as they are."""
-    for op in graph.ops:
-        for inner in op.subgraphs:
-            _finish_subgraphs(inner)
-            if any(o.kind == "TRANSPOSE" for o in inner.ops):
-                assign_layout(inner, "source")
-            fuse(inner)
+    for inner in {id(inner): inner for op in graph.ops for inner in op.subgraphs}.values():
+        _finish_subgraphs(inner)
+        if any(op.kind == "TRANSPOSE" for op in inner.ops):
+            assign_layout(inner, "source")
+        fuse(inner)
 
 
 def _name_output(graph: Graph, t: Tensor, name: str) -> None:
@@ -122,8 +124,8 @@ def compile(model: Model, target: Target, options: CompileOptions) -> Artifact:
         precision=options.precision,
         files={MODEL_FILE: data},
         main=MODEL_FILE,
-        inputs=_bindings(model.inputs(), graph, graph.inputs, lowered.inputs),
-        outputs=_bindings(model.outputs(), graph, graph.outputs, lowered.outputs),
+        inputs=_bindings(model.source_inputs(), graph, graph.inputs, lowered.inputs),
+        outputs=_bindings(model.source_outputs(), graph, graph.outputs, lowered.outputs),
         requirements={} if runtime is None else {runtime.package: runtime.min_version},
         op_versions=_versions(graph),
         operators=dict(sorted(Counter(op.kind for op in graph.every_op()).items())),

@@ -48,6 +48,7 @@ class _Writer:
         self.by_digest: dict[bytes, int] = {}
         self.codes: dict[tuple[int, int], int] = {}
         self.subgraphs: list[Any] = []
+        self.positions: dict[int, int] = {}
 
     def buffer(self, data: Array | bytes) -> int:
         # a view, not a copy: a model's weights are most of the memory that a compile takes
@@ -93,8 +94,11 @@ class _Writer:
         return entry
 
     def subgraph(self, graph: Graph) -> int:
-        """Add a graph and those its operators call; returns its index."""
+        """Add a graph and those its operators call; returns its index. Operators may share a graph."""
+        if id(graph) in self.positions:
+            return self.positions[id(graph)]
         position = len(self.subgraphs)
+        self.positions[id(graph)] = position
         self.subgraphs.append(None)
         calls = {"IF": ("thenSubgraphIndex", "elseSubgraphIndex"), "WHILE": ("condSubgraphIndex", "bodySubgraphIndex")}
         for op in graph.ops:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from edgec.backends.tflite.ops import recurrent
 from edgec.errors import EdgecError
 from edgec.graph.model import Model
 from edgec.tensors import Array
@@ -13,7 +14,7 @@ from tests.support.tflite import assert_equal_to_ort, emit, run
 
 GATES = {"RNN": 1, "GRU": 3, "LSTM": 4}
 BATCH, INPUT, HIDDEN = 2, 5, 3
-SHORT, LONG = 4, 19
+SHORT, LONG = 4, 19  # written out; three rounds or more, and a rest
 
 
 def layer(
@@ -115,6 +116,18 @@ def test_options(name: str, steps: int) -> None:
     kind, options = OPTIONS[name]
     model = layer(kind, steps, **options)  # type: ignore[arg-type]  # a table of keyword arguments
     assert_equal_to_ort(model, emit(model), relative=2e-6)
+
+
+@pytest.mark.parametrize("lengths", [None, [60, 31]])
+@pytest.mark.parametrize(("direction", "directions"), [("forward", 1), ("reverse", 1), ("bidirectional", 2)])
+def test_one_loop_after_the_other(
+    direction: str, directions: int, lengths: list[int] | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(recurrent, "CARRIED_BYTES", 600)
+    model = layer("LSTM", 61, attributes=f', direction="{direction}"', directions=directions, lengths=lengths)
+    artifact = emit(model)
+    assert artifact.operators["WHILE"] > 2
+    assert_equal_to_ort(model, artifact, relative=2e-6)
 
 
 def test_no_state_survives_a_call() -> None:

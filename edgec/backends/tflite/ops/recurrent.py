@@ -1,14 +1,16 @@
 """RNN, GRU and LSTM: unrolled when short, a WHILE loop when long; no state survives a call.
 
 TFLite's fused LSTM is not used: it keeps its state in variable tensors, and the next call would begin with it.
-1. W·x + b is one product for all steps, before the loop.
+1. W·x + b is one product for all steps that are written out together. A loop carries x, not the products: all
+   that it carries is copied in every round.
 2. A reverse layer goes through the steps backwards; with sequence lengths, each sequence is reversed in itself.
 3. Beyond a sequence's length the state stays and the output is 0.
+4. A long sequence is several loops over a part each, for the same reason as rule 1; they share one body.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import onnx_ir as ir
@@ -16,13 +18,20 @@ import onnx_ir as ir
 from edgec.backends.tflite.context import Context, Lowering, Refusal
 from edgec.backends.tflite.ops.loops import counted_loop
 from edgec.backends.tflite.ops.recurrent_cells import Cell, add, functions, product, step
-from edgec.backends.tflite.tir import Tensor, constant
+from edgec.backends.tflite.tir import Graph, Tensor, constant
 from edgec.graph.model import attr
 from edgec.tensors import DType
 
 #: Sequences up to this length are unrolled. Measured (hidden size 32 and 128, one thread): unrolled steps take 0.5
 #: to 0.9 of a loop's time up to 16 steps; beyond 32 the activations of all steps no longer fit into the cache.
 UNROLL_STEPS = 16
+#: Steps of one round of a loop: more take less time each while all copies of the recurrent weights (the runtime
+#: packs one for each step) stay in the cache.
+ROUND_STEPS, FEW_ROUND_STEPS = 4, 2
+SMALL_WEIGHTS_BYTES = 64 << 10
+#: What a loop may carry of its input, and of its output: beyond it, several loops follow each other.
+CARRIED_BYTES = 32 << 10
+_NONE = {"fusedActivationFunction": "NONE"}
 _GATES = {"RNN": 1, "GRU": 3, "LSTM": 4}
 _DEFAULTS = {"RNN": ["Tanh"], "GRU": ["Sigmoid", "Tanh"], "LSTM": ["Sigmoid", "Tanh", "Tanh"]}
 
@@ -38,6 +47,21 @@ class _Layer:
     directions: list[bool]  # True: backwards
     lengths: Tensor | None
     wants_sequence: bool
+
+    @property
+    def round_steps(self) -> int:
+        """Steps of one round of a loop."""
+        small = 4 * _GATES[self.kind] * self.hidden * self.hidden <= SMALL_WEIGHTS_BYTES
+        return ROUND_STEPS if small else FEW_ROUND_STEPS
+
+
+@dataclass(slots=True)
+class _Input:
+    """What one direction reads: x [steps, batch, input], the input's weights and bias."""
+
+    x: Tensor
+    w: Tensor
+    bias: Tensor | None
 
 
 def _recurrent(ctx: Context, node: ir.Node) -> list[Tensor]:
@@ -159,45 +183,59 @@ def _direction(
     """The outputs of all steps, [steps, batch, hidden], if anybody reads them, and the last state."""
     if backwards and layer.lengths is not None:  # rule 2
         x = _reversed(ctx, x, layer.lengths)
-    flat = ctx.reshape(x, (layer.steps * layer.batch, x.shape[2]))
-    parts = product(ctx, flat, w, bias)  # rule 1
-    parts = ctx.reshape(parts, (layer.steps, layer.batch, parts.shape[1]))
     against = backwards and layer.lengths is None
-    run = _unrolled if layer.steps <= UNROLL_STEPS else _looped
-    ys, final = run(ctx, layer, cell, parts, state, against)
+    run = _written_out if layer.steps <= UNROLL_STEPS else _looped
+    ys, final = run(ctx, layer, cell, _Input(x, w, bias), state, against)
     if ys is not None and backwards and layer.lengths is not None:
         ys = _reversed(ctx, ys, layer.lengths)
     return ys, final
+
+
+def _parts(ctx: Context, source: _Input) -> Tensor:
+    """W·x + b of all steps of an input, [steps, batch, gates]."""
+    steps, batch, size = source.x.shape
+    flat = product(ctx, ctx.reshape(source.x, (steps * batch, size)), source.w, source.bias)
+    return ctx.reshape(flat, (steps, batch, flat.shape[1]))
 
 
 def _reversed(ctx: Context, x: Tensor, lengths: Tensor) -> Tensor:
     return ctx.emit("REVERSE_SEQUENCE", [x, ctx.cast(lengths, DType.INT32)], x.shape, x.dtype, seqDim=0, batchDim=1)
 
 
-def _unrolled(
-    ctx: Context, layer: _Layer, cell: Cell, parts: Tensor, state: list[Tensor], against: bool
+def _written_out(
+    ctx: Context, layer: _Layer, cell: Cell, source: _Input, state: list[Tensor], against: bool
 ) -> tuple[Tensor | None, list[Tensor]]:
-    order = range(layer.steps)[::-1] if against else range(layer.steps)
-    xs = [ctx.new(parts.shape[1:], parts.dtype, "x") for _ in order]
-    if layer.steps == 1:
+    return _steps(ctx, layer, cell, _parts(ctx, source), state, 0, against)
+
+
+def _steps(
+    ctx: Context, layer: _Layer, cell: Cell, parts: Tensor, state: list[Tensor], first: int | Tensor, against: bool
+) -> tuple[Tensor | None, list[Tensor]]:
+    """Write out the steps of `parts`, which begin at step `first` of the sequence."""
+    number = parts.shape[0]
+    xs = [ctx.new(parts.shape[1:], parts.dtype, "x") for _ in range(number)]
+    if number == 1:
         xs = [ctx.reshape(parts, parts.shape[1:])]
     elif xs:
-        ctx.emit_multi("UNPACK", [parts], xs, num=layer.steps, axis=0)
+        ctx.emit_multi("UNPACK", [parts], xs, num=number, axis=0)
     ys: dict[int, Tensor] = {}
-    for t in order:
-        state, ys[t] = _step(ctx, layer, cell, xs[t], state, ctx.constant([t], DType.INT32), layer.lengths)
+    for i in range(number)[::-1] if against else range(number):
+        state, ys[i] = _step(ctx, layer, cell, xs[i], state, first, i)
     if not layer.wants_sequence:
         return None, state
-    return _stack(ctx, [ys[t] for t in range(layer.steps)], 0), state
+    return _stack(ctx, [ys[i] for i in range(number)], 0), state
 
 
 def _step(
-    ctx: Context, layer: _Layer, cell: Cell, x: Tensor, state: list[Tensor], t: Tensor, lengths: Tensor | None
+    ctx: Context, layer: _Layer, cell: Cell, x: Tensor, state: list[Tensor], first: int | Tensor, offset: int
 ) -> tuple[list[Tensor], Tensor]:
     new = step(ctx, cell, x, state)
-    if lengths is None:
+    if layer.lengths is None:
         return new, new[0]
-    inside = ctx.emit("LESS", [t, ctx.cast(lengths, DType.INT32)], (layer.batch,), DType.BOOL)  # rule 3
+    t = ctx.constant([(first if isinstance(first, int) else 0) + offset], DType.INT32)
+    if isinstance(first, Tensor):
+        t = ctx.binary("ADD", first, t, **_NONE)
+    inside = ctx.emit("LESS", [t, ctx.cast(layer.lengths, DType.INT32)], (layer.batch,), DType.BOOL)  # rule 3
     inside = ctx.reshape(inside, (layer.batch, 1))
     kept = [ctx.emit("SELECT_V2", [inside, a, b], a.shape, a.dtype) for a, b in zip(new, state, strict=True)]
     zero = ctx.scalar(0.0, new[0])
@@ -205,43 +243,94 @@ def _step(
 
 
 def _looped(
-    ctx: Context, layer: _Layer, cell: Cell, parts: Tensor, state: list[Tensor], against: bool
+    ctx: Context, layer: _Layer, cell: Cell, source: _Input, state: list[Tensor], against: bool
 ) -> tuple[Tensor | None, list[Tensor]]:
-    count = len(state)
+    """What does not fill a loop is written out first; then one loop after the other (rule 4)."""
+    length, count = _segments(layer, source)
+    rest = layer.steps - count * length
+    pieces: list[Tensor | None] = []
+    if rest:  # the steps that come first: at the end when running backwards
+        begin = layer.steps - rest if against else 0
+        head = replace(source, x=_rows(ctx, source.x, begin, rest))
+        piece, state = _steps(ctx, layer, cell, _parts(ctx, head), state, begin, against)
+        pieces.append(piece)
+    graphs: list[Graph] = []
+    for number in range(count):
+        begin = (count - 1 - number) * length if against else rest + number * length
+        part = replace(source, x=_rows(ctx, source.x, begin, length))
+        # with sequence lengths, a body knows at which step it begins
+        shared = graphs if layer.lengths is None else None
+        piece, state = _loop(ctx, layer, cell, part, state, begin, against, shared)
+        pieces.append(piece)
+    ys = [p for p in (pieces[::-1] if against else pieces) if p is not None]
+    if not ys:
+        return None, state
+    shape = (layer.steps, layer.batch, layer.hidden)
+    return ys[0] if len(ys) == 1 else ctx.emit("CONCATENATION", ys, shape, ys[0].dtype, axis=0, **_NONE), state
+
+
+def _segments(layer: _Layer, source: _Input) -> tuple[int, int]:
+    """Steps of one loop, and how many loops."""
+    width = 4 * layer.batch * max(source.x.shape[2], layer.hidden)
+    most = max(CARRIED_BYTES // width, 4 * layer.round_steps)
+    count = -(-layer.steps // most)
+    return layer.steps // count // layer.round_steps * layer.round_steps, count
+
+
+def _loop(
+    ctx: Context,
+    layer: _Layer,
+    cell: Cell,
+    source: _Input,
+    state: list[Tensor],
+    begin: int,
+    against: bool,
+    graphs: list[Graph] | None,
+) -> tuple[Tensor | None, list[Tensor]]:
+    """One WHILE over the steps of `source`, `round_steps` in each round."""
+    rounds, count = source.x.shape[0] // layer.round_steps, len(state)
     carried = list(state)
     if layer.wants_sequence:
-        shape = (layer.steps, layer.batch, layer.hidden)
-        carried.append(ctx.constant(np.zeros(shape, np.float32), DType.FLOAT32))
-    fixed = [parts, *cell.weights, *([] if layer.lengths is None else [layer.lengths])]
+        empty = np.zeros((rounds * layer.round_steps, layer.batch, layer.hidden), np.float32)
+        carried.append(ctx.constant(empty, DType.FLOAT32))
+    extra = [t for t in (source.bias, layer.lengths) if t is not None]
+    fixed = [source.x, source.w, *cell.weights, *extra]
 
-    def body(inner: Context, t: Tensor, values: list[Tensor], outside: list[Tensor]) -> list[Tensor]:
-        at = t
+    def body(inner: Context, number: Tensor, values: list[Tensor], outside: list[Tensor]) -> list[Tensor]:
+        at = inner.binary("MUL", number, inner.constant([layer.round_steps], DType.INT32), **_NONE)
         if against:
-            at = inner.binary("SUB", inner.constant([layer.steps - 1], DType.INT32), t, fusedActivationFunction="NONE")
-        x = inner.emit("GATHER", [outside[0], at], (1, *parts.shape[1:]), parts.dtype, axis=0, batchDims=0)
-        x = inner.reshape(x, parts.shape[1:])
-        own = Cell(
-            kind=cell.kind,
-            hidden=cell.hidden,
-            functions=cell.functions,
-            clip=cell.clip,
-            coupled=cell.coupled,
-            reset_after=cell.reset_after,
-            weights=outside[1 : 1 + len(cell.weights)],
-        )
-        lengths = None if layer.lengths is None else outside[-1]
-        new, y = _step(inner, layer, own, x, values[:count], t, lengths)
-        if not layer.wants_sequence:
+            last = inner.constant([(rounds - 1) * layer.round_steps], DType.INT32)
+            at = inner.binary("SUB", last, at, **_NONE)
+        shape = (layer.round_steps, *source.x.shape[1:])
+        x = inner.emit("SLICE", [outside[0], _place(inner, at), inner.int32(list(shape))], shape, source.x.dtype)
+        rest = outside[2 + len(cell.weights) :]
+        bias = None if source.bias is None else rest[0]
+        own = replace(cell, weights=outside[2 : 2 + len(cell.weights)])
+        here, first = layer, at
+        if layer.lengths is not None:
+            here = replace(layer, lengths=rest[-1])
+            first = inner.binary("ADD", at, inner.constant([begin], DType.INT32), **_NONE)
+        rows = _parts(inner, _Input(x, outside[1], bias))
+        ys, new = _steps(inner, here, own, rows, values[:count], first, against)
+        if ys is None:
             return new
-        place = inner.emit(
-            "CONCATENATION", [at, inner.constant([0, 0], DType.INT32)], (3,), DType.INT32, axis=0,
-            fusedActivationFunction="NONE",
-        )  # fmt: skip
-        row = inner.reshape(y, (1, *y.shape))
-        return [*new, inner.emit("DYNAMIC_UPDATE_SLICE", [values[count], row, place], values[count].shape, y.dtype)]
+        buffer = values[count]
+        return [*new, inner.emit("DYNAMIC_UPDATE_SLICE", [buffer, ys, _place(inner, at)], buffer.shape, ys.dtype)]
 
-    results = counted_loop(ctx, layer.steps, carried, fixed, body)
+    results = counted_loop(ctx, rounds, carried, fixed, body, graphs)
     return (results[count] if layer.wants_sequence else None), results[:count]
+
+
+def _place(ctx: Context, at: Tensor) -> Tensor:
+    """Where a row of [steps, batch, …] begins."""
+    return ctx.emit("CONCATENATION", [at, ctx.constant([0, 0], DType.INT32)], (3,), DType.INT32, axis=0, **_NONE)
+
+
+def _rows(ctx: Context, x: Tensor, begin: int, count: int) -> Tensor:
+    if count == x.shape[0]:
+        return x
+    shape = (count, *x.shape[1:])
+    return ctx.emit("SLICE", [x, ctx.int32([begin, 0, 0]), ctx.int32(list(shape))], shape, x.dtype)
 
 
 def _outputs(
