@@ -207,6 +207,8 @@ def round_weights(model: Model, plan: QuantPlan, feeds: Feeds, *, positions: int
 def correct_biases(model: Model, plan: QuantPlan, feeds: Feeds, *, positions: int) -> QuantPlan:
     """The plan with biases that hold the mean error of their own layer's rounding."""
     layers = tuple(layer for layer in find_layers(model, plan) if layer.bias_key is not None)
+    if not layers:
+        return plan
     means = gather_means(layers, feeds, model, positions=positions)
     shifts: dict[str, tuple[Array, Array]] = {}
     for layer in layers:

@@ -1,4 +1,4 @@
-"""Rounding for the layer's output: never worse than nearest in the norm of what the layer reads, deterministic, in range."""
+"""Rounding for the layer's output: better than nearest in the norm of what the layer reads, repeatable, in range."""
 
 from __future__ import annotations
 

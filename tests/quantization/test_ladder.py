@@ -1,0 +1,110 @@
+"""The ladder: no rung that harms stays, the result is judged on samples it has not learnt from, and it repeats."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from edgec.graph.model import Model
+from edgec.metrics import sqnr_db
+from edgec.quantization.apply import apply_plan
+from edgec.quantization.ladder import Climb, Effort, Judge, climb, split
+from edgec.quantization.plan import make_plan
+from edgec.quantization.range_choice import RangeMethod
+from edgec.quantization.types import QuantPlan
+from edgec.targets.load import load_target
+from edgec.targets.profile import PrecisionName
+from edgec.tensors import Array
+from tests.support.graphs import random_feeds, run_ort
+from tests.support.plans import kernel, measured, typed
+
+TARGET = load_target("raspberrypi4")
+
+NET = """(float[1,3,12,12] x) => (float[1,6] y)
+{ a = Conv<kernel_shape=[3,3], pads=[1,1,1,1]>(x, w1, b1) ar = Relu(a)
+  d = Conv<kernel_shape=[3,3], group=16, pads=[1,1,1,1]>(ar, w2, b2) dr = Relu(d)
+  e = Conv<kernel_shape=[1,1]>(dr, w3, b3) p = GlobalAveragePool(e) f = Flatten(p) y = Gemm<transB=1>(f, w4, b4) }"""
+
+
+def net() -> Model:
+    constants = {
+        "w1": kernel(16, 3, 3, 3) ** 3,
+        "b1": kernel(16, seed=1),
+        "w2": kernel(16, 1, 3, 3, seed=2) ** 3,
+        "b2": kernel(16, seed=3),
+        "w3": kernel(64, 16, 1, 1, seed=4) ** 3,
+        "b3": kernel(64, seed=5),
+        "w4": kernel(6, 64, seed=6),
+        "b4": kernel(6, seed=7),
+    }
+    return typed(NET, constants)
+
+
+def feeds_of(model: Model, count: int, seed: int = 0) -> list[dict[str, Array]]:
+    return [random_feeds(model, seed + i) for i in range(count)]
+
+
+def climbed(effort: Effort, *, precision: PrecisionName = "int8", count: int = 24) -> tuple[Model, Climb]:
+    model = net()
+    feeds = feeds_of(model, count)
+    stats = measured(model, feeds)
+
+    def make(method: RangeMethod) -> QuantPlan:
+        return make_plan(model, stats, TARGET, "tflite", precision, range_method=method)
+
+    return model, climb(model, make, feeds, effort=effort)
+
+
+def fidelity(model: Model, quantized: Model) -> float:
+    fresh = feeds_of(model, 16, seed=1000)
+    expected = np.stack([run_ort(model, feed)["y"] for feed in fresh])
+    return sqnr_db(expected, np.stack([run_ort(quantized, feed)["y"] for feed in fresh]))
+
+
+@pytest.mark.parametrize("effort", ["balanced", "max"])
+def test_every_rung_is_reported_and_no_harm_stays(effort: Effort) -> None:
+    model, result = climbed(effort)
+    names = [rung.name for rung in result.rungs]
+    assert names[0] == "ranges: auto" and "rounding" in names and "bias" in names
+    assert ("bias, full" in names) == (effort == "max")
+    level = result.rungs[0].after_db
+    for rung in result.rungs[1:]:
+        assert rung.before_db == level
+        assert rung.kept == (rung.after_db > level if rung.name.startswith("ranges") else rung.after_db >= level - 0.05)
+        level = rung.after_db if rung.kept else level
+    _, fast = climbed("fast")
+    # 0.5 dB: fresh samples may see it differently from the judging ones.
+    assert fidelity(model, result.model) > fidelity(model, fast.model) - 0.5
+
+
+def test_fast_climbs_nothing() -> None:
+    _, result = climbed("fast")
+    assert result.rungs == () and all(entry.data is None for entry in result.plan.weights.values())
+
+
+def test_the_model_is_the_plan_applied_and_the_same_every_time() -> None:
+    model, first = climbed("balanced")
+    _, second = climbed("balanced")
+    assert first.model.to_bytes() == second.model.to_bytes() == apply_plan(model, first.plan).to_bytes()
+
+
+@pytest.mark.parametrize("precision", ["dynamic", "float32", "int16x8"])
+def test_other_precisions(precision: PrecisionName) -> None:
+    _, result = climbed("balanced", precision=precision)
+    assert bool(result.rungs) == (precision != "float32")
+    if precision == "dynamic":
+        assert [rung.name for rung in result.rungs] == ["ranges: auto", "rounding"]
+
+
+def test_samples_that_judge_are_not_those_that_teach() -> None:
+    feeds = [{"x": np.asarray(float(i))} for i in range(100)]
+    learn, judge = split(feeds, 32, 16)
+    learnt, judged = ({float(f["x"]) for f in part} for part in (learn, judge))
+    assert not learnt & judged and len(judged) <= 16 and len(learnt) <= 32 and max(learnt) > 80 and max(judged) > 80
+    alone = feeds[:1]
+    assert split(alone, 32, 16) == (alone, alone)
+
+
+def test_a_judge_of_the_float_model_itself_hears_no_noise() -> None:
+    model = net()
+    assert Judge(model, feeds_of(model, 2))(model) == 300.0
