@@ -162,6 +162,13 @@ def test_bits(op: str, function: Any, dtype: str) -> None:
     check(f"y = {op}(a, b)", function(a, b), a=a, b=b)
 
 
+def test_bits_of_six_axes() -> None:
+    a = np.arange(8, dtype=np.int64).reshape(2, 1, 2, 1, 2, 1) * 10**12
+    b = np.arange(4, dtype=np.int64).reshape(1, 2, 1, 2, 1, 1) - 2
+    check("y = BitwiseAnd(a, b)", a & b, a=a, b=b)
+    check("y = BitwiseNot(a)", ~a, a=a)
+
+
 @pytest.mark.parametrize("dtype", INTEGERS)
 def test_complement(dtype: str) -> None:
     check("y = BitwiseNot(x)", np.invert(edges(dtype)), x=edges(dtype))

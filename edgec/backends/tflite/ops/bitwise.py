@@ -8,12 +8,15 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import onnx_ir as ir
 
 from edgec.backends.tflite.context import Context, Lowering
 from edgec.backends.tflite.ops.dtypes import UNSIGNED, bitcast, convert
 from edgec.backends.tflite.ops.elementwise import arithmetic, compare, select
+from edgec.backends.tflite.ops.linear import expand
 from edgec.backends.tflite.tir import Tensor, constant
 from edgec.graph.model import attr
 from edgec.tensors import DType
@@ -66,17 +69,21 @@ _BINARY = {"BitwiseAnd": both, "BitwiseOr": either, "BitwiseXor": xor}
 
 def _binary(ctx: Context, node: ir.Node) -> Tensor:
     a, b = (ctx.tensor(v) for v in node.inputs)
-    wide = a.dtype in (DType.INT64, DType.UINT64)
-    if wide:  # the words' axis stays last when the ranks differ
-        rank = max(a.rank, b.rank)
-        a, b = (ctx.reshape(t, (*(1,) * (rank - t.rank), *t.shape)) for t in (a, b))
-    return _joined(ctx, _BINARY[node.op_type](ctx, _words(ctx, a), _words(ctx, b)), ctx.tensor(node.inputs[0]).dtype)
+    dtype, shape = a.dtype, np.broadcast_shapes(a.shape, b.shape)
+    wide = dtype in (DType.INT64, DType.UINT64)
+    if wide and len(shape) >= 6:  # one axis more would be too many
+        a, b = (ctx.reshape(expand(ctx, t, shape), (math.prod(shape),)) for t in (a, b))
+    elif wide:  # the words' axis stays last when the ranks differ
+        a, b = (ctx.reshape(t, (*(1,) * (len(shape) - t.rank), *t.shape)) for t in (a, b))
+    result = _joined(ctx, _BINARY[node.op_type](ctx, _words(ctx, a), _words(ctx, b)), dtype)
+    return ctx.reshape(result, shape)
 
 
 def _not(ctx: Context, node: ir.Node) -> Tensor:
     x = ctx.tensor(node.inputs[0])
-    words = _words(ctx, x)
-    return _joined(ctx, xor(ctx, words, ctx.scalar(-1, words)), x.dtype)
+    full = x.rank >= 6 and x.dtype in (DType.INT64, DType.UINT64)
+    words = _words(ctx, ctx.reshape(x, (x.size,)) if full else x)
+    return ctx.reshape(_joined(ctx, xor(ctx, words, ctx.scalar(-1, words)), x.dtype), x.shape)
 
 
 def _bit_shift(ctx: Context, node: ir.Node) -> Tensor:
