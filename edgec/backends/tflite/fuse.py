@@ -60,7 +60,7 @@ def fuse(graph: Graph, *, exact: bool = False) -> None:
     """Rules 2 to 5 and `fusions.weights`, in place; `exact` leaves out what would round weights anew."""
     _share_equal(graph)
     merge_reshapes(graph)
-    _fuse_bias(graph)
+    fuse_bias(graph)
     fold_into_weights(graph, exact=exact)
     _fuse_activations(graph)
     fold_into_weights(graph, exact=exact)  # factors behind a fused RELU
@@ -72,7 +72,8 @@ def _single_reader(graph: Graph, consumers: dict[Tensor, list[Op]], t: Tensor) -
     return len(consumers.get(t, [])) == 1 and t not in graph.outputs
 
 
-def _fuse_bias(graph: Graph) -> None:
+def fuse_bias(graph: Graph) -> None:
+    """Rule 2, in place."""
     producers, consumers = graph.producers(), graph.consumers()
     dropped: set[Op] = set()
     for op in graph.ops:

@@ -19,7 +19,7 @@ from edgec.backends.tflite.layout.perms import Perm, inverse, stored_shape, thro
 from edgec.backends.tflite.tir import Graph, Op, Tensor, int32
 from edgec.tensors import DType
 
-_MAX_PARTS = 4
+MAX_PARTS = 4
 _SPLIT_TYPES = (DType.FLOAT32, DType.INT32)
 
 
@@ -67,7 +67,7 @@ def _covers(x: Tensor, axis: int, begins: Sequence[int], parts: Sequence[Op]) ->
     size = parts[0].outputs[0].shape[axis]
     whole = sorted(begins) == list(range(0, x.shape[axis], size)) and size * len(parts) == x.shape[axis]
     alike = len({(op.outputs[0].shape, op.outputs[0].storage) for op in parts}) == 1
-    return 2 <= len(parts) <= _MAX_PARTS and whole and alike and x.dtype in _SPLIT_TYPES
+    return 2 <= len(parts) <= MAX_PARTS and whole and alike and x.dtype in _SPLIT_TYPES
 
 
 # --- rule 2 -------------------------------------------------------------------------------------------

@@ -90,6 +90,7 @@ ROLES: dict[str, Role] = {
     "BATCH_MATMUL": BatchMatmul(),
 }
 _FLATTEN = FlattenFullyConnected()
+_POINTWISE = LastAxis()
 
 
 def role_of(op: Op) -> Role:
@@ -103,8 +104,17 @@ def role_of(op: Op) -> Role:
         return _OPAQUE
     if op.kind != "TRANSPOSE" and any(min(t.shape, default=0) < 0 for t in (*op.inputs, *op.outputs) if t is not None):
         return _OPAQUE  # sizes that only the data tell
+    if op.kind == "CONV_2D" and _pointwise(op):
+        return _POINTWISE
     role = ROLES.get(op.kind, _OPAQUE)
     return role if _static(op, role) else _OPAQUE
+
+
+def _pointwise(op: Op) -> bool:
+    """A convolution that sees one position at a time does not care how positions are ordered."""
+    w = op.inputs[1]
+    strides = (op.options.get("strideH", 1), op.options.get("strideW", 1))
+    return w is not None and w.is_const and w.shape[1:3] == (1, 1) and strides == (1, 1)
 
 
 def _static(op: Op, role: Role) -> bool:
