@@ -53,7 +53,7 @@ def run_case(ref: CaseRef, backend: str) -> Result:
     start = time.perf_counter()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        verdict, reason, detail = _judge(ref.read(), backend)
+        verdict, reason, detail = _judge(ref, backend)
     return Result(
         name=ref.name,
         suite=ref.suite,
@@ -66,8 +66,9 @@ def run_case(ref: CaseRef, backend: str) -> Result:
     )
 
 
-def _judge(case: Case, backend: str) -> tuple[str, str, str]:
+def _judge(ref: CaseRef, backend: str) -> tuple[str, str, str]:
     try:
+        case = ref.read()
         text = _reference(case) if backend == REFERENCE else _ours(case, backend)
     except EdgecError as error:
         rules = [_rule(f) for f in error.findings if f.severity == Severity.ERROR]
