@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 JOBS ?= 2
 
-.PHONY: help venv test lint types contract unit demo bench bench-graphs conformance models docs clean
+.PHONY: accuracy help venv test lint types contract unit demo bench bench-graphs conformance models docs clean
 
 help:  ## list the goals
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST)
@@ -51,6 +51,9 @@ bench-graphs: $(VENV)/.dev  ## our TFLite graphs against other converters' of th
 
 conformance: $(VENV)/.dev  ## ONNX's own test suite through every backend; writes docs/conformance.md
 	OMP_NUM_THREADS=1 $(BIN)/python -m tools.conformance --jobs $(JOBS) --docs --expected
+
+accuracy: $(VENV)/.dev  ## int8 accuracy against the peers, into docs/accuracy.md
+	$(BIN)/python -m tools.accuracy --write
 
 models: $(VENV)/.dev  ## export the test models from torch into .cache/models
 	$(BIN)/python tools/export_models.py
