@@ -4,7 +4,8 @@
 stacked along a new first axis; the outputs are written alike. Self-contained: it imports nothing of this project.
 """
 
-# mypy: ignore-errors  # it runs in another environment, whose packages are not here
+# It runs in another environment, whose packages are not here.
+# mypy: ignore-errors
 
 from __future__ import annotations
 
