@@ -220,8 +220,30 @@ def _group_norm_21(node: ir.Node, editor: Editor) -> None:
         node.replace_input_with(index, constant)
 
 
-def _scan_9(_node: ir.Node, editor: Editor) -> None:
-    raise NotImplementedError("Scan had a batch axis then")
+def _scan_9(node: ir.Node, editor: Editor) -> None:
+    """Scan had a batch axis in front, and sequence lengths; a batch of one is a Scan without it."""
+    if node.inputs[0] is not None:
+        raise NotImplementedError("it has sequence lengths")
+    values = [v for v in node.inputs[1:] if v is not None]
+    if any(v.shape is None or not len(v.shape) or v.shape[0] != 1 for v in values):
+        raise NotImplementedError("its batch is not known to be 1")
+    directions = _take(node, "directions")
+    axis = editor.const(_int64([0]), f"{node.name}/axis")
+    inputs = [editor.node("Squeeze", [v, axis], name=f"{node.name}/squeezed") for v in values]
+    body = node.attributes.pop("body")
+    attributes: dict[str, object] = {name: attr(node, name) for name in node.attributes}
+    if directions is not None:
+        attributes["scan_input_directions"] = directions
+    scan = editor.node(
+        "Scan",
+        [n.outputs[0] for n in inputs],
+        attributes,
+        name=f"{node.name}/scan",
+        outputs=len(node.outputs),
+    )
+    scan.attributes["body"] = body
+    outputs = [editor.node("Unsqueeze", [v, axis], name=f"{node.name}/batch") for v in scan.outputs]
+    editor.replace(node, [*inputs, scan, *outputs], [n.outputs[0] for n in outputs])
 
 
 _REDUCTIONS = ("L1", "L2", "LogSum", "LogSumExp", "Max", "Mean", "Min", "Prod", "SumSquare")
