@@ -58,6 +58,7 @@ class _Trap:
         return self.call
 
 
+@pytest.mark.slow
 def test_crashes_and_hangs_end_their_case_only(tmp_path: Path) -> None:
     refs = []
     for name, trap in (("dies", _Trap(os._exit, 3)), ("hangs", _Trap(time.sleep, 60)), ("is-no-case", 5)):

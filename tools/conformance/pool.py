@@ -23,6 +23,7 @@ def _work(pipe: Connection, log: str) -> None:
     descriptor = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
     os.dup2(descriptor, 1)
     os.dup2(descriptor, 2)
+    pipe.send(None)  # ready: what the imports took is nobody's time limit
     while True:
         try:
             ref, backend = pipe.recv()
@@ -42,6 +43,7 @@ class _Worker:
         self.process = context.Process(target=_work, args=(theirs, str(self.log)), daemon=True)
         self.process.start()
         theirs.close()
+        self.pipe.recv()
         self.job: Job | None = None
         self.deadline = 0.0
 
