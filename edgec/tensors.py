@@ -5,6 +5,7 @@ real = (q − zero_point) · scale, per tensor, or per slice along `axis`.
 
 from __future__ import annotations
 
+import importlib
 import math
 from dataclasses import dataclass
 from enum import StrEnum
@@ -33,16 +34,31 @@ class DType(StrEnum):
     BOOL = "bool"
     COMPLEX64 = "complex64"
     STRING = "str"
+    # Only at the borders: wider types carry these inside.
+    BFLOAT16 = "bfloat16"
+    FLOAT8E4M3FN = "float8_e4m3fn"
+    FLOAT8E4M3FNUZ = "float8_e4m3fnuz"
+    FLOAT8E5M2 = "float8_e5m2"
+    FLOAT8E5M2FNUZ = "float8_e5m2fnuz"
+    FLOAT8E8M0 = "float8_e8m0fnu"
+    FLOAT4E2M1 = "float4_e2m1fn"
+    INT4 = "int4"
+    UINT4 = "uint4"
+    INT2 = "int2"
+    UINT2 = "uint2"
 
     @property
     def numpy(self) -> np.dtype[Any]:
-        """The numpy dtype of the same name."""
+        """The numpy dtype of the same name; those that only cross the borders come from the package ml_dtypes."""
+        if self in CARRIED:
+            kind: np.dtype[Any] = np.dtype(getattr(importlib.import_module("ml_dtypes"), self.value))
+            return kind
         return np.dtype(self.value)
 
     @property
     def is_float(self) -> bool:
         """True for the real floating types."""
-        return self.value.startswith("float")
+        return self.value.startswith(("float", "bfloat"))
 
     @property
     def limits(self) -> tuple[int, int]:
@@ -54,6 +70,24 @@ class DType(StrEnum):
     def of(cls, array: Array) -> DType:
         """The element type of an array; raises ValueError for a type that is not listed."""
         return cls(array.dtype.name)
+
+
+#: Types that no runtime here computes in.
+CARRIED = frozenset(
+    {
+        DType.BFLOAT16,
+        DType.FLOAT8E4M3FN,
+        DType.FLOAT8E4M3FNUZ,
+        DType.FLOAT8E5M2,
+        DType.FLOAT8E5M2FNUZ,
+        DType.FLOAT8E8M0,
+        DType.FLOAT4E2M1,
+        DType.INT4,
+        DType.UINT4,
+        DType.INT2,
+        DType.UINT2,
+    }
+)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

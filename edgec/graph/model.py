@@ -8,14 +8,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 import onnx_ir as ir
 
 from edgec.errors import EdgecError
-from edgec.tensors import Array, DType, TensorSpec
+from edgec.tensors import CARRIED, Array, DType, TensorSpec
 
 MIN_OPSET = 21
 MAX_OPSET = 26
@@ -29,6 +29,8 @@ IrNode = ir.Node
 
 #: Node metadata key that carries the user's own layer and source line.
 ORIGIN_KEY = "edgec.origin"
+#: Model metadata: this and an input's or output's name give the type that the source has where a wider one carries it.
+SOURCE_TYPE = "edgec.type/"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -69,6 +71,18 @@ class Model:
     def outputs(self) -> tuple[TensorSpec, ...]:
         """Specs of the graph outputs."""
         return tuple(spec(v) for v in self.ir.graph.outputs)
+
+    def source_inputs(self) -> tuple[TensorSpec, ...]:
+        """Specs of the inputs in the source model's own types, which wider ones may carry here."""
+        return tuple(self._as_in_source(s) for s in self.inputs())
+
+    def source_outputs(self) -> tuple[TensorSpec, ...]:
+        """Specs of the outputs in the source model's own types, which wider ones may carry here."""
+        return tuple(self._as_in_source(s) for s in self.outputs())
+
+    def _as_in_source(self, carried: TensorSpec) -> TensorSpec:
+        kind = self.ir.metadata_props.get(SOURCE_TYPE + carried.name)
+        return carried if kind is None else replace(carried, dtype=DType(kind))
 
     def clone(self) -> Model:
         """A copy that can be edited; weight tensors are shared, not copied."""
@@ -130,13 +144,14 @@ def static_shape(value: ir.Value | None) -> tuple[int, ...] | None:
 def dtype_of(value: ir.Value) -> DType:
     """The element type. Raises `EdgecError` when it is unknown or outside `DType`."""
     if value.dtype is None:
-        raise EdgecError(
-            "graph/unknown-type", f"tensor {value.name!r} has no element type", where=value.name or ""
-        )
+        raise EdgecError("graph/unknown-type", f"tensor {value.name!r} has no element type", where=value.name or "")
     if value.dtype == ir.DataType.STRING:
         return DType.STRING
     try:
-        return DType(value.dtype.numpy().name)
+        kind = DType(value.dtype.numpy().name)
+        if kind in CARRIED:
+            raise TypeError("no runtime computes in it")
+        return kind
     except (ValueError, TypeError) as error:
         raise EdgecError(
             "graph/unsupported-type",
@@ -188,5 +203,3 @@ def keep_origin(new: Sequence[ir.Node], old: ir.Node) -> None:
     for node in new:
         for key, value in old.metadata_props.items():
             node.metadata_props.setdefault(key, value)
-
-

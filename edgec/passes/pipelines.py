@@ -6,6 +6,7 @@ from edgec.graph.model import Model
 from edgec.graph.verify import verify
 from edgec.passes.base import Observer, Pass, run_passes
 from edgec.passes.body_shapes import BodyShapes
+from edgec.passes.carry_types import CarryTypes
 from edgec.passes.common_subexpressions import CommonSubexpressions
 from edgec.passes.declared_shapes import DeclaredShapes
 from edgec.passes.eliminate import Eliminate
@@ -28,6 +29,7 @@ def canonical_passes() -> tuple[Pass, ...]:
     BatchNorms and affines come after the forms of Gemm and MatMul that can take them in.
     """
     return (
+        CarryTypes(),
         DeclaredShapes(),
         FoldConstants(),
         Eliminate(),

@@ -50,6 +50,7 @@ class Executor:
         self._constants: dict[str, Array] = {}
         self._computed = self._select_outputs(work)
         self._inputs = tuple(v.name for v in work.graph.inputs if v.name and not v.is_initializer())
+        self._floats = {s.name: s.dtype.numpy for s in model.inputs() if s.dtype.is_float and s.name in self._inputs}
         options = ort.SessionOptions()
         options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
         options.log_severity_level = 4
@@ -85,6 +86,11 @@ class Executor:
             RemoveUnusedNodesPass()(work)
         return [v.name for v in wanted if v.name]
 
+    def _carried(self, name: str, value: Array) -> Array:
+        """A float of another width as the model takes it, where it carries the source's type in its own."""
+        wanted = self._floats.get(name)
+        return value if wanted is None or value.dtype.kind not in "fV" else value.astype(wanted, copy=False)
+
     def run(self, feeds: Mapping[str, Array]) -> dict[str, Array]:
         """Values of `fetch` for one set of inputs. Raises `EdgecError` when the feeds do not fit."""
         missing = [name for name in self._inputs if name not in feeds]
@@ -95,7 +101,7 @@ class Executor:
                 where=missing[0],
                 hint=f"the model takes: {', '.join(self._inputs)}",
             )
-        known = {name: np.asarray(feeds[name], order="C") for name in self._inputs}  # scalars stay scalars
+        known = {name: self._carried(name, np.asarray(feeds[name], order="C")) for name in self._inputs}
         results: dict[str, Array] = {}
         if self._computed:
             try:

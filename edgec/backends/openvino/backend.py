@@ -69,8 +69,8 @@ def compile(model: Model, target: Target, options: CompileOptions) -> Artifact: 
             precision=options.precision,
             files={MODEL_FILE: xml, WEIGHTS_FILE: weights},
             main=MODEL_FILE,
-            inputs=_bindings(model.inputs()),
-            outputs=_bindings(model.outputs()),
+            inputs=_bindings(model.source_inputs(), model.inputs()),
+            outputs=_bindings(model.source_outputs(), model.outputs()),
             requirements={} if runtime is None else {runtime.package: runtime.min_version},
             op_versions={op: version for op, (_, version) in operators(network).items()},
             operators={op: count for op, (count, _) in operators(network).items()},
@@ -78,8 +78,8 @@ def compile(model: Model, target: Target, options: CompileOptions) -> Artifact: 
         )
 
 
-def _bindings(specs: tuple[TensorSpec, ...]) -> tuple[IoBinding, ...]:
-    return tuple(IoBinding(source=spec, artifact=spec) for spec in specs)
+def _bindings(source: tuple[TensorSpec, ...], specs: tuple[TensorSpec, ...]) -> tuple[IoBinding, ...]:
+    return tuple(IoBinding(source=own, artifact=spec) for own, spec in zip(source, specs, strict=True))
 
 
 def _transposes(network: Any, model: Model) -> list[str]:

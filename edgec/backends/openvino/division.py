@@ -13,6 +13,7 @@ import onnx_ir as ir
 from edgec.graph.build import Builder
 from edgec.graph.edit import Editor
 from edgec.graph.model import attr, const_of, static_shape
+from edgec.passes.spread import spread
 
 _FLOAT = int(ir.DataType.FLOAT)
 _ROUNDINGS = frozenset(["Ceil", "Floor", "Round"])
@@ -78,28 +79,15 @@ def quantized(node: ir.Node, editor: Editor) -> bool:
     x, scale = node.inputs[0], node.inputs[1]
     zero = node.inputs[2] if len(node.inputs) > 2 else None
     kind = zero.dtype if zero is not None else ir.DataType(attr(node, "output_dtype", 0) or ir.DataType.UINT8)
-    shape = static_shape(x)
-    if x is None or scale is None or const_of(scale) is not None or kind not in _INTEGERS or shape is None:
+    if x is None or scale is None or const_of(scale) is not None or kind not in _INTEGERS or static_shape(x) is None:
         return False
     b = Builder(editor, node)
     axis, block = int(attr(node, "axis", 1)), int(attr(node, "block_size", 0))
     real = x if x.dtype == ir.DataType.FLOAT else b("Cast", x, to=_FLOAT)
-    s = _spread(b, scale, shape, axis, block)
+    s = spread(b, scale, node, axis, block, _FLOAT)
     steps = b("Round", exact_quotient(b, real, s))
     if zero is not None:
-        steps = b("Add", steps, _spread(b, zero, shape, axis, block))
+        steps = b("Add", steps, spread(b, zero, node, axis, block, _FLOAT))
     low, high = _INTEGERS[kind]
     b.done(b("Cast", b("Clip", steps, _float(low), _float(high)), to=int(kind)))
     return True
-
-
-def _spread(b: Builder, value: ir.Value, shape: tuple[int, ...], axis: int, block: int) -> ir.Value:
-    """A scale or zero point in float32, in a shape that broadcasts with the tensor's."""
-    own = static_shape(value)
-    real = b("Cast", value, to=_FLOAT)
-    if block:
-        at = np.arange(shape[axis], dtype=np.int64) // block
-        return b("Gather", real, at, axis=axis % len(shape))
-    if own is None or int(np.prod(own)) == 1:
-        return b("Reshape", real, b.ints())
-    return b("Reshape", real, b.ints(*[-1 if a == axis % len(shape) else 1 for a in range(len(shape))]))

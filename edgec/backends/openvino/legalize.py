@@ -4,6 +4,7 @@
 2. What it accepts and computes wrongly otherwise (measured on ONNX's own node tests) is refused.
 3. A bias in int32 behind a DequantizeLinear becomes the float32 constant that it stands for: the plugin adds the
    bias in float32 either way, and the importer would leave its arithmetic in the graph, to run every time.
+4. The plugin computes float64 in float32, and turns infinities into large numbers on the way: float32 carries it.
 """
 
 from __future__ import annotations
@@ -19,7 +20,11 @@ from edgec.backends.openvino.wrong import why_wrong
 from edgec.errors import EdgecError
 from edgec.graph.edit import Editor
 from edgec.graph.model import Model, attr, const_of
+from edgec.passes.base import run_passes
+from edgec.passes.carry_types import CarryTypes
 from edgec.passes.decompose import can_decompose, decompose
+from edgec.passes.eliminate import Eliminate
+from edgec.passes.fold_constants import FoldConstants
 from edgec.tensors import Array
 
 #: Operators whose subgraphs are control flow; a subgraph of any other is part of the operator's definition.
@@ -29,7 +34,10 @@ _ROUNDS = 4
 
 
 def take_apart(model: Model) -> Model:
-    """Rule 1: a new model."""
+    """Rules 1 and 4: a new model."""
+    model = model.clone()
+    if CarryTypes({ir.DataType.DOUBLE: ir.DataType.FLOAT}).run(model):  # rule 4
+        run_passes(model, (FoldConstants(), Eliminate()), rounds=2)
     model = with_parameters(model)
     done: set[str] = set()
     for _ in range(_ROUNDS):

@@ -33,7 +33,7 @@ def bit_shift(node: ir.Node, editor: Editor) -> bool:
     """Of signed numbers: · 2ˢ or ⌊/ 2ˢ⌋; a shift below 0 or beyond the width leaves zeros, or signs to the right."""
     x = node.inputs[0]
     bits = _SIGNED.get(x.dtype) if x is not None and x.dtype is not None else None
-    if x is None or bits is None:
+    if x is None or x.dtype is None or bits is None:
         return False
     b, kind = Builder(editor, node), int(x.dtype.value)
     value, shift = b("Cast", x, to=_INT32), b("Cast", node.inputs[1], to=_INT32)

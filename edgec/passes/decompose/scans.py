@@ -13,6 +13,7 @@ import onnx_ir as ir
 from edgec.graph.build import Builder
 from edgec.graph.edit import Editor
 from edgec.graph.model import attr, const_of, static_shape
+from edgec.tensors import Array
 
 #: Candidate axes whose results are computed side by side.
 _CANDIDATES = 3
@@ -149,7 +150,7 @@ def tensor_scatter(node: ir.Node, editor: Editor) -> bool:
     axis = int(attr(node, "axis", -2)) % rank
     along = [-1 if a == axis else 1 for a in range(rank)]
     position = np.arange(shape[axis], dtype=np.int64).reshape(along)
-    offset = position
+    offset: ir.Value | Array = position
     if where is not None:
         start = b("Reshape", b("Cast", where, to=int(ir.DataType.INT64)), b.ints(-1, *[1] * (rank - 1)))
         offset = b("Sub", position, start)
