@@ -40,6 +40,8 @@ from edgec.tensors import Array
 
 #: Samples that judge a precision, and samples that travel in the bundle as goldens.
 _JUDGE_SAMPLES = 100
+#: Fewer judge where inputs and outputs are large: they are held in memory together.
+_JUDGE_BYTES = 256 << 20
 _GOLDENS = 3
 #: Samples that rank the nodes by the harm that quantizing them does.
 _RANKING_SAMPLES = 4
@@ -86,15 +88,18 @@ class Build:
     artifacts: dict[str, Artifact] = field(default_factory=dict)
     race: dict[str, float] = field(default_factory=dict)
     min_sqnr: float | None = None
+    judged: tuple[Model, list[dict[str, Array]]] | None = None
 
     def prepare_references(self) -> None:
         """The inputs that judge fidelity, and what the float model makes of them."""
-        if self.samples is not None:
-            self.feeds = list(itertools.islice(iter(self.samples), _JUDGE_SAMPLES))
-        else:
-            self.feeds = measure.random_feeds(self.model.inputs(), _GOLDENS)
-        executor = Executor(self.model)
-        self.float_outputs = [executor.run(feed) for feed in self.feeds]
+        known = measure.random_feeds(self.model.inputs(), _GOLDENS) if self.samples is None else self.samples
+        executor, held = Executor(self.model), 0
+        for feed in itertools.islice(iter(known), _JUDGE_SAMPLES):
+            self.feeds.append(feed)
+            self.float_outputs.append(executor.run(feed))
+            held += sum(array.nbytes for array in (*feed.values(), *self.float_outputs[-1].values()))
+            if held > _JUDGE_BYTES and len(self.feeds) >= _GOLDENS:
+                break
 
     def form(self, precision: Precision) -> Form:
         """Legalize, calibrate, plan and apply one precision."""
@@ -188,8 +193,14 @@ class Build:
             return self._outcome(quantized)
 
     def _outcome(self, quantized: Model) -> dict[str, Any]:
-        executor = Executor(quantized)
-        return measure.fidelity(self.float_outputs, [executor.run(feed) for feed in self.feeds])
+        return measure.fidelity(self.float_outputs, self._outputs(quantized))
+
+    def _outputs(self, model: Model) -> list[dict[str, Array]]:
+        """What a model makes of the judging inputs; those of the model asked for last are remembered."""
+        if self.judged is None or self.judged[0] is not model:
+            executor = Executor(model)
+            self.judged = model, [executor.run(feed) for feed in self.feeds]
+        return self.judged[1]
 
     def choose(self, options: Candidates) -> Form:
         """The first candidate that keeps the accuracy and is not slower than float; a single one is taken as it is."""
@@ -275,8 +286,7 @@ class Build:
 
     def goldens(self, form: Form, artifact: Artifact) -> tuple[list[Golden], dict[str, Any], dict[str, Any]]:
         """Run the artifact on the judging inputs; goldens to keep, its fidelity, its agreement with the QDQ model."""
-        executor = Executor(form.model)
-        references = [executor.run(feed) for feed in self.feeds]
+        references = self._outputs(form.model)
         raw_in = [{b.artifact.name: b.to_artifact(feed[b.source.name]) for b in artifact.inputs} for feed in self.feeds]
         raw_out = run_artifact(artifact, raw_in)
         outputs = [{b.source.name: b.to_source(raw[b.artifact.name]) for b in artifact.outputs} for raw in raw_out]

@@ -258,3 +258,9 @@ def test_progress_is_told_stage_by_stage(tmp_path: Path) -> None:
     seen: list[str] = []
     built(tmp_path, progress=lambda stage, done, total: seen.append(stage))
     assert [stage for stage in STAGES if stage in seen] == list(STAGES)
+
+
+def test_large_inputs_are_judged_by_fewer_samples(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert built(tmp_path, stop_after="quantize").summary["fidelity"]["samples"] == 24
+    monkeypatch.setattr("edgec.pipeline.forms._JUDGE_BYTES", 1000)
+    assert built(tmp_path, stop_after="quantize").summary["fidelity"]["samples"] == 3
