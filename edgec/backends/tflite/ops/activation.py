@@ -30,7 +30,9 @@ def in_float(function: Callable[[Context, ir.Node, Tensor], Tensor]) -> Lowering
 
 
 def _direct(kind: str) -> Lowering:
-    return in_float(lambda ctx, _, x: ctx.unary(kind, x))
+    lower = in_float(lambda ctx, _, x: ctx.unary(kind, x))
+    lower.__doc__ = kind
+    return lower
 
 
 def clamp(ctx: Context, x: Tensor, low: float, high: float) -> Tensor:
@@ -46,6 +48,7 @@ def clamp(ctx: Context, x: Tensor, low: float, high: float) -> Tensor:
 
 
 def _relu(ctx: Context, node: ir.Node) -> Tensor:
+    """RELU; MAXIMUM with 0 for integers."""
     x = ctx.tensor(node.inputs[0])
     allowed = {DType.FLOAT32, DType.INT32, DType.INT64}
 
@@ -80,6 +83,7 @@ def ordered_type(dtype: DType) -> DType:
 
 
 def _leaky(ctx: Context, node: ir.Node, x: Tensor) -> Tensor:
+    """LEAKY_RELU"""
     return ctx.unary("LEAKY_RELU", x, alpha=attr(node, "alpha", 0.01))
 
 
@@ -145,6 +149,7 @@ def _hard_sigmoid(ctx: Context, node: ir.Node, x: Tensor) -> Tensor:
 
 
 def _gelu(ctx: Context, node: ir.Node, x: Tensor) -> Tensor:
+    """GELU, exact or by tanh."""
     return ctx.unary("GELU", x, approximate=attr(node, "approximate", "none") == "tanh")
 
 
@@ -205,6 +210,7 @@ def _softmax(kind: str) -> Lowering:
         axis = normalize_axis(attr(node, "axis", -1), x.rank)
         return softmax(ctx, x, axis, kind)
 
+    lower.__doc__ = f"{kind} along the last axis, to which the node's axis is moved."
     return in_float(lower)
 
 

@@ -68,6 +68,7 @@ _BINARY = {"BitwiseAnd": both, "BitwiseOr": either, "BitwiseXor": xor}
 
 
 def _binary(ctx: Context, node: ir.Node) -> Tensor:
+    """From BITWISE_XOR, RIGHT_SHIFT, ADD and MUL, exactly."""
     a, b = (ctx.tensor(v) for v in node.inputs)
     dtype, shape = a.dtype, np.broadcast_shapes(a.shape, b.shape)
     wide = dtype in (DType.INT64, DType.UINT64)
@@ -80,6 +81,7 @@ def _binary(ctx: Context, node: ir.Node) -> Tensor:
 
 
 def _not(ctx: Context, node: ir.Node) -> Tensor:
+    """BITWISE_XOR with all ones."""
     x = ctx.tensor(node.inputs[0])
     full = x.rank >= 6 and x.dtype in (DType.INT64, DType.UINT64)
     words = _words(ctx, ctx.reshape(x, (x.size,)) if full else x)

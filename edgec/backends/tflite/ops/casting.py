@@ -22,10 +22,12 @@ def element_type(code: int, op_type: str) -> DType:
 
 
 def _cast(ctx: Context, node: ir.Node) -> Tensor:
+    """CAST; BITCAST between uint64 and int64."""
     return cast_to(ctx, ctx.tensor(node.inputs[0]), element_type(attr(node, "to"), "Cast"))
 
 
 def _cast_like(ctx: Context, node: ir.Node) -> Tensor:
+    """CAST to the other operand's type."""
     return cast_to(ctx, ctx.tensor(node.inputs[0]), ctx.out_spec(node)[2])
 
 
@@ -40,6 +42,7 @@ def cast_to(ctx: Context, x: Tensor, dtype: DType) -> Tensor:
 
 
 def _bit_cast(ctx: Context, node: ir.Node) -> Tensor:
+    """BITCAST"""
     x = ctx.tensor(node.inputs[0])
     dtype = element_type(attr(node, "to"), "BitCast")
     if x.dtype == DType.STRING or x.dtype.numpy.itemsize != dtype.numpy.itemsize:

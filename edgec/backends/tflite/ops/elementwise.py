@@ -79,12 +79,14 @@ def unordered(ctx: Context, t: Tensor, dtype: DType) -> Tensor:
 
 
 def _modular(ctx: Context, node: ir.Node) -> Tensor:
+    """The operator of the same name; the types it lacks are computed in wider ones and wrap around."""
     kind = _MODULAR[node.op_type]
     operands = [ctx.tensor(v) for v in node.inputs]
     return computed(ctx, node.op_type, operands, ARITHMETIC, lambda a, b: arithmetic(ctx, kind, a, b), modular=True)
 
 
 def _extreme(ctx: Context, node: ir.Node) -> Tensor:
+    """MAXIMUM or MINIMUM of all operands."""
     kind = _EXTREMES[node.op_type]
     tensors = [ctx.tensor(v) for v in node.inputs]
     dtype = tensors[0].dtype
@@ -99,6 +101,7 @@ def _extreme(ctx: Context, node: ir.Node) -> Tensor:
 
 
 def _sum(ctx: Context, node: ir.Node) -> Tensor:
+    """ADD after ADD."""
     tensors = [ctx.tensor(v) for v in node.inputs]
     return computed(
         ctx, "Sum", tensors, ARITHMETIC, lambda *parts: reduce(lambda a, b: arithmetic(ctx, "ADD", a, b), parts)
@@ -106,6 +109,8 @@ def _sum(ctx: Context, node: ir.Node) -> Tensor:
 
 
 def _mean(ctx: Context, node: ir.Node) -> Tensor:
+    """ADD after ADD, and one MUL."""
+
     def mean(*parts: Tensor) -> Tensor:
         total = reduce(lambda a, b: arithmetic(ctx, "ADD", a, b), parts)
         return arithmetic(ctx, "MUL", total, ctx.scalar(1 / len(parts), total)) if len(parts) > 1 else total
@@ -114,18 +119,22 @@ def _mean(ctx: Context, node: ir.Node) -> Tensor:
 
 
 def _compare(ctx: Context, node: ir.Node) -> Tensor:
+    """The operator of the same name; types it lacks are compared in wider ones."""
     return compare(ctx, _COMPARE[node.op_type], ctx.tensor(node.inputs[0]), ctx.tensor(node.inputs[1]))
 
 
 def _logical(ctx: Context, node: ir.Node) -> Tensor:
+    """LOGICAL_AND, LOGICAL_OR; NOT_EQUAL where either but not both must hold."""
     return ctx.binary(_LOGICAL[node.op_type], ctx.tensor(node.inputs[0]), ctx.tensor(node.inputs[1]))
 
 
 def _not(ctx: Context, node: ir.Node) -> Tensor:
+    """LOGICAL_NOT"""
     return ctx.unary("LOGICAL_NOT", ctx.tensor(node.inputs[0]))
 
 
 def _unary(ctx: Context, node: ir.Node) -> Tensor:
+    """The operator of the same name, in float32."""
     kind, allowed = UNARY[node.op_type]
     return computed(ctx, node.op_type, [ctx.tensor(node.inputs[0])], allowed, lambda x: ctx.unary(kind, x))
 
@@ -136,6 +145,7 @@ def absolute(ctx: Context, x: Tensor) -> Tensor:
 
 
 def _abs(ctx: Context, node: ir.Node) -> Tensor:
+    """ABS; the larger of x and −x for int64."""
     x = ctx.tensor(node.inputs[0])
     if x.dtype in (DType.UINT64, DType.UINT32, DType.BOOL):
         return x
@@ -155,6 +165,7 @@ def _sign(ctx: Context, node: ir.Node) -> Tensor:
 
 
 def _reciprocal(ctx: Context, node: ir.Node) -> Tensor:
+    """1 / x"""
     x = ctx.tensor(node.inputs[0])
     return computed(ctx, "Reciprocal", [x], FLOAT, lambda t: arithmetic(ctx, "DIV", ctx.scalar(1.0, t), t))
 

@@ -72,6 +72,7 @@ def unsigned_quotient(ctx: Context, a: Tensor, b: Tensor) -> Tensor:
 
 
 def _div(ctx: Context, node: ir.Node) -> Tensor:
+    """DIV; int64 by refined float32 quotients until it is exact."""
     a, b = (ctx.tensor(v) for v in node.inputs)
     if a.dtype == DType.UINT64:
         return bitcast(ctx, unsigned_quotient(ctx, *(bitcast(ctx, t, DType.INT64) for t in (a, b))), a.dtype)

@@ -43,6 +43,7 @@ def _layer_norm(ctx: Context, node: ir.Node) -> Tensor:
 
 
 def _instance_norm(ctx: Context, node: ir.Node) -> Tensor:
+    """(x − μ) · rsqrt(σ² + ε) · γ + β over the spatial axes."""
     x, scale, bias = (ctx.tensor(v) for v in node.inputs)
 
     def run(t: Tensor, s: Tensor, b: Tensor) -> Tensor:

@@ -112,6 +112,7 @@ _LOGICAL = {"ReduceMax": "REDUCE_ANY", "ReduceMin": "REDUCE_ALL"}
 
 
 def _reduce(ctx: Context, node: ir.Node) -> Tensor:
+    """SUM or REDUCE_PROD."""
     x = ctx.tensor(node.inputs[0])
     axes = read_axes(ctx, node, x)
     return computed(
@@ -120,6 +121,7 @@ def _reduce(ctx: Context, node: ir.Node) -> Tensor:
 
 
 def _extreme(ctx: Context, node: ir.Node) -> Tensor:
+    """REDUCE_MAX or REDUCE_MIN; REDUCE_ANY or REDUCE_ALL of bool."""
     x = ctx.tensor(node.inputs[0])
     axes = read_axes(ctx, node, x)
     if x.size == 0 and x.dtype != DType.BOOL and int(np.prod(axes.result(x))) > 0:
@@ -162,7 +164,7 @@ def _through_float(kind: str) -> Unary:
     return apply
 
 
-def _compound(before: Unary | None, after: Unary | None) -> Lowering:
+def _compound(before: Unary | None, after: Unary | None, formula: str) -> Lowering:
     def lower(ctx: Context, node: ir.Node) -> Tensor:
         x = ctx.tensor(node.inputs[0])
         axes = read_axes(ctx, node, x)
@@ -173,6 +175,7 @@ def _compound(before: Unary | None, after: Unary | None) -> Lowering:
 
         return computed(ctx, node.op_type, [x], ARITHMETIC, run)
 
+    lower.__doc__ = formula
     return lower
 
 
@@ -190,6 +193,7 @@ def log_sum_exp(ctx: Context, x: Tensor, axes: Axes) -> Tensor:
 
 
 def _log_sum_exp(ctx: Context, node: ir.Node) -> Tensor:
+    """log Σ exp(x − m) + m with the largest element m."""
     x = ctx.tensor(node.inputs[0])
     axes = read_axes(ctx, node, x)
     if x.dtype not in FLOATS:
@@ -221,6 +225,7 @@ def _arg(kind: str) -> Lowering:
 
         return ctx.reshape(computed(ctx, node.op_type, [x], _ARG_TYPES, run, result=DType.INT64), out)
 
+    lower.__doc__ = f"{kind}; the last of equals, and 64-bit integers, by comparison with the extreme."
     return lower
 
 
@@ -244,10 +249,10 @@ LOWERINGS: dict[str, Lowering] = {
     **dict.fromkeys(_KINDS, _reduce),
     **dict.fromkeys(_EXTREMES, _extreme),
     "ReduceMean": _mean,
-    "ReduceSumSquare": _compound(_square, None),
-    "ReduceL1": _compound(absolute, None),
-    "ReduceL2": _compound(_square, _through_float("SQRT")),
-    "ReduceLogSum": _compound(None, _through_float("LOG")),
+    "ReduceSumSquare": _compound(_square, None, "Σ x²"),
+    "ReduceL1": _compound(absolute, None, "Σ |x|"),
+    "ReduceL2": _compound(_square, _through_float("SQRT"), "√Σ x²"),
+    "ReduceLogSum": _compound(None, _through_float("LOG"), "log Σ x"),
     "ReduceLogSumExp": _log_sum_exp,
     "ArgMax": _arg("ARG_MAX"),
     "ArgMin": _arg("ARG_MIN"),
