@@ -15,6 +15,7 @@ from edgec.passes.decompose.bits import bit_cast, bit_shift, modulo, pad_wrap
 from edgec.passes.decompose.integer import conv_integer, matmul_integer, qlinear_conv, qlinear_matmul
 from edgec.passes.decompose.recurrent import batch_second
 from edgec.passes.decompose.resize import resize
+from edgec.passes.decompose.sampling import determinant, grid_sample, max_unpool
 from edgec.passes.decompose.scans import cumulative_product, fourier, tensor_scatter
 
 OwnRule = Callable[[ir.Node, Editor], bool]
@@ -329,10 +330,12 @@ OWN_RULES: dict[str, OwnRule] = {
     "ConvInteger": conv_integer,
     "CumProd": cumulative_product,
     "DFT": fourier,
+    "Det": determinant,
     "DepthToSpace": _depth_to_space,
     "Gelu": _gelu,
     "Gemm": _gemm,
     "GRU": batch_second,
+    "GridSample": grid_sample,
     "GlobalAveragePool": _global_average_pool,
     "GlobalMaxPool": _global_max_pool,
     "GroupNormalization": _group_norm,
@@ -343,6 +346,7 @@ OWN_RULES: dict[str, OwnRule] = {
     "LayerNormalization": _layer_norm,
     "MatMulInteger": matmul_integer,
     "Max": _variadic("Max"),
+    "MaxUnpool": max_unpool,
     "Mean": _mean,
     "Min": _variadic("Min"),
     "Mish": _mish,
