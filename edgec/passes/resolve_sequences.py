@@ -249,3 +249,5 @@ _READERS: dict[str, Callable[[_Resolver, ir.Node], bool]] = {
     "SequenceLength": _length,
     "SequenceMap": _map,
 }
+#: The operators that go when lengths are known.
+RESOLVED = (_MAKERS.keys() | _READERS.keys()) - {"Identity"}

@@ -6,8 +6,11 @@ import json
 from collections import Counter
 from dataclasses import dataclass
 
+import onnx.defs
+
 from edgec.artifact import Artifact, IoBinding
 from edgec.backends.base import CompileOptions
+from edgec.backends.tflite.control import CONTROL
 from edgec.backends.tflite.fuse import flatten_into_fully_connected, fuse, fuse_bias, merge_reshapes
 from edgec.backends.tflite.fusions.siblings import merge_products
 from edgec.backends.tflite.fusions.splits import regroup
@@ -19,12 +22,14 @@ from edgec.backends.tflite.limits import check_limits
 from edgec.backends.tflite.lower import lower
 from edgec.backends.tflite.narrow_io import narrow_io
 from edgec.backends.tflite.ops import all_lowerings
+from edgec.backends.tflite.pairs import QUANTIZERS
 from edgec.backends.tflite.tir import Graph, Tensor
 from edgec.backends.tflite.types import assign_types
 from edgec.backends.tflite.versions import op_version, stored
 from edgec.backends.tflite.writer import ordered_tensors, unique_names, write
 from edgec.errors import EdgecError, Finding, Severity
-from edgec.graph.model import Model
+from edgec.graph.model import MAX_OPSET, Model
+from edgec.passes.decompose import can_decompose
 from edgec.targets.profile import Target
 from edgec.tensors import DType, TensorSpec
 
@@ -43,8 +48,13 @@ class Lowered:
 
 
 def supported_ops() -> dict[str, str]:
-    """ONNX operator types that lower to TFLite, each with the first line of what is said about it."""
-    return {name: (fn.__doc__ or "").strip().partition("\n")[0] for name, fn in sorted(all_lowerings().items())}
+    """ONNX operator types that can be built for TFLite, each with a line about how."""
+    said = {name: (fn.__doc__ or "").strip().partition("\n")[0] for name, fn in all_lowerings().items()}
+    said |= dict.fromkeys(CONTROL, "decided or written out when compiling, else IF or WHILE")
+    said |= dict.fromkeys(QUANTIZERS, "how a tensor is stored, else arithmetic")
+    parts = {schema.name for schema in onnx.defs.get_all_schemas() if schema.domain == ""} - said.keys()
+    said |= {name: "taken apart into the others" for name in parts if can_decompose(name, MAX_OPSET)}
+    return dict(sorted(said.items()))
 
 
 def lower_model(model: Model, target: Target, options: CompileOptions) -> Lowered:
