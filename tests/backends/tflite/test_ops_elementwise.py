@@ -216,7 +216,7 @@ def test_casts_of_floats_truncate() -> None:
     check("y = Cast <to=6> (x)", np.array([-1, 1, 0, 2], np.int32), x=x)
 
 
-@pytest.mark.parametrize("code", [8, 16, 17, 22])  # string, bfloat16, float8, int4
+@pytest.mark.parametrize("code", [8, 17])  # string, float8
 def test_types_that_tflite_lacks_are_refused(code: int) -> None:
     model = graph(f"(float[2] x) => (float[2] y) {{ c = Cast <to={code}> (x) y = Cast <to=1> (c) }}")
     with pytest.raises(EdgecError) as caught:
