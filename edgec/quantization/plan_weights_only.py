@@ -6,7 +6,7 @@ from collections.abc import Callable, Collection
 
 import onnx_ir as ir
 
-from edgec.graph.model import Model, const_of
+from edgec.graph.model import Model, attr, const_of
 from edgec.graph.traits import Kind, is_float, trait_of, weight_of
 from edgec.quantization.types import NodePlan, NodeScheme, QuantPlan, TensorPlan
 from edgec.quantization.units import Unit, anchor_reason
@@ -29,6 +29,8 @@ def plan_dynamic(model: Model, scheme: Scheme, float_nodes: Collection[str]) -> 
             return f"the target has no dynamic-range kernel for {node.op_type}"
         if reason := anchor_reason(node, ()):
             return reason
+        if attr(node, "group", 1) > 1 and not scheme.dynamic_grouped:
+            return "the target has no fast dynamic-range kernel for grouped convolutions"
         plan = plan_weight(Unit(nodes=(node,), kind=Kind.ANCHOR), scheme, None, None)
         return plan or "its weights cannot be quantized"
 

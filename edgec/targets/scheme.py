@@ -31,6 +31,7 @@ class Scheme(_Facts):
     "MatMul:activations" in `int8_ops` lets products of two activations run in int8 too.
     `int8_outputs`: kernels write what they are quantized to; False where they may write float and only
     what an int8 operator reads is quantized.
+    `dynamic_grouped`: convolutions with groups, depthwise ones among them, are fast with int8 weights and float data.
     `int8_min_positions`: convolutions with fewer output positions (those of a squeeze-and-excitation block have one)
     have int8 weights beside float data: their time goes into reading the weights.
     """
@@ -44,6 +45,7 @@ class Scheme(_Facts):
     int8_ops: frozenset[str] = frozenset()
     int16_ops: frozenset[str] = frozenset()
     dynamic_ops: frozenset[str] = frozenset()
+    dynamic_grouped: bool = True
     int8_outputs: bool = True
     int8_min_positions: int = Field(default=1, ge=1)
     same_scale_ops: frozenset[str] = frozenset()

@@ -139,6 +139,16 @@ class TestWeightsOnly:
         plan = make_plan(typed(self.LINEAR, {"w": weight}), None, TARGET, "tflite", "float16")
         assert not plan.weights and "exceed" in plan.nodes["MatMul_y"].reason
 
+    def test_dynamic_leaves_grouped_convolutions_where_they_have_no_fast_kernel(self) -> None:
+        text = "(float[1,64,8,8] x) => (float[1,64,6,6] y) { y = Conv<group=64>(x, w) }"
+        model = typed(text, {"w": kernel(64, 1, 3, 3)})
+        wide = typed(text.replace("group=64", "group=2"), {"w": kernel(64, 32, 3, 3)})
+        plan = make_plan(wide, None, TARGET, "tflite", "dynamic")
+        assert plan.nodes["Conv_y"].scheme == "float32" and "grouped" in plan.nodes["Conv_y"].reason
+        fast = with_scheme(dynamic_grouped=True)
+        assert make_plan(wide, None, fast, "tflite", "dynamic").nodes["Conv_y"].scheme == "dynamic"
+        assert "fewer than" in make_plan(model, None, fast, "tflite", "dynamic").nodes["Conv_y"].reason
+
     @pytest.mark.parametrize("precision", ["dynamic", "float16"])
     def test_asked_to_stay_float(self, precision: str) -> None:
         model = typed(self.LINEAR, {"w": kernel(32, 48)})

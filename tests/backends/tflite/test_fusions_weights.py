@@ -78,11 +78,13 @@ def test_behind_a_relu_only_positive_factors_move(factor: float, left: int) -> N
     assert found.get("MUL", 0) == left and "RELU" not in found
 
 
-def test_float16_weights_take_powers_of_two_only() -> None:
+def test_float16_weights_take_only_factors_that_round_nothing() -> None:
     text = f"{TAIL} {{ a = MatMul(x, w) r = Reshape(a, s) t = Transpose<perm=[0,2,1,3]>(r) y = Mul(t, c) }}"
-    shape = {**W, "s": np.asarray([1, 5, 4, 3])}
-    assert operators(text, {**shape, **THIRD}, precision="float16")["MUL"] == 1
-    assert "MUL" not in operators(text, {**shape, "c": np.asarray(0.25, np.float32)}, precision="float16")
+    half = {"w": kernel(6, 12).astype(np.float16).astype(np.float32), "s": np.asarray([1, 5, 4, 3])}
+    assert "MUL" in operators(text, {**half, **THIRD}, precision="float16")
+    assert "MUL" not in operators(text, {**half, "c": np.asarray(0.25, np.float32)}, precision="float16")
+    # 2⁻²⁰ is a power of two, but so small that 16 bits lose digits
+    assert "MUL" in operators(text, {**half, "c": np.asarray(2.0**-20, np.float32)}, precision="float16")
 
 
 def test_int8_weights_of_float_data_keep_their_integers() -> None:
@@ -132,3 +134,19 @@ def test_products_of_two_computed_matrices_have_no_weights() -> None:
 def test_float16_weights_take_no_scale() -> None:
     text = "(float[1,5,6] x) => (float[1,5,12] y) { a = Mul(x, g) y = MatMul(a, w) }"
     assert operators(text, {**W, "g": kernel(6)}, precision="float16") == {"MUL": 1, "FULLY_CONNECTED": 1}
+    # a bias stays in 32 bits
+    text = "(float[1,5,6] x) => (float[1,5,12] y) { a = Add(x, g) y = MatMul(a, w) }"
+    assert operators(text, {**W, "g": kernel(6)}, precision="float16") == {"FULLY_CONNECTED": 1}
+
+
+def test_int8_weights_take_an_offset_but_no_scale() -> None:
+    constants: dict[str, Array] = {
+        "k": np.arange(-36, 36, dtype=np.int8).reshape(6, 12), "ws": np.asarray(0.05, np.float32),
+        "wz": np.asarray(0, np.int8), "g": kernel(6),
+    }  # fmt: skip
+    for op, left in (("Add", {"FULLY_CONNECTED": 1}), ("Mul", {"FULLY_CONNECTED": 1, "MUL": 1})):
+        text = f"(float[1,5,6] x) => (float[1,5,12] y) {{ w = DequantizeLinear(k, ws, wz) a = {op}(x, g) y = MatMul(a, w) }}"
+        model = typed(text, constants)
+        artifact = emit_qdq(model, precision="dynamic")
+        assert artifact.operators == left
+        assert_equal_to_ort(model, artifact, relative=0.03)

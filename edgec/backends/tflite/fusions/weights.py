@@ -5,7 +5,7 @@
 2. (z · g + o) · Wᵀ with g and o along the last axis, all readers FULLY_CONNECTED: W' = W·g, b' = b + W·o.
    This is what is left of a normalisation's own scale and bias.
 
-`exact` allows only rewrites that round no weight anew (f a power of two): float16 weights must stay what they are.
+`exact` allows only rewrites after which 16 bits still hold every weight: float16 weights must stay what they are.
 """
 
 from __future__ import annotations
@@ -30,8 +30,7 @@ def fold_into_weights(graph: Graph, *, exact: bool) -> None:
         if op.kind == "MUL" and op not in dropped and _scale_back(graph, producers, consumers, op, exact=exact):
             dropped.add(op)
     graph.ops = [op for op in graph.ops if op not in dropped]
-    if not exact:
-        _absorb_all(graph)
+    _absorb_all(graph, exact=exact)
 
 
 def _constant_operand(op: Op) -> tuple[Tensor, Array] | None:
@@ -62,11 +61,11 @@ def _scale_back(
         return False
     source = path[0]
     factors = _factors(source.outputs[0].shape, path[1:], x, np.broadcast_to(factor, x.shape))
-    if factors is None or (exact and np.any(np.abs(np.frexp(factors)[0]) != 0.5)):
+    if factors is None:
         return False
     if source.options.get("fusedActivationFunction", _NONE) == "RELU" and np.any(factors <= 0):
         return False
-    if not _scale_weights(source, factors):
+    if not _scale_weights(source, factors, exact=exact):
         return False
     last = path[-1]
     last.outputs = [op.outputs[0] if t is x else t for t in last.outputs]
@@ -122,7 +121,7 @@ def _moved(op: Op, ids: Array, output: Tensor | None) -> Array:
     return np.split(ids, len(op.outputs), int(parameter.data.reshape(())))[position]
 
 
-def _scale_weights(op: Op, factors: Array) -> bool:
+def _scale_weights(op: Op, factors: Array, *, exact: bool) -> bool:
     """Multiply the output channels of a linear operator; False where its weights are not ours to change."""
     w, bias = op.inputs[1], op.inputs[2]
     if w is None or w.data is None or bias is None or bias.data is None or bias.storage is not None:
@@ -133,7 +132,10 @@ def _scale_weights(op: Op, factors: Array) -> bool:
     if w.storage is None:
         view = [1] * w.rank
         view[axis] = -1
-        op.inputs[1] = replace(w, data=(w.data * factors.reshape(view)).astype(np.float32))
+        scaled = (w.data * factors.reshape(view)).astype(np.float32)
+        if exact and not np.array_equal(scaled.astype(np.float16), scaled):
+            return False
+        op.inputs[1] = replace(w, data=scaled)
     else:
         qparams = _scaled(w.storage.qparams, axis, factors)
         if qparams is None:
@@ -155,11 +157,12 @@ def _scaled(qparams: QParams, axis: int, factors: Array) -> QParams | None:
 # --- rule 2 -------------------------------------------------------------------------------------------
 
 
-def _absorb_all(graph: Graph) -> None:
+def _absorb_all(graph: Graph, *, exact: bool) -> None:
     readers, dropped = graph.consumers(), set()
     for op in reversed(graph.ops):
         out = op.outputs[0]
-        if out in graph.outputs or not _absorb(op, readers.get(out, [])):
+        rounds = exact and op.kind == "MUL"
+        if out in graph.outputs or rounds or not _absorb(op, readers.get(out, [])):
             continue
         dropped.add(op)
         x = readers[out][0].inputs[0]
@@ -175,25 +178,26 @@ def _absorb(op: Op, readers: list[Op]) -> bool:
     x, constant = found
     size = x.shape[-1] if x.shape else 0
     vector = constant.size in (1, size) and (constant.size == 1 or constant.shape[-1] == size)
-    if not vector or not readers or not all(_takes(reader, op.outputs[0], size) for reader in readers):
+    scaled = op.kind == "MUL"
+    if not vector or not readers or not all(_takes(reader, op.outputs[0], size, scaled=scaled) for reader in readers):
         return False
     values = np.broadcast_to(constant.reshape(-1), (size,)).astype(np.float64)
     for reader in readers:
         w, bias = reader.inputs[1], reader.inputs[2]
         assert w is not None and w.data is not None and bias is not None and bias.data is not None
-        if op.kind == "MUL":
+        if scaled:
             reader.inputs[1] = replace(w, data=(w.data * values).astype(np.float32))
         else:
-            reader.inputs[2] = replace(bias, data=(bias.data + w.data @ values).astype(np.float32))
+            reader.inputs[2] = replace(bias, data=(bias.data + w.real() @ values).astype(np.float32))
         reader.inputs[0] = x
     return True
 
 
-def _takes(op: Op, t: Tensor, size: int) -> bool:
-    """Whether a reader is a product of float constants whose columns are the last axis of t."""
+def _takes(op: Op, t: Tensor, size: int, *, scaled: bool) -> bool:
+    """Whether a reader is a product with constants whose columns are the last axis of t; floats if they are scaled."""
     if op.kind != "FULLY_CONNECTED" or op.inputs[0] is not t or t in op.inputs[1:]:
         return False
     w, bias = op.inputs[1], op.inputs[2] if len(op.inputs) > 2 else None
     if w is None or w.data is None or bias is None or bias.data is None:
         return False
-    return w.storage is None and bias.storage is None and w.shape[1] == size
+    return not (scaled and w.storage) and bias.storage is None and w.shape[1] == size
