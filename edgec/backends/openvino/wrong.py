@@ -67,6 +67,16 @@ def _repeats(node: ir.Node) -> str:
     return "" if const_of(node.inputs[1]) is not None else "repeats that are computed at run time"
 
 
+def _sizes(node: ir.Node) -> str:
+    known = all(const_of(v) is not None for v in node.inputs[1:3])
+    return "" if known else "sizes that are computed at run time"
+
+
+def _strings(node: ir.Node) -> str:
+    value = node.inputs[0]
+    return "strings" if value is not None and value.dtype == ir.DataType.STRING else ""
+
+
 def _signed(node: ir.Node) -> str:
     kind = node.inputs[0].dtype if node.inputs[0] is not None else None
     if kind == ir.DataType.INT64 and attr(node, "direction") == "LEFT":
@@ -81,8 +91,10 @@ def _always(reason: str) -> Callable[[ir.Node], str]:
 #: Operator and check.
 WRONG: tuple[tuple[str, Callable[[ir.Node], str]], ...] = (
     ("BitShift", _signed),
+    ("Col2Im", _sizes),
     ("DFT", _always("its axis and onesided forms differ")),
     ("DynamicQuantizeLinear", _always("ties of its quotient are rounded the wrong way")),
+    ("Equal", _strings),
     ("Resize", _antialias),
     ("Resize", _exclude_outside),
     ("Resize", _aspect_ratio),
