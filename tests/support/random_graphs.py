@@ -269,6 +269,32 @@ def _depth_to_space(m: Maker) -> None:
         m.emit("DepthToSpace", [x], (n, c // 4, 2 * h, 2 * w), f'blocksize=2, mode="{mode}"')
 
 
+def _heads(m: Maker) -> None:
+    """Products of one value with several matrices, scaled, as heads, moved; or one product taken apart."""
+    if not (v := m.pick((3,))):
+        return
+    x, (n, t, c) = v
+    scale = m.const(np.asarray(m.rng.choice((0.25, 0.3)), np.float32))
+    shape = m.ints(n, t, 2, 3)
+    if m.rng.random() < 0.5:
+        for _ in range(m.rng.choice((1, 2, 3))):
+            m.emit("MatMul", [x, m.weights(c, 6)], (n, t, 6))
+            m.emit("Add", [m.values[-1][0], m.weights(6)], (n, t, 6))
+            m.emit("Reshape", [m.values[-1][0], shape], (n, t, 2, 3))
+            m.emit("Transpose", [m.values[-1][0]], (n, 2, t, 3), "perm=[0,2,1,3]")
+            if m.rng.random() < 0.5:
+                m.emit("Mul", [m.values[-1][0], scale], (n, 2, t, 3))
+        return
+    m.emit("MatMul", [x, m.weights(c, 12)], (n, t, 12))
+    m.emit("Reshape", [m.values[-1][0], m.ints(n, t, 2, 2, 3)], (n, t, 2, 2, 3))
+    m.emit("Transpose", [m.values[-1][0]], (2, n, 2, t, 3), "perm=[2,0,3,1,4]")
+    whole = m.values[-1][0]
+    for index in m.rng.sample((0, 1), 2):
+        m.emit("Gather", [whole, m.const(np.asarray(index, np.int64))], (n, 2, t, 3), "axis=0")
+        if m.rng.random() < 0.5:
+            m.emit("Mul", [m.values[-1][0], scale], (n, 2, t, 3))
+
+
 def _gemm(m: Maker) -> None:
     if v := m.pick((3, 4)):
         x, shape = v
@@ -279,7 +305,7 @@ def _gemm(m: Maker) -> None:
 MAKERS: tuple[Callable[[Maker], None], ...] = (
     _conv, _conv, _conv, _conv1d, _unary, _constant_operand, _operands, _transpose, _transpose, _reshape, _reshape,
     _concat, _reduce, _pad, _slice, _softmax, _matmul, _attention, _gather, _split, _pool, _resize, _norm, _expand,
-    _depth_to_space, _gemm,
+    _depth_to_space, _gemm, _heads, _heads,
 )  # fmt: skip
 
 

@@ -85,7 +85,7 @@ def fuse_bias(graph: Graph) -> None:
                 continue
             channels = op.outputs[0].shape[-1]
             vector = c.size in (1, channels) and (c.size == 1 or c.shape[-1] == channels)
-            bias = source.inputs[2]
+            bias = source.inputs[2] if len(source.inputs) > 2 else None
             ok = bias is not None and bias.data is not None and bias.storage is None and c.storage is None
             untouched = x.storage is None and source.options.get("fusedActivationFunction") == "NONE"
             if not (vector and ok and untouched) or op.outputs[0].shape != x.shape:

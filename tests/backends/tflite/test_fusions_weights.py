@@ -145,7 +145,8 @@ def test_int8_weights_take_an_offset_but_no_scale() -> None:
         "wz": np.asarray(0, np.int8), "g": kernel(6),
     }  # fmt: skip
     for op, left in (("Add", {"FULLY_CONNECTED": 1}), ("Mul", {"FULLY_CONNECTED": 1, "MUL": 1})):
-        text = f"(float[1,5,6] x) => (float[1,5,12] y) {{ w = DequantizeLinear(k, ws, wz) a = {op}(x, g) y = MatMul(a, w) }}"
+        body = f"w = DequantizeLinear(k, ws, wz) a = {op}(x, g) y = MatMul(a, w)"
+        text = f"(float[1,5,6] x) => (float[1,5,12] y) {{ {body} }}"
         model = typed(text, constants)
         artifact = emit_qdq(model, precision="dynamic")
         assert artifact.operators == left

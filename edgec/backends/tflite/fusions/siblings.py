@@ -37,7 +37,9 @@ def merge_products(graph: Graph) -> None:
 
 def _heads(graph: Graph, consumers: dict[Tensor, list[Op]], op: Op) -> tuple[tuple[object, ...], Op] | None:
     """What siblings must have in common, and the RESHAPE into heads behind a product."""
-    if op.kind != "FULLY_CONNECTED" or op.options.get("fusedActivationFunction", "NONE") != "NONE":
+    if op.kind != "FULLY_CONNECTED" or len(op.inputs) < 3:
+        return None
+    if op.options.get("fusedActivationFunction", "NONE") != "NONE":
         return None
     x, w, bias = op.inputs[0], op.inputs[1], op.inputs[2]
     y = op.outputs[0]

@@ -123,7 +123,7 @@ def _moved(op: Op, ids: Array, output: Tensor | None) -> Array:
 
 def _scale_weights(op: Op, factors: Array, *, exact: bool) -> bool:
     """Multiply the output channels of a linear operator; False where its weights are not ours to change."""
-    w, bias = op.inputs[1], op.inputs[2]
+    w, bias = op.inputs[1], op.inputs[2] if len(op.inputs) > 2 else None
     if w is None or w.data is None or bias is None or bias.data is None or bias.storage is not None:
         return False
     axis = _CHANNEL_AXIS[op.kind]
