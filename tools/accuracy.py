@@ -1,7 +1,7 @@
 """Int8 accuracy against the peers: same model, same calibration samples, same evaluation samples, one run.
 
 `python -m tools.accuracy [--only NAME] [--samples N] [--write]` prints the table; `--write` makes it docs/accuracy.md.
-Samples are crops of the zoo's pictures: the even ones calibrate, the odd ones evaluate, so the crops are held out but
+Samples are crops of the zoo's pictures, text or speech: the even ones calibrate, the odd ones evaluate, so the crops are held out but
 the pictures are not. All peers are given the canonical float model (fixed shapes, a recent opset).
 """
 
@@ -13,6 +13,7 @@ import json
 import os
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -151,8 +152,11 @@ def _install(python: Path) -> None:
 def row(case: Case, count: int, effort: Effort, peers: Sequence[str]) -> dict[str, Any]:
     """All figures of one model."""
     model = canonicalize(load_source(find_model(case), inputs=case.inputs).model)
-    source = open_samples(f"{case.calibration}:{crops(2 * count)}", model.inputs(), count=2 * count)
-    feeds = list(source)
+    with tempfile.TemporaryDirectory() as scratch:
+        pictures = case.calibration.startswith("imagenet")
+        data = f"{case.calibration}:{crops(2 * count)}" if pictures else find_data(case.calibration, Path(scratch))
+        source = open_samples(data, model.inputs(), count=2 * count)
+        feeds = list(source)
     calibration, evaluation = feeds[0::2], feeds[1::2]
     folder = CACHE / "accuracy" / case.name
     folder.mkdir(parents=True, exist_ok=True)
@@ -187,7 +191,7 @@ def page(rows: Sequence[dict[str, Any]], command: str) -> str:
         f"Written by `{command}` on {dt.datetime.now(dt.UTC):%Y-%m-%d}; do not edit.",
         "",
         "SQNR in dB to the float model in ONNX Runtime, then top-1 agreement in percent where the output is classes.",
-        "Crops of the zoo's pictures: the even ones calibrate, the odd ones evaluate. edgec's figures are of the",
+        "Crops of the zoo's pictures, text or speech: the even ones calibrate, the odd ones evaluate. edgec's are of the",
         "artifact's outputs in the target's runtime (LiteRT with XNNPACK, OpenVINO); `nncf` is its default,",
         "`nncf-transformer` needs a flag of the user's.",
         "",
@@ -232,7 +236,7 @@ def main() -> int:
     arguments = parser.parse_args()
     done: list[dict[str, Any]] = []
     for case in CASES:
-        if case.calibration == "audio" or (arguments.only and not any(part in case.name for part in arguments.only)):
+        if arguments.only and not any(part in case.name for part in arguments.only):
             continue
         try:
             done.append(row(case, arguments.samples, arguments.effort, arguments.peers))

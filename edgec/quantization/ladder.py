@@ -23,7 +23,7 @@ from edgec.graph.model import Model
 from edgec.metrics import MAX_DB, sqnr_db
 from edgec.quantization.algorithms.bias import correct_fully, own_shift, shifted
 from edgec.quantization.algorithms.layers import Layer, find_layers
-from edgec.quantization.algorithms.moments import gather, gather_means
+from edgec.quantization.algorithms.moments import gather
 from edgec.quantization.algorithms.rounding import Moments, round_rows
 from edgec.quantization.apply import apply_plan
 from edgec.quantization.executor import Executor
@@ -130,9 +130,11 @@ def climb(
     methods = reach.ranges[1:] if plan.activations else ()
     steps: list[tuple[str, Callable[[QuantPlan], QuantPlan]]]
     steps = [(f"ranges: {method}", partial(_with_ranges, make, method)) for method in methods]
-    steps.append(("rounding", lambda p: round_weights(model, p, learn, positions=reach.positions, bits=weight_bits)))
+    means: dict[str, Array] = {}
+    how = {"positions": reach.positions, "bits": weight_bits}
+    steps.append(("rounding", lambda p: round_weights(model, p, learn, means=means, **how)))
     if plan.biases:
-        steps.append(("bias", lambda p: correct_biases(model, p, learn, positions=reach.positions)))
+        steps.append(("bias", lambda p: correct_biases(model, p, means)))
     if plan.biases and reach.full_bias:
         steps.append(("bias, full", lambda p: correct_fully(model, p, find_layers(model, p), learn)))
     ranges: RangeMethod = reach.ranges[0]
@@ -189,8 +191,16 @@ def _spread(feeds: Feeds, count: int) -> Feeds:
     return feeds[::step][:count]
 
 
-def round_weights(model: Model, plan: QuantPlan, feeds: Feeds, *, positions: int, bits: int = 8) -> QuantPlan:
-    """The plan with weights that are rounded for their layers' outputs."""
+def round_weights(
+    model: Model,
+    plan: QuantPlan,
+    feeds: Feeds,
+    *,
+    positions: int,
+    bits: int = 8,
+    means: dict[str, Array] | None = None,
+) -> QuantPlan:
+    """The plan with weights rounded for their layers' outputs; `means` receives what the layers read on average."""
     weights = dict(plan.weights)
     limit = 2 ** (bits - 1) - 1
 
@@ -198,18 +208,20 @@ def round_weights(model: Model, plan: QuantPlan, feeds: Feeds, *, positions: int
         for layer in {layer.key: layer for layer in part}.values():
             rounded = round_rows(layer.rows(layer.weight), layer.scales(), moments[layer.key], limit=limit)
             reason = f"{layer.plan.reason}; rounded for the layer's output"
+            if means is not None:
+                means[layer.key] = moments[layer.key].mean
             weights[layer.key] = replace(layer.plan, data=layer.weight_of(rounded), reason=reason)
 
     gather(find_layers(model, plan), feeds, model, None, take, positions=positions)
     return replace(plan, weights=weights)
 
 
-def correct_biases(model: Model, plan: QuantPlan, feeds: Feeds, *, positions: int) -> QuantPlan:
-    """The plan with biases that hold the mean error of their own layer's rounding."""
+def correct_biases(model: Model, plan: QuantPlan, means: Mapping[str, Array]) -> QuantPlan:
+    """The plan with biases that hold the mean error of their own layer's rounding.
+
+    `means` are those of what the layers read, by weight key, as `round_weights` and `gather_means` give them.
+    """
     layers = tuple(layer for layer in find_layers(model, plan) if layer.bias_key is not None)
-    if not layers:
-        return plan
-    means = gather_means(layers, feeds, model, positions=positions)
     shifts: dict[str, tuple[Array, Array]] = {}
     for layer in layers:
         assert layer.bias_key is not None and layer.bias is not None

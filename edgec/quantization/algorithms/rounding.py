@@ -37,12 +37,13 @@ _AT_ONCE = 512
 class Moments:
     """Sums over positions: `own` is Σ x̂·x̂ᵀ [groups, n, n], `cross` Σ (x − x̂)·x̂ᵀ or None.
 
-    `count` is the number of positions.
+    `total` is Σ x̂ [groups, n], `count` the number of positions.
     """
 
     own: Array
     cross: Array | None = None
     count: int = 0
+    total: Array | float = 0.0
     _waiting: list[tuple[Array, Array | None]] = field(default_factory=list)
 
     @classmethod
@@ -64,11 +65,17 @@ class Moments:
             columns = np.concatenate([c for c, _ in self._waiting], axis=2)
             transposed = columns.transpose(0, 2, 1)
             self.own += columns @ transposed
+            self.total = self.total + columns.sum(axis=2, dtype=np.float64)
             if self.cross is not None:
                 plain = np.concatenate([p for _, p in self._waiting if p is not None], axis=2)
                 self.cross += (plain - columns) @ transposed
             self._waiting.clear()
         return self
+
+    @property
+    def mean(self) -> Array:
+        """E[x̂]: [groups, n]."""
+        return np.asarray(self.total) / max(self.count, 1)
 
 
 def round_rows(weight: Array, scales: Array, moments: Moments, *, limit: int = 127) -> Array:

@@ -7,8 +7,9 @@ import numpy as np
 from edgec.graph.model import Model
 from edgec.quantization.algorithms.bias import correct_fully
 from edgec.quantization.algorithms.layers import find_layers
+from edgec.quantization.algorithms.moments import gather_means
 from edgec.quantization.apply import apply_plan
-from edgec.quantization.ladder import correct_biases
+from edgec.quantization.ladder import correct_biases, round_weights
 from edgec.quantization.plan import make_plan
 from edgec.quantization.types import QuantPlan
 from edgec.targets.load import load_target
@@ -39,6 +40,11 @@ def setting() -> tuple[Model, QuantPlan, list[dict[str, Array]]]:
     return model, make_plan(model, stats, TARGET, "tflite", "int8", range_method="minmax"), feeds
 
 
+def means_of(model: Model, plan: QuantPlan, feeds: list[dict[str, Array]]) -> dict[str, Array]:
+    layers = tuple(layer for layer in find_layers(model, plan) if layer.bias_key is not None)
+    return gather_means(layers, feeds, model, positions=1000) if layers else {}
+
+
 def mean_error(model: Model, plan: QuantPlan, feeds: list[dict[str, Array]]) -> float:
     quantized = apply_plan(model, plan)
     errors = [run_ort(quantized, feed)["y"] - run_ort(model, feed)["y"] for feed in feeds]
@@ -48,7 +54,7 @@ def mean_error(model: Model, plan: QuantPlan, feeds: list[dict[str, Array]]) -> 
 def test_both_corrections_lower_the_mean_error() -> None:
     model, plan, feeds = setting()
     before = mean_error(model, plan, feeds)
-    fast = correct_biases(model, plan, feeds, positions=1000)
+    fast = correct_biases(model, plan, means_of(model, plan, feeds))
     full = correct_fully(model, plan, find_layers(model, plan), feeds)
     assert mean_error(model, fast, feeds) < before
     assert mean_error(model, full, feeds) < 0.5 * before
@@ -56,11 +62,11 @@ def test_both_corrections_lower_the_mean_error() -> None:
 
 def test_only_integers_of_biases_change() -> None:
     model, plan, feeds = setting()
-    fast = correct_biases(model, plan, feeds, positions=1000)
+    fast = correct_biases(model, plan, means_of(model, plan, feeds))
     assert fast.weights == plan.weights and fast.activations == plan.activations
     assert {k: v.qparams for k, v in fast.biases.items()} == {k: v.qparams for k, v in plan.biases.items()}
     assert all(entry.data is not None and entry.data.dtype == np.int32 for entry in fast.biases.values())
-    again = correct_biases(model, plan, feeds, positions=1000)
+    again = correct_biases(model, plan, means_of(model, plan, feeds))
     for key, entry in fast.biases.items():
         assert entry.data is not None
         np.testing.assert_array_equal(entry.data, again.biases[key].data)
@@ -71,4 +77,12 @@ def test_a_net_without_biases_is_left_alone() -> None:
     feeds = [random_feeds(model)]
     plan = make_plan(model, measured(model, feeds), TARGET, "tflite", "int8", range_method="minmax")
     assert correct_fully(model, plan, find_layers(model, plan), feeds) is plan
-    assert correct_biases(model, plan, feeds, positions=10) == plan
+    assert correct_biases(model, plan, means_of(model, plan, feeds)) == plan
+
+
+def test_rounding_hands_on_the_means_that_correction_needs() -> None:
+    model, plan, feeds = setting()
+    means: dict[str, Array] = {}
+    round_weights(model, plan, feeds, positions=1000, means=means)
+    for key, mean in means_of(model, plan, feeds).items():
+        np.testing.assert_allclose(means[key], mean, rtol=1e-5, atol=1e-5)
