@@ -92,9 +92,7 @@ class EdgecError(Exception):
         findings: Iterable[Finding] = (),
     ) -> None:
         super().__init__(message)
-        self.finding = Finding(
-            code=code, message=message, where=where, source=source, rule=rule, hint=hint
-        )
+        self.finding = Finding(code=code, message=message, where=where, source=source, rule=rule, hint=hint)
         self.findings: tuple[Finding, ...] = tuple(findings) or (self.finding,)
 
     @property

@@ -62,7 +62,7 @@ def find_model(case: Case) -> Path:
 
 
 def find_data(kind: str, folder: Path) -> str:
-    """Calibration data: the zoo's pictures, text (printed, or scanned lines), or spoken digits at the model's own rate as waveforms."""
+    """Calibration data: the zoo's pictures, printed text, scanned lines, or spoken digits as waveforms."""
     from tests.support import models
 
     if kind == "lines":
