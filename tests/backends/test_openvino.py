@@ -213,7 +213,7 @@ class TestRefusals:
         ],
     )
     def test_what_openvino_would_compute_wrongly(self, text: str, part: str) -> None:
-        constants = {
+        constants: dict[str, Array] = {
             "r": np.asarray([[0, 0, 4, 4]], np.float32),
             "i": np.zeros(1, np.int64),
             "w": kernel(1, 20, 4),

@@ -207,3 +207,26 @@ def test_caches(mode: str) -> None:
             wanted[batch, 0, (begin + step) % 4] = feeds["u"][batch, 0, step]
     got = run_ort(taken_apart(graph(text, opset=24), "TensorScatter"), feeds)["y"]
     np.testing.assert_array_equal(got, wanted)
+
+
+@pytest.mark.parametrize("runtime", [False, True])
+@pytest.mark.parametrize("extra", ["", ", pads=[1,0,1,0], strides=[2,1]", ", dilations=[1,2]"])
+def test_columns_to_images(extra: str, runtime: bool) -> None:
+    sizes = {"": (6, 12), ", pads=[1,0,1,0], strides=[2,1]": (6, 9), ", dilations=[1,2]": (6, 4)}[extra]
+    inputs = ", int64[2] b" if runtime else ""
+    text = f"""(float[1,{sizes[0]},{sizes[1]}] x{inputs}) => (float[1,1,5,5] y)
+    {{ y = Col2Im<dilations=[1,1]{extra}>(x, i, b) }}"""
+    text = text.replace("dilations=[1,1], dilations", "dilations")
+    constants = {"i": np.asarray([5, 5])} | ({} if runtime else {"b": np.asarray([2, 3])})
+    model = graph(text, constants=constants)
+    feeds = {"x": values(1, *sizes)} | ({"b": np.asarray([2, 3])} if runtime else {})
+    assert_same(model, taken_apart(model, "Col2Im"), feeds, relative=1e-6)
+
+
+def test_celu_in_half_precision() -> None:
+    model = graph("(float16[5] x) => (float16[5] y) { y = Celu<alpha=2.0>(x) }", opset=26)
+    x = np.asarray([-5, -0.5, 0, 1, 20], np.float16)
+    wide = x.astype(np.float32)
+    wanted = np.maximum(wide, 0) + np.minimum(2 * np.expm1(wide / 2), 0)
+    got = run_ort(taken_apart(model, "Celu"), {"x": x})["y"]
+    np.testing.assert_allclose(got.astype(np.float32), wanted, rtol=5e-3)

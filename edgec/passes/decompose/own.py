@@ -15,7 +15,7 @@ from edgec.passes.decompose.bits import bit_cast, bit_shift, modulo, pad_wrap
 from edgec.passes.decompose.integer import conv_integer, matmul_integer, qlinear_conv, qlinear_matmul
 from edgec.passes.decompose.recurrent import batch_second
 from edgec.passes.decompose.resize import resize
-from edgec.passes.decompose.sampling import determinant, grid_sample, max_unpool
+from edgec.passes.decompose.sampling import col2im, determinant, grid_sample, max_unpool
 from edgec.passes.decompose.scans import cumulative_product, fourier, tensor_scatter
 
 OwnRule = Callable[[ir.Node, Editor], bool]
@@ -132,6 +132,14 @@ def _softplus(node: ir.Node, editor: Editor) -> bool:
     b, x = Builder(editor, node), node.inputs[0]
     tail = b("Log", b("Add", b("Exp", b("Neg", b("Abs", x))), 1.0))
     b.done(b("Add", b("Relu", x), tail))
+    return True
+
+
+def _celu(node: ir.Node, editor: Editor) -> bool:
+    """max(x, 0) + min(α·(exp(x/α) − 1), 0)"""
+    b, x, alpha = Builder(editor, node), node.inputs[0], float(attr(node, "alpha", 1.0))
+    below = b("Mul", b("Sub", b("Exp", b("Mul", x, 1 / alpha)), 1.0), alpha)
+    b.done(b("Add", b("Relu", x), b("Min", below, 0.0)))
     return True
 
 
@@ -326,7 +334,9 @@ OWN_RULES: dict[str, OwnRule] = {
     "BatchNormalization": _batchnorm,
     "BitCast": bit_cast,
     "BitShift": bit_shift,
+    "Celu": _celu,
     "Clip": _clip_open,
+    "Col2Im": col2im,
     "ConvInteger": conv_integer,
     "CumProd": cumulative_product,
     "DFT": fourier,

@@ -1,4 +1,4 @@
-"""GridSample and MaxUnpool in any number of dimensions, as gathers and a scatter over flattened positions."""
+"""GridSample, MaxUnpool and Col2Im in any number of dimensions, and small determinants, as plain operators."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import onnx_ir as ir
 
 from edgec.graph.build import Builder
 from edgec.graph.edit import Editor
-from edgec.graph.model import attr, static_shape
+from edgec.graph.model import attr, const_of, static_shape
 
 _INT64 = int(ir.DataType.INT64)
 
@@ -119,3 +119,83 @@ def determinant(node: ir.Node, editor: Editor) -> bool:
 
     b.done(expand(0, tuple(range(n))))
     return True
+
+
+#: Block shapes that are computed side by side when the real one comes at run time.
+_MOST_BLOCKS = 6
+
+
+def col2im(node: ir.Node, editor: Editor) -> bool:
+    """A transposed convolution whose kernels have a single 1 each puts every column back in its place.
+
+    Where the block's shape comes at run time, every shape that the sizes admit is computed and the right one selected.
+    """
+    x, target = node.inputs[0], static_shape(node.outputs[0])
+    shape, block = static_shape(x), const_of(node.inputs[2])
+    if x is None or x.dtype != ir.DataType.FLOAT or shape is None or target is None:
+        return False
+    image, size = target[2:], shape[1] // target[1]
+    if block is not None:
+        blocks = [tuple(int(k) for k in block)]
+    else:
+        blocks = [k for k in _factors(size, len(image)) if math.prod(_steps(node, image, k)) == shape[2]]
+    if not blocks or len(blocks) > _MOST_BLOCKS:
+        return False
+    b = Builder(editor, node)
+    result: ir.Value | None = None
+    for kernel in blocks:
+        steps = _steps(node, image, kernel)
+        columns = b("Reshape", x, b.ints(target[0] * target[1], size, *steps))
+        weights = np.eye(size, dtype=np.float32).reshape(size, 1, *kernel)
+        full = [p - e for p, e in zip(image, _reached(node, steps, kernel), strict=True)]
+        y = b(
+            "ConvTranspose",
+            columns,
+            weights,
+            strides=_per_axis(node, "strides", len(image)),
+            dilations=_per_axis(node, "dilations", len(image)),
+            pads=attr(node, "pads", (0,) * (2 * len(image))),
+            output_padding=tuple(full),
+        )
+        y = b("Reshape", y, b.ints(*target))
+        if result is not None:
+            same = b("Equal", node.inputs[2], np.asarray(kernel, np.int64))
+            every = b("ReduceMin", b("Cast", same, to=int(ir.DataType.INT32)), b.ints(0), keepdims=0)
+            y = b("Where", b("Cast", every, to=int(ir.DataType.BOOL)), y, result)
+        result = y
+    assert result is not None
+    b.done(result)
+    return True
+
+
+def _per_axis(node: ir.Node, name: str, count: int) -> tuple[int, ...]:
+    return tuple(attr(node, name, (1,) * count))
+
+
+def _factors(size: int, count: int) -> list[tuple[int, ...]]:
+    """All ways to write `size` as a product of so many factors."""
+    if count == 1:
+        return [(size,)]
+    return [(k, *rest) for k in range(1, size + 1) if size % k == 0 for rest in _factors(size // k, count - 1)]
+
+
+def _steps(node: ir.Node, image: tuple[int, ...], kernel: tuple[int, ...]) -> list[int]:
+    """How many blocks lie along each axis."""
+    count = len(image)
+    strides, dilations = _per_axis(node, "strides", count), _per_axis(node, "dilations", count)
+    pads = attr(node, "pads", (0,) * (2 * count))
+    return [
+        max(0, (image[i] + pads[i] + pads[count + i] - dilations[i] * (kernel[i] - 1) - 1) // strides[i] + 1)
+        for i in range(count)
+    ]
+
+
+def _reached(node: ir.Node, steps: list[int], kernel: tuple[int, ...]) -> list[int]:
+    """How much of the image the blocks cover."""
+    count = len(kernel)
+    strides, dilations = _per_axis(node, "strides", count), _per_axis(node, "dilations", count)
+    pads = attr(node, "pads", (0,) * (2 * count))
+    return [
+        (steps[i] - 1) * strides[i] + dilations[i] * (kernel[i] - 1) + 1 - pads[i] - pads[count + i]
+        for i in range(count)
+    ]
