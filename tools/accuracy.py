@@ -1,8 +1,8 @@
 """Int8 accuracy against the peers: same model, same calibration samples, same evaluation samples, one run.
 
 `python -m tools.accuracy [--only NAME] [--samples N] [--write]` prints the table; `--write` makes it docs/accuracy.md.
-Samples are crops of the zoo's pictures, text or speech: the even ones calibrate, the odd ones evaluate, so the crops are held out but
-the pictures are not. All peers are given the canonical float model (fixed shapes, a recent opset).
+Samples are crops of the zoo's pictures, text or speech: the even ones calibrate, the odd ones evaluate, so the crops
+are held out but the pictures are not. All peers are given the canonical float model (fixed shapes, a recent opset).
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ from edgec.quantization.types import QuantPlan
 from edgec.runners.base import run_artifact
 from edgec.targets.load import load_target
 from edgec.tensors import Array
-from tools.acceptance import CASES, Case, find_model
+from tools.acceptance import CASES, Case, find_data, find_model
 
 ROOT = Path(__file__).resolve().parent.parent
 CACHE = ROOT / ".cache"
@@ -191,9 +191,9 @@ def page(rows: Sequence[dict[str, Any]], command: str) -> str:
         f"Written by `{command}` on {dt.datetime.now(dt.UTC):%Y-%m-%d}; do not edit.",
         "",
         "SQNR in dB to the float model in ONNX Runtime, then top-1 agreement in percent where the output is classes.",
-        "Crops of the zoo's pictures, text or speech: the even ones calibrate, the odd ones evaluate. edgec's are of the",
-        "artifact's outputs in the target's runtime (LiteRT with XNNPACK, OpenVINO); `nncf` is its default,",
-        "`nncf-transformer` needs a flag of the user's.",
+        "Crops of the zoo's pictures, text or speech: the even ones calibrate, the odd ones evaluate. edgec's",
+        "figures are of the artifact's outputs in the target's runtime (LiteRT with XNNPACK, OpenVINO);",
+        "`nncf` is its default, `nncf-transformer` needs a flag of the user's.",
         "",
         "| model | " + " | ".join(columns) + " |",
         "|---" * (len(columns) + 1) + "|",
