@@ -6,16 +6,15 @@ Sources: the ONNX changelog (docs/Changelog.md) and ONNX Runtime's behaviour for
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 import onnx_ir as ir
 
 from edgec.graph.edit import Editor
 from edgec.graph.model import attr, const_of
+from edgec.passes.old_form import Adapter, NoNewForm
 from edgec.tensors import Array
-
-Adapter = Callable[[ir.Node, Editor], None]
 
 
 def _int64(values: int | Sequence[int]) -> Array:
@@ -127,7 +126,7 @@ def _batchnorm_14(node: ir.Node, _editor: Editor) -> None:
 
 def _only_first_output(node: ir.Node) -> None:
     if any(output.uses() or output.is_graph_output() for output in node.outputs[1:]):
-        raise NotImplementedError("its training outputs are used")
+        raise NoNewForm("its training outputs are used")
     node.resize_outputs(1)
 
 
@@ -177,7 +176,7 @@ def _resize_13(node: ir.Node, _editor: Editor) -> None:
     if attr(node, "coordinate_transformation_mode") != "tf_half_pixel_for_nn":
         return
     if attr(node, "mode", "nearest") != "nearest" or attr(node, "nearest_mode") != "floor":
-        raise NotImplementedError("tf_half_pixel_for_nn with other than nearest, floor")
+        raise NoNewForm("tf_half_pixel_for_nn with other than nearest, floor")
     _set(node, "coordinate_transformation_mode", "half_pixel")
     _set(node, "nearest_mode", "round_prefer_ceil")
 
@@ -210,10 +209,10 @@ def _group_norm_21(node: ir.Node, editor: Editor) -> None:
     channels = x.shape[1] if x is not None and x.shape is not None and len(x.shape) > 1 else None
     scale, bias = const_of(node.inputs[1]), const_of(node.inputs[2])
     if not isinstance(channels, int) or scale is None or bias is None:
-        raise NotImplementedError("its scale is no constant, or its channels are not known")
+        raise NoNewForm("its scale is no constant, or its channels are not known")
     groups = int(attr(node, "num_groups"))
     if scale.shape != (groups,) or groups <= 0 or channels % groups:
-        raise NotImplementedError("its scale does not have one value a group")
+        raise NoNewForm("its scale does not have one value a group")
     each = channels // groups
     for index, values in ((1, scale), (2, bias)):
         constant = editor.const(np.repeat(values, each), f"{node.name}/{'scale' if index == 1 else 'bias'}")
@@ -223,10 +222,10 @@ def _group_norm_21(node: ir.Node, editor: Editor) -> None:
 def _scan_9(node: ir.Node, editor: Editor) -> None:
     """Scan had a batch axis in front, and sequence lengths; a batch of one is a Scan without it."""
     if node.inputs[0] is not None:
-        raise NotImplementedError("it has sequence lengths")
+        raise NoNewForm("it has sequence lengths")
     values = [v for v in node.inputs[1:] if v is not None]
     if any(v.shape is None or not len(v.shape) or v.shape[0] != 1 for v in values):
-        raise NotImplementedError("its batch is not known to be 1")
+        raise NoNewForm("its batch is not known to be 1")
     directions = _take(node, "directions")
     axis = editor.const(_int64([0]), f"{node.name}/axis")
     inputs = [editor.node("Squeeze", [v, axis], name=f"{node.name}/squeezed") for v in values]

@@ -7,15 +7,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import numpy as np
 import onnx_ir as ir
 
 from edgec.graph.edit import Editor
 from edgec.graph.model import attr
-
-Adapter = Callable[[ir.Node, Editor], None]
+from edgec.passes.old_form import Adapter, NoNewForm
 
 _HINTS = ("consumed_inputs", "is_test", "output_sequence")
 
@@ -47,7 +44,7 @@ def _broadcast(node: ir.Node, editor: Editor) -> None:  # rule 1
         return
     left, right = node.inputs[0], node.inputs[1]
     if left is None or right is None or left.shape is None or right.shape is None:
-        raise NotImplementedError("it broadcasts along an axis, and the ranks are not known")
+        raise NoNewForm("it broadcasts along an axis, and the ranks are not known")
     axis = int(axis) + (len(left.shape) if axis < 0 else 0)
     _unsqueezed(node, editor, 1, len(left.shape) - axis - len(right.shape))
 
@@ -57,7 +54,7 @@ def _prelu(node: ir.Node, editor: Editor) -> None:
     _without_hints(node, editor)
     x, slope = node.inputs[0], node.inputs[1]
     if x is None or x.shape is None or slope is None or slope.shape is None:
-        raise NotImplementedError("its rank is not known")
+        raise NoNewForm("its rank is not known")
     if len(slope.shape) == 1 and slope.shape[0] != 1:
         _unsqueezed(node, editor, 1, len(x.shape) - 2)
 
@@ -81,7 +78,7 @@ def _size_input(attribute: str) -> Adapter:  # rule 3
 
 def _tile(node: ir.Node, _editor: Editor) -> None:
     if len(node.inputs) == 3:
-        raise NotImplementedError("it repeats along one axis")
+        raise NoNewForm("it repeats along one axis")
 
 
 def _upsample(node: ir.Node, _editor: Editor) -> None:

@@ -13,6 +13,7 @@ import onnx_ir as ir
 from edgec.errors import EdgecError, Finding
 from edgec.graph.edit import Editor
 from edgec.graph.model import MIN_OPSET, Model, label, origin
+from edgec.passes.old_form import NoNewForm
 from edgec.passes.shapes import infer_node, schema_of
 from edgec.passes.upgrade_adapters import ADAPTERS
 from edgec.passes.upgrade_ancient import ANCIENT
@@ -65,7 +66,7 @@ def adapt(node: ir.Node, version: int, editor: Editor) -> None:
             continue
         try:
             adapter(node, editor)
-        except NotImplementedError as error:
+        except NoNewForm as error:
             raise EdgecError(
                 "source/opset",
                 f"{node.op_type} of opset {version} cannot be brought to opset {MIN_OPSET}: {error}",
