@@ -191,7 +191,7 @@ def test_the_same_bytes_in_another_process_folder_and_hash_seed(tmp_path: Path) 
 
 class TestRefusals:
     def test_all_unsupported_nodes_at_once_with_what_runs_left_out(self) -> None:
-        text = "(float[2,2] x) => (float y, float z) { a = Relu(x) y = Det(a) b = Sigmoid(x) z = Det(b) }"
+        text = "(float[5,5] x) => (float y, float z) { a = Relu(x) y = Det(a) b = Sigmoid(x) z = Det(b) }"
         findings = BACKEND.check(typed(text), TARGET)
         assert [(f.code, f.where) for f in findings] == [
             ("backend/unsupported-op", "Det_y"),
@@ -200,7 +200,7 @@ class TestRefusals:
         assert all(f.severity is Severity.ERROR and f.hint for f in findings)
 
     def test_compile_refuses_with_the_same_findings(self) -> None:
-        model = typed("(float[2,2] x) => (float y) { y = Det(x) }")
+        model = typed("(float[5,5] x) => (float y) { y = Det(x) }")
         with pytest.raises(EdgecError) as caught:
             BACKEND.compile(model, TARGET, CompileOptions())
         assert [f.where for f in caught.value.findings] == ["Det_y"]

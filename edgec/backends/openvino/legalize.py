@@ -15,7 +15,7 @@ import numpy as np
 import onnx_ir as ir
 
 from edgec.backends.openvino.importer import imported
-from edgec.backends.openvino.parameters import with_parameters
+from edgec.backends.openvino.parameters import adjust
 from edgec.backends.openvino.wrong import why_wrong
 from edgec.errors import EdgecError
 from edgec.graph.edit import Editor
@@ -38,12 +38,15 @@ def take_apart(model: Model) -> Model:
     model = model.clone()
     if CarryTypes({ir.DataType.DOUBLE: ir.DataType.FLOAT}).run(model):  # rule 4
         run_passes(model, (FoldConstants(), Eliminate()), rounds=2)
-    model = with_parameters(model)
+    adjust(model)
     done: set[str] = set()
     for _ in range(_ROUNDS):
         lacking = _unreadable(model) - done
         done |= lacking
-        model = with_parameters(decompose(model, _wanted(model, lacking)))
+        wanted = _wanted(model, lacking)
+        if any(wanted(node) for node in model.ir.graph.all_nodes()):
+            model = decompose(model, wanted)
+            adjust(model)
         if not lacking:
             break
     return model

@@ -148,17 +148,14 @@ RULES: dict[str, OwnRule] = {
 }
 
 
-def with_parameters(model: Model) -> Model:
-    """A new model with all rules applied, or the model itself where none has anything to do."""
-    result = model.clone()
-    editor = Editor(result)
+def adjust(model: Model) -> None:
+    """Apply all rules, in place."""
+    editor = Editor(model)
     changed = False
-    for node in result.nodes():
+    for node in model.nodes():
         rule = RULES.get(node.op_type) if node.domain == "" else None
         if rule is not None and rule(node, editor):
             changed = True
-    if not changed:
-        return model
-    remove_dead(result.ir)
-    run_passes(result, (FoldConstants(), Eliminate()), rounds=2)
-    return result
+    if changed:
+        remove_dead(model.ir)
+        run_passes(model, (FoldConstants(), Eliminate()), rounds=2)
