@@ -15,6 +15,7 @@ from edgec.passes.fuse_activations import ACTIVATION_RULES
 from edgec.passes.fuse_affine import AFFINE_RULES
 from edgec.passes.fuse_norms import NORM_RULES, PLAIN_NORM_RULES
 from edgec.passes.fuse_pad import PAD_RULES
+from edgec.passes.hoist_slices import HoistSlices
 from edgec.passes.merge_reshapes import RESHAPE_RULES
 from edgec.passes.normalize import ARITHMETIC_RULES, FORM_RULES
 from edgec.passes.resolve_sequences import ResolveSequences
@@ -26,7 +27,8 @@ def canonical_passes() -> tuple[Pass, ...]:
     """What makes the float canonical form, in order.
 
     Activations and norms come before the arithmetic forms, which would rewrite what their patterns look for;
-    BatchNorms and affines come after the forms of Gemm and MatMul that can take them in.
+    BatchNorms and affines come after the forms of Gemm and MatMul that can take them in. Slices move up last,
+    through operators in their final form.
     """
     return (
         CarryTypes(),
@@ -45,6 +47,7 @@ def canonical_passes() -> tuple[Pass, ...]:
         RewritePass("fuse-affine", AFFINE_RULES),
         RewritePass("fuse-pad", PAD_RULES),
         RewritePass("merge-reshapes", RESHAPE_RULES),
+        HoistSlices(),
     )
 
 
