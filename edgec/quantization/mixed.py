@@ -97,7 +97,7 @@ def revert(
 ) -> Mixed:
     """Leave the worst blocks in float, ever more of them, until `good` says so or `max_share` of the nodes is float."""
     quantized = sum(node.scheme in _STATIC for node in plan.nodes.values())
-    allowed = _within(harms, max_share * quantized)
+    allowed = min(_within(harms, max_share * quantized), len(harms) - 1)  # all of it in float is another precision
     frontier: list[tuple[int, float]] = []
     best: Mixed | None = None
     count = min(_predicted(harms, target_db), allowed)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from rich.console import RenderableType
@@ -82,6 +82,7 @@ def _build_facts(answer: Answer) -> dict[str, str]:
         "operators": f"{sum(operators.values())}: " + ", ".join(f"{name} {count}" for name, count in most),
         "transposes left": str(answer.get("transposes", 0)),
         "fidelity": _fidelity(fidelity),
+        "repairs": _ladder(answer.get("ladder") or ()),
         "latency here": ", ".join(
             f"{key.removesuffix('_ms').replace('_', ' ')} {cell(key, value)}" for key, value in latency.items()
         ),
@@ -97,6 +98,12 @@ FIDELITY = {"sqnr_db": "SQNR", "cosine": "cosine", "max_abs": "max abs", "top1_a
 def _fidelity(fidelity: Mapping[str, Any]) -> str:
     known = {key: fidelity[key] for key in FIDELITY if fidelity.get(key) is not None}
     return ", ".join(f"{FIDELITY[key]} {cell(key, value)}" for key, value in known.items())
+
+
+def _ladder(rungs: Sequence[Mapping[str, Any]]) -> str:
+    """What each repair that was kept brought, in dB on samples that it had not learnt from."""
+    kept = [r for r in rungs if r["kept"] and r["before_db"] is not None]
+    return ", ".join(f"{r['rung']} {r['after_db'] - r['before_db']:+.1f} dB" for r in kept)
 
 
 def _per_output(fidelity: Mapping[str, Any] | None) -> list[RenderableType]:

@@ -1,0 +1,64 @@
+"""How far the ladder is climbed, and budgets: what a build says it did is what it did."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from edgec.errors import EdgecError
+from edgec.pipeline import BuildResult, run_build
+from edgec.pipeline.precision import keeps_accuracy
+from tests.support.small_net import write_small_net
+
+
+@pytest.fixture(autouse=True)
+def _own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("EDGEC_CACHE", str(tmp_path / "cache"))
+
+
+def built(folder: Path, **options: Any) -> BuildResult:
+    model, data = write_small_net(folder)
+    options = {"precision": "int8", "stop_after": "compile", **options}
+    return run_build(model, target="raspberrypi4", calibration=data, output=folder / "dist", **options)
+
+
+def test_fast_repairs_nothing_and_balanced_says_what_it_did(tmp_path: Path) -> None:
+    fast = built(tmp_path, effort="fast", stop_after="bundle").summary
+    assert "repair" not in fast["stages"] and "ladder" not in fast
+    balanced = built(tmp_path, effort="balanced", stop_after="bundle").summary
+    assert "repair" in balanced["stages"] and balanced["effort"] == "balanced"
+    names = [rung["rung"] for rung in balanced["ladder"]]
+    assert names[0] == "ranges: auto" and "rounding" in names
+    assert all({"rung", "before_db", "after_db", "kept"} == rung.keys() for rung in balanced["ladder"])
+    # 1 dB: all samples judge the build, half of them taught it.
+    assert balanced["fidelity"]["sqnr_db"] >= fast["fidelity"]["sqnr_db"] - 1
+
+
+def test_an_unknown_effort_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(EdgecError) as error:
+        built(tmp_path, effort="balancd")
+    assert error.value.code == "cli/unknown-effort" and "balanced" in error.value.finding.hint
+
+
+def test_a_budget_out_of_reach_ships_nothing(tmp_path: Path) -> None:
+    with pytest.raises(EdgecError) as error:
+        built(tmp_path, effort="fast", min_sqnr=200.0)
+    assert error.value.code == "quant/budget-missed"
+    assert not list((tmp_path / "dist").glob("*.edgec"))
+
+
+def test_a_budget_within_reach_is_met(tmp_path: Path) -> None:
+    plain = built(tmp_path, effort="fast").summary["fidelity"]["sqnr_db"]
+    met = built(tmp_path, effort="fast", min_sqnr=plain + 1).summary
+    assert met["fidelity"]["sqnr_db"] >= plain + 1
+    assert "left in float for accuracy" in met["why"]
+
+
+def test_the_budget_replaces_the_default_one() -> None:
+    fidelity = {"sqnr_db": 15.0, "top1_agreement": 0.9}
+    assert not keeps_accuracy(fidelity)[0]
+    assert keeps_accuracy(fidelity, min_sqnr=14.0)[0]
+    assert not keeps_accuracy(fidelity, min_sqnr=16.0)[0]
+    assert keeps_accuracy({"sqnr_db": None, "top1_agreement": None}, min_sqnr=90.0)[0]
