@@ -156,7 +156,7 @@ def row(case: Case, count: int, effort: Effort, peers: Sequence[str]) -> dict[st
         pictures = case.calibration.startswith("imagenet")
         data = f"{case.calibration}:{crops(2 * count)}" if pictures else find_data(case.calibration, Path(scratch))
         source = open_samples(data, model.inputs(), count=2 * count)
-        feeds = list(source)
+        feeds, digest = list(source), source.digest
     calibration, evaluation = feeds[0::2], feeds[1::2]
     folder = CACHE / "accuracy" / case.name
     folder.mkdir(parents=True, exist_ok=True)
@@ -168,7 +168,7 @@ def row(case: Case, count: int, effort: Effort, peers: Sequence[str]) -> dict[st
     result: dict[str, Any] = {"model": case.name}
     for target in TARGETS:
         start = time.perf_counter()
-        outputs, found = ours(model, target, Samples(calibration, source.digest + "even"), evaluation, effort)
+        outputs, found = ours(model, target, Samples(calibration, digest + "even"), evaluation, effort)
         seconds = round(time.perf_counter() - start, 1)
         rungs = [rung.as_dict() for rung in found.rungs]
         result[f"edgec {target}"] = {**measure(reference, outputs), "seconds": seconds, "ladder": rungs}
