@@ -77,8 +77,7 @@ def test_what_no_rule_names_is_version_1() -> None:
 def test_every_rule_is_about_an_operator_of_the_schema() -> None:
     for kind, rules in RULES.items():
         assert op_code(kind) >= 0
-        versions = [version for version, _ in rules]
-        assert min(versions) >= 2 and len(set(versions)) == len(versions), kind
+        assert min(version for version, _ in rules) >= 2, kind
 
 
 def test_the_stored_type_counts() -> None:
