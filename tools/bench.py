@@ -131,6 +131,7 @@ def main() -> int:
     """Measure, print, and say whether the bars hold (exit code 1 when not)."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--runs", type=int, default=3, help="builds; each stage and ratio counts with its best")
+    parser.add_argument("--json", type=Path, help="write stages and bars there")
     parser.add_argument("--worker", nargs=3, metavar=("MODEL", "DATA", "OUTPUT"), help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.worker:
@@ -156,6 +157,8 @@ def main() -> int:
         text(f"MobileNetV2, {SIDE} × {SIDE}, int8, {SAMPLES} samples, best of {options.runs}", rows(table))
     )
     sys.stdout.write("\n" + text(rows(verdicts)))
+    if options.json:
+        options.json.write_text(json.dumps({"stages": table, "bars": verdicts}, indent=1) + "\n")
     return 0 if all(verdict["holds"] for verdict in verdicts) else 1
 
 
