@@ -118,6 +118,30 @@ def test_infinities_of_float64_stay(tmp_path: Path) -> None:
     np.testing.assert_array_equal(y, -x)
 
 
+@pytest.mark.parametrize("kind", ["int8", "uint8"])
+@pytest.mark.parametrize("op", ["Add", "Sub", "Mul"])
+def test_eight_bit_arithmetic_wraps(op: str, kind: str, tmp_path: Path) -> None:
+    model = graph(f"({kind}[256] x, {kind}[256] z) => ({kind}[256] y) {{ y = {op}(x, z) }}")
+    rng, info = np.random.default_rng(0), np.iinfo(kind)
+    feeds = {name: rng.integers(info.min, info.max, 256, dtype=kind, endpoint=True) for name in "xz"}
+    np.testing.assert_array_equal(computed(model, feeds, tmp_path)["y"], run_ort(model, feeds)["y"])
+
+
+@pytest.mark.parametrize("op", ["Max", "Min", "Less", "GreaterOrEqual"])
+def test_large_unsigned_numbers_keep_their_order(op: str, tmp_path: Path) -> None:
+    result = "uint32" if op in ("Max", "Min") else "bool"
+    model = graph(f"(uint32[64] x, uint32[64] z) => ({result}[64] y) {{ y = {op}(x, z) }}")
+    feeds = {name: np.random.default_rng(i).integers(0, 2**32, 64, dtype=np.uint32) for i, name in enumerate("xz")}
+    np.testing.assert_array_equal(computed(model, feeds, tmp_path)["y"], run_ort(model, feeds)["y"])
+
+
+def test_arithmetic_that_is_narrower_than_it_says_is_noted() -> None:
+    model = graph("(int64[4] x) => (int64[4] y, int64[4] z) { y = Mul(x, x) z = Add(x, x) }")
+    notes = [f for f in BACKEND.check(model, TARGET) if f.code == "backend/narrow-integers"]
+    assert [f.severity for f in notes] == [Severity.INFO] and "2 node(s) compute in int64" in notes[0].message
+    assert not BACKEND.check(graph("(int32[4] x) => (int32[4] y) { y = Mul(x, x) }"), TARGET)
+
+
 @pytest.mark.parametrize(
     "text",
     [

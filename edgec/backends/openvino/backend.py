@@ -10,7 +10,7 @@ from edgec.backends.base import CompileOptions, Precision
 from edgec.backends.openvino.importer import imported
 from edgec.backends.openvino.legalize import fold_biases, take_apart
 from edgec.backends.openvino.serialize import name_layers, operators, restore_inputs, serialize, tidy, to_float16
-from edgec.backends.openvino.wrong import wrong_nodes
+from edgec.backends.openvino.wrong import narrow_integers, wrong_nodes
 from edgec.errors import EdgecError, Finding, Severity
 from edgec.graph.model import Model
 from edgec.targets.profile import Target
@@ -23,7 +23,7 @@ WEIGHTS_FILE = "model.bin"
 def check(model: Model, target: Target) -> list[Finding]:  # noqa: ARG001 # the backend interface: OpenVINO has one operator set
     """Everything that stands in the way of an OpenVINO build, all nodes at once."""
     model = take_apart(model)
-    findings = [*wrong_nodes(model), *_free_shapes(model)]
+    findings = [*wrong_nodes(model), *_free_shapes(model), *narrow_integers(model)]
     try:
         with imported(model) as network:
             tidy(network)

@@ -12,6 +12,7 @@ import numpy as np
 import onnx_ir as ir
 
 from edgec.backends.openvino.division import divided, quantized
+from edgec.backends.openvino.integers import ordered, rectified, without_sign, wrapped
 from edgec.graph.build import Builder
 from edgec.graph.edit import Editor, remove_dead
 from edgec.graph.model import Model, attr, const_of, static_shape
@@ -140,10 +141,14 @@ RULES: dict[str, OwnRule] = {
     "Expand": reshaped,
     "NonMaxSuppression": suppressed,
     "QuantizeLinear": quantized,
+    "Relu": rectified,
     "Reshape": reshaped,
     "Squeeze": reshaped,
     "Tile": tiled,
     "Unsqueeze": reshaped,
+    **dict.fromkeys(("Cast", "Sign"), without_sign),
+    **dict.fromkeys(("Abs", "Add", "Mul", "Neg", "Sub"), wrapped),
+    **dict.fromkeys(("Greater", "GreaterOrEqual", "Less", "LessOrEqual", "Max", "Min"), ordered),
     **{f"Reduce{kind}": reduced for kind in _REDUCTIONS},
 }
 

@@ -10,7 +10,7 @@ from collections.abc import Callable
 import numpy as np
 import onnx_ir as ir
 
-from edgec.errors import Finding
+from edgec.errors import Finding, Severity
 from edgec.graph.model import Model, attr, const_of, label, origin, shape_of
 
 
@@ -129,3 +129,28 @@ def why_wrong(node: ir.Node) -> list[str]:
     if node.domain not in ("", "ai.onnx"):
         return []
     return [reason for op, why in WRONG if node.op_type == op and (reason := why(node))]
+
+
+#: Integers that the CPU plugin computes as int32.
+_NARROWED = {ir.DataType.INT64: "int64", ir.DataType.UINT64: "uint64", ir.DataType.UINT32: "uint32"}
+_ARITHMETIC = frozenset({"Add", "CumSum", "Div", "Mod", "Mul", "Pow", "ReduceProd", "ReduceSum", "Sub", "Sum"})
+
+
+def narrow_integers(model: Model) -> list[Finding]:
+    """A note for each type whose arithmetic is right only for numbers that fit into int32."""
+    nodes: dict[str, list[ir.Node]] = {}
+    for node in model.nodes():
+        kind = node.outputs[0].dtype if node.outputs else None
+        if node.op_type in _ARITHMETIC and kind in _NARROWED:
+            nodes.setdefault(_NARROWED[kind], []).append(node)
+    return [
+        Finding(
+            code="backend/narrow-integers",
+            message=f"{len(found)} node(s) compute in {name}, which OpenVINO's CPU plugin computes in int32",
+            severity=Severity.INFO,
+            where=label(found[0]),
+            source=origin(found[0]),
+            hint="numbers beyond 2147483647 would be wrong: scale them down, or build with --backend tflite",
+        )
+        for name, found in sorted(nodes.items())
+    ]
