@@ -17,6 +17,12 @@ BATCH, INPUT, HIDDEN = 2, 5, 3
 SHORT, LONG = 4, 19  # written out; three rounds or more, and a rest
 
 
+@pytest.fixture(autouse=True)
+def nothing_long_is_unrolled(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The layers here are small enough to be written out; their loops are what is tested."""
+    monkeypatch.setattr(recurrent, "UNROLL_BYTES", 0)
+
+
 def layer(
     kind: str,
     steps: int,
@@ -140,6 +146,16 @@ def test_no_state_survives_a_call() -> None:
 def test_long_sequences_are_one_loop() -> None:
     assert emit(layer("GRU", LONG)).operators["WHILE"] == 1
     assert "WHILE" not in emit(layer("GRU", SHORT)).operators
+
+
+def test_what_stays_cached_is_written_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = layer("GRU", LONG, attributes=", linear_before_reset=1")
+    monkeypatch.setattr(recurrent, "UNROLL_BYTES", 1 << 20)
+    artifact = emit(model)
+    assert "WHILE" not in artifact.operators
+    assert_equal_to_ort(model, artifact, relative=2e-6)
+    monkeypatch.setattr(recurrent, "UNROLL_MOST", LONG - 1)
+    assert emit(model).operators["WHILE"] == 1
 
 
 def test_unknown_activation_is_refused() -> None:

@@ -25,6 +25,9 @@ from edgec.tensors import DType
 #: Sequences up to this length are unrolled. Measured (hidden size 32 and 128, one thread): unrolled steps take 0.5
 #: to 0.9 of a loop's time up to 16 steps; beyond 32 the activations of all steps no longer fit into the cache.
 UNROLL_STEPS = 16
+#: Longer ones up to `UNROLL_MOST` are, where the copies of the weights that the delegate packs, one a step, take no
+#: more than `UNROLL_BYTES` together (50 steps of a GRU of 64: 0.7 of a loop's time).
+UNROLL_MOST, UNROLL_BYTES = 64, 2_500_000
 #: Steps of one round of a loop: more take less time each while all copies of the recurrent weights (the runtime
 #: packs one for each step) stay in the cache.
 ROUND_STEPS, FEW_ROUND_STEPS = 4, 2
@@ -111,6 +114,8 @@ def _pick(ctx: Context, t: Tensor, index: int) -> Tensor:
 
 def _part(ctx: Context, t: Tensor, begin: int, end: int, *, drop: bool = False) -> Tensor:
     """t[begin:end], or t[begin] with `drop`; constants are cut at once."""
+    if not drop and (begin, end) == (0, t.shape[0]):
+        return t
     if t.data is not None and t.storage is None:
         data = t.data[begin:end]
         return constant(ctx.name("part"), np.ascontiguousarray(data[0] if drop else data))
@@ -140,20 +145,23 @@ def _cell(
         coupled=bool(attr(node, "input_forget", 0)),
         reset_after=kind == "GRU" and bool(attr(node, "linear_before_reset", 0)),
         weights=[recurrent],
+        parts=(count * hidden,),
     )
     both = None if bias is None else _pick(ctx, bias, index)
     input_bias = None if both is None else _part(ctx, both, 0, count * hidden)
     state_bias = None if both is None else _part(ctx, both, count * hidden, 2 * count * hidden)
-    if cell.reset_after:
-        if state_bias is None:
-            state_bias = ctx.constant(np.zeros(count * hidden, np.float32), DType.FLOAT32)
-        cell.weights.append(state_bias)
-        return cell, input_bias
-    if kind == "GRU":
-        cell.weights = [_part(ctx, recurrent, 0, 2 * hidden), _part(ctx, recurrent, 2 * hidden, 3 * hidden)]
     if kind == "LSTM" and peepholes is not None:
         own = _pick(ctx, peepholes, index)
         cell.weights += [_part(ctx, own, i * hidden, (i + 1) * hidden) for i in range(3)]
+    elif count > 1:  # the gates that share a function, and the candidate
+        gates = (count - 1) * hidden
+        cell.parts = (gates, hidden)
+        cell.weights = [_part(ctx, recurrent, 0, gates), _part(ctx, recurrent, gates, count * hidden)]
+    if cell.reset_after:
+        if state_bias is None:
+            state_bias = ctx.constant(np.zeros(count * hidden, np.float32), DType.FLOAT32)
+        cell.weights += [_part(ctx, state_bias, 0, 2 * hidden), _part(ctx, state_bias, 2 * hidden, 3 * hidden)]
+        return cell, input_bias
     if input_bias is None or state_bias is None:
         return cell, None
     if input_bias.data is not None and state_bias.data is not None:
@@ -184,18 +192,28 @@ def _direction(
     if backwards and layer.lengths is not None:  # rule 2
         x = _reversed(ctx, x, layer.lengths)
     against = backwards and layer.lengths is None
-    run = _written_out if layer.steps <= UNROLL_STEPS else _looped
+    run = _written_out if layer.steps <= _unroll_limit(cell) else _looped
     ys, final = run(ctx, layer, cell, _Input(x, w, bias), state, against)
     if ys is not None and backwards and layer.lengths is not None:
         ys = _reversed(ctx, ys, layer.lengths)
     return ys, final
 
 
-def _parts(ctx: Context, source: _Input) -> Tensor:
-    """W·x + b of all steps of an input, [steps, batch, gates]."""
+def _unroll_limit(cell: Cell) -> int:
+    """How many steps are written out: each has its own packed copy of the weights, and all should stay cached."""
+    size = sum(4 * w.size for w in cell.weights)
+    return max(UNROLL_STEPS, min(UNROLL_MOST, UNROLL_BYTES // max(size, 1)))
+
+
+def _parts(ctx: Context, cell: Cell, source: _Input) -> list[Tensor]:
+    """W·x + b of all steps of an input, by the parts in which a step reads it, each [steps · batch, width]."""
     steps, batch, size = source.x.shape
-    flat = product(ctx, ctx.reshape(source.x, (steps * batch, size)), source.w, source.bias)
-    return ctx.reshape(flat, (steps, batch, flat.shape[1]))
+    flat = ctx.reshape(source.x, (steps * batch, size))
+    ends = np.cumsum(cell.parts).tolist()
+    return [
+        product(ctx, flat, _part(ctx, source.w, a, b), None if source.bias is None else _part(ctx, source.bias, a, b))
+        for a, b in zip([0, *ends[:-1]], ends, strict=True)
+    ]
 
 
 def _reversed(ctx: Context, x: Tensor, lengths: Tensor) -> Tensor:
@@ -205,29 +223,55 @@ def _reversed(ctx: Context, x: Tensor, lengths: Tensor) -> Tensor:
 def _written_out(
     ctx: Context, layer: _Layer, cell: Cell, source: _Input, state: list[Tensor], against: bool
 ) -> tuple[Tensor | None, list[Tensor]]:
-    return _steps(ctx, layer, cell, _parts(ctx, source), state, 0, against)
+    return _steps(ctx, layer, cell, _parts(ctx, cell, source), state, 0, against)
 
 
 def _steps(
-    ctx: Context, layer: _Layer, cell: Cell, parts: Tensor, state: list[Tensor], first: int | Tensor, against: bool
+    ctx: Context,
+    layer: _Layer,
+    cell: Cell,
+    parts: list[Tensor],
+    state: list[Tensor],
+    first: int | Tensor,
+    against: bool,
 ) -> tuple[Tensor | None, list[Tensor]]:
     """Write out the steps of `parts`, which begin at step `first` of the sequence."""
-    number = parts.shape[0]
-    xs = [ctx.new(parts.shape[1:], parts.dtype, "x") for _ in range(number)]
-    if number == 1:
-        xs = [ctx.reshape(parts, parts.shape[1:])]
-    elif xs:
-        ctx.emit_multi("UNPACK", [parts], xs, num=number, axis=0)
+    number = parts[0].shape[0] // layer.batch
+    xs = [_cut_rows(ctx, part, number) for part in parts]
     ys: dict[int, Tensor] = {}
     for i in range(number)[::-1] if against else range(number):
-        state, ys[i] = _step(ctx, layer, cell, xs[i], state, first, i)
+        state, ys[i] = _step(ctx, layer, cell, [x[i] for x in xs], state, first, i)
     if not layer.wants_sequence:
         return None, state
-    return _stack(ctx, [ys[i] for i in range(number)], 0), state
+    return _join_rows(ctx, [ys[i] for i in range(number)]), state
+
+
+def _cut_rows(ctx: Context, x: Tensor, number: int) -> list[Tensor]:
+    """The rows of x in so many equal parts: up to four, the delegate cuts them too."""
+    if number == 1:
+        return [x]
+    rows = [ctx.new((x.shape[0] // number, x.shape[1]), x.dtype, "x") for _ in range(number)]
+    ctx.emit_multi("SPLIT", [ctx.int32(0), x], rows, numSplits=number)
+    return rows
+
+
+def _join_rows(ctx: Context, parts: list[Tensor]) -> Tensor:
+    """[steps, batch, hidden] of the outputs of all steps."""
+    batch, hidden = parts[0].shape
+    flat = parts[0]
+    if len(parts) > 1:
+        flat = ctx.emit("CONCATENATION", parts, (len(parts) * batch, hidden), flat.dtype, axis=0, **_NONE)
+    return ctx.reshape(flat, (len(parts), batch, hidden))
 
 
 def _step(
-    ctx: Context, layer: _Layer, cell: Cell, x: Tensor, state: list[Tensor], first: int | Tensor, offset: int
+    ctx: Context,
+    layer: _Layer,
+    cell: Cell,
+    x: list[Tensor],
+    state: list[Tensor],
+    first: int | Tensor,
+    offset: int,
 ) -> tuple[list[Tensor], Tensor]:
     new = step(ctx, cell, x, state)
     if layer.lengths is None:
@@ -252,7 +296,7 @@ def _looped(
     if rest:  # the steps that come first: at the end when running backwards
         begin = layer.steps - rest if against else 0
         head = replace(source, x=_rows(ctx, source.x, begin, rest))
-        piece, state = _steps(ctx, layer, cell, _parts(ctx, head), state, begin, against)
+        piece, state = _steps(ctx, layer, cell, _parts(ctx, cell, head), state, begin, against)
         pieces.append(piece)
     graphs: list[Graph] = []
     for number in range(count):
@@ -310,7 +354,7 @@ def _loop(
         if layer.lengths is not None:
             here = replace(layer, lengths=rest[-1])
             first = inner.binary("ADD", at, inner.constant([begin], DType.INT32), **_NONE)
-        rows = _parts(inner, _Input(x, outside[1], bias))
+        rows = _parts(inner, own, _Input(x, outside[1], bias))
         ys, new = _steps(inner, here, own, rows, values[:count], first, against)
         if ys is None:
             return new

@@ -20,7 +20,11 @@ Function = Callable[[Context, Tensor], Tensor]
 
 @dataclass(slots=True)
 class Cell:
-    """What a step needs. `weights` are the tensors that it reads: recurrent ones first, in the cell's own order."""
+    """What a step needs. `weights` are the tensors that it reads: recurrent ones first, in the cell's own order.
+
+    `parts` are the widths in which a step reads W·x + b; separate products cost less than cutting one up, because
+    the delegate cuts into equal parts only.
+    """
 
     kind: str
     hidden: int
@@ -29,6 +33,7 @@ class Cell:
     coupled: bool
     reset_after: bool
     weights: list[Tensor]
+    parts: tuple[int, ...]
 
 
 def add(ctx: Context, a: Tensor, b: Tensor) -> Tensor:
@@ -50,13 +55,10 @@ def product(ctx: Context, x: Tensor, w: Tensor, bias: Tensor | None = None) -> T
 
 
 def split(ctx: Context, x: Tensor, sizes: Sequence[int]) -> list[Tensor]:
-    """Parts of the last axis."""
+    """Equal parts of the last axis."""
+    assert len(set(sizes)) == 1
     outputs = [ctx.new((*x.shape[:-1], size), x.dtype, "part") for size in sizes]
-    axis = x.rank - 1
-    if len(set(sizes)) == 1:
-        ctx.emit_multi("SPLIT", [ctx.int32(axis), x], outputs, numSplits=len(sizes))
-    else:
-        ctx.emit_multi("SPLIT_V", [x, ctx.int32(list(sizes)), ctx.int32(axis)], outputs, numSplits=len(sizes))
+    ctx.emit_multi("SPLIT", [ctx.int32(x.rank - 1), x], outputs, numSplits=len(sizes))
     return outputs
 
 
@@ -65,7 +67,7 @@ def one_minus(ctx: Context, x: Tensor) -> Tensor:
     return ctx.binary("SUB", ctx.scalar(1.0, x), x, **_NONE)
 
 
-def step(ctx: Context, cell: Cell, x: Tensor, state: Sequence[Tensor]) -> list[Tensor]:
+def step(ctx: Context, cell: Cell, x: Sequence[Tensor], state: Sequence[Tensor]) -> list[Tensor]:
     """The state after one step; its first tensor is the output."""
     return _STEPS[cell.kind](ctx, cell, x, state)
 
@@ -74,40 +76,37 @@ def _clipped(ctx: Context, cell: Cell, x: Tensor) -> Tensor:
     return clamp(ctx, x, -cell.clip, cell.clip) if cell.clip else x
 
 
-def _rnn(ctx: Context, cell: Cell, x: Tensor, state: Sequence[Tensor]) -> list[Tensor]:
+def _rnn(ctx: Context, cell: Cell, x: Sequence[Tensor], state: Sequence[Tensor]) -> list[Tensor]:
     """h = f(x + R·h)"""
     (f,) = cell.functions
-    return [f(ctx, _clipped(ctx, cell, add(ctx, x, product(ctx, state[0], cell.weights[0]))))]
+    return [f(ctx, _clipped(ctx, cell, add(ctx, x[0], product(ctx, state[0], cell.weights[0]))))]
 
 
-def _gru(ctx: Context, cell: Cell, x: Tensor, state: Sequence[Tensor]) -> list[Tensor]:
+def _gru(ctx: Context, cell: Cell, x: Sequence[Tensor], state: Sequence[Tensor]) -> list[Tensor]:
     """z, r = f(x + R·h); n = g(x + R·(r·h) + b), or g(x + r·(R·h + b)); h = (1 − z)·n + z·h"""
     h, size = state[0], cell.hidden
     f, g = cell.functions
+    gates, candidate, *biases = cell.weights
+    gates_bias, candidate_bias = biases or (None, None)
+    zr = add(ctx, x[0], product(ctx, h, gates, gates_bias))
+    z, r = split(ctx, f(ctx, _clipped(ctx, cell, zr)), (size, size))
     if cell.reset_after:
-        gates, bias = cell.weights
-        x_zr, x_n = split(ctx, x, (2 * size, size))
-        h_zr, h_n = split(ctx, product(ctx, h, gates, bias), (2 * size, size))
+        inner = mul(ctx, r, product(ctx, h, candidate, candidate_bias))
     else:
-        gates, candidate = cell.weights
-        x_zr, x_n = split(ctx, x, (2 * size, size))
-        h_zr = product(ctx, h, gates)
-    z, r = split(ctx, f(ctx, _clipped(ctx, cell, add(ctx, x_zr, h_zr))), (size, size))
-    inner = mul(ctx, r, h_n) if cell.reset_after else product(ctx, mul(ctx, r, h), candidate)
-    n = g(ctx, _clipped(ctx, cell, add(ctx, x_n, inner)))
+        inner = product(ctx, mul(ctx, r, h), candidate)
+    n = g(ctx, _clipped(ctx, cell, add(ctx, x[1], inner)))
     # (1 − z)·n + z·h = n + z·(h − n)
     return [add(ctx, n, mul(ctx, z, ctx.binary("SUB", h, n, **_NONE)))]
 
 
-def _lstm(ctx: Context, cell: Cell, x: Tensor, state: Sequence[Tensor]) -> list[Tensor]:
+def _lstm(ctx: Context, cell: Cell, x: Sequence[Tensor], state: Sequence[Tensor]) -> list[Tensor]:
     """i, o, f = σ(x + R·h + P·c); c' = f·c + i·g(x + R·h); h = o·g(c'); o sees c', i and f see c."""
     h, c = state
     size = cell.hidden
     f, g, k = cell.functions
-    gates = add(ctx, x, product(ctx, h, cell.weights[0]))
-    if len(cell.weights) > 1:
-        return _lstm_with_peepholes(ctx, cell, gates, c)
-    sigmoids, fresh = split(ctx, gates, (3 * size, size))
+    if len(cell.parts) == 1:
+        return _lstm_with_peepholes(ctx, cell, add(ctx, x[0], product(ctx, h, cell.weights[0])), c)
+    sigmoids, fresh = (add(ctx, part, product(ctx, h, w)) for part, w in zip(x, cell.weights, strict=True))
     i, o, forget = split(ctx, f(ctx, _clipped(ctx, cell, sigmoids)), (size,) * 3)
     if cell.coupled:
         forget = one_minus(ctx, i)
@@ -129,7 +128,7 @@ def _lstm_with_peepholes(ctx: Context, cell: Cell, gates: Tensor, c: Tensor) -> 
     return [mul(ctx, o, k(ctx, c)), c]
 
 
-_STEPS: dict[str, Callable[[Context, Cell, Tensor, Sequence[Tensor]], list[Tensor]]] = {
+_STEPS: dict[str, Callable[[Context, Cell, Sequence[Tensor], Sequence[Tensor]], list[Tensor]]] = {
     "RNN": _rnn,
     "GRU": _gru,
     "LSTM": _lstm,
