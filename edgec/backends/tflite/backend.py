@@ -128,7 +128,8 @@ def compile(model: Model, target: Target, options: CompileOptions) -> Artifact:
             {"source": model.source.name, "sha256": model.source.digest, "kind": model.source.kind}, sort_keys=True
         ).encode(),
     }
-    data = write(graph, description=f"edgec {model.name}", metadata=metadata)
+    versions = _versions(graph)  # may look at constants, which `write` releases
+    data = write(graph, description=f"edgec {model.name}", metadata=metadata, release=True)
     return Artifact(
         backend="tflite",
         precision=options.precision,
@@ -137,7 +138,7 @@ def compile(model: Model, target: Target, options: CompileOptions) -> Artifact:
         inputs=_bindings(model.source_inputs(), graph, graph.inputs, lowered.inputs),
         outputs=_bindings(model.source_outputs(), graph, graph.outputs, lowered.outputs),
         requirements={} if runtime is None else {runtime.package: runtime.min_version},
-        op_versions=_versions(graph),
+        op_versions=versions,
         operators=dict(sorted(Counter(op.kind for op in graph.every_op()).items())),
         transposes=lowered.transposes,
     )

@@ -140,3 +140,11 @@ def test_the_same_bytes_with_any_hash_seed_and_from_any_folder(tmp_path: Path) -
         )
         found.add(json.loads(done.stdout))
     assert len(found) == 1
+
+
+def test_released_constants_are_in_the_file_all_the_same() -> None:
+    kept, released = small(), small()
+    data = write(kept, description="", metadata={})
+    assert write(released, description="", metadata={}, release=True) == data
+    assert all(t is None or t.data is None for op in released.ops for t in op.inputs)
+    assert all(op.inputs[1] is not None and op.inputs[1].data is not None for op in kept.ops)
