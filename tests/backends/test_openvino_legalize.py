@@ -135,6 +135,24 @@ def test_large_unsigned_numbers_keep_their_order(op: str, tmp_path: Path) -> Non
     np.testing.assert_array_equal(computed(model, feeds, tmp_path)["y"], run_ort(model, feeds)["y"])
 
 
+@pytest.mark.parametrize("kind", ["int32", "int64", "uint32"])
+@pytest.mark.parametrize("op", ["Equal", "Less", "LessOrEqual", "Greater", "GreaterOrEqual"])
+def test_integers_that_differ_in_their_last_digit_differ(op: str, kind: str, tmp_path: Path) -> None:
+    model = graph(f"({kind}[9] x, {kind}[9] z) => (bool[9] y) {{ y = {op}(x, z) }}")
+    x = np.asarray([16777216, 16777217, 2**31 - 1, 2**31 - 2, 1, 0, 7, 2**30, 5], kind)
+    z = np.asarray([16777217, 16777216, 2**31 - 2, 2**31 - 1, 2, 0, 6, 2**30, 2**31 - 1], kind)
+    if kind != "uint32":
+        x[4], z[6] = -(2**31), -(2**31)
+    np.testing.assert_array_equal(
+        computed(model, {"x": x, "z": z}, tmp_path)["y"], run_ort(model, {"x": x, "z": z})["y"]
+    )
+
+
+def test_comparisons_with_a_small_constant_stay_one_operator() -> None:
+    model = graph("(int64[4] x) => (bool[4] y) <int64 c = {7}> { y = Less(x, c) }")
+    assert operators(BACKEND.legalize(model, TARGET, "float32")) == operators(model)
+
+
 def test_arithmetic_that_is_narrower_than_it_says_is_noted() -> None:
     model = graph("(int64[4] x) => (int64[4] y, int64[4] z) { y = Mul(x, x) z = Add(x, x) }")
     notes = [f for f in BACKEND.check(model, TARGET) if f.code == "backend/narrow-integers"]

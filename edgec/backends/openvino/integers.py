@@ -4,6 +4,7 @@
 2. uint32 is ordered as int32 with the highest bit turned over: (x ^ 2³¹) as a signed number.
 3. The largest integers do not survive Relu, which is computed in float32; Max with 0 is exact.
 4. Numbers without a sign are their own absolute value, their sign is 0 or 1, and so is what bool makes of them.
+5. Comparisons of integers are made in float32, which has 24 bits: differences are exact, and 0 is 0 there too.
 """
 
 from __future__ import annotations
@@ -13,9 +14,11 @@ import onnx_ir as ir
 
 from edgec.graph.build import Builder
 from edgec.graph.edit import Editor
+from edgec.graph.model import const_of
 
 _INT32 = int(ir.DataType.INT32)
 _EIGHT = frozenset({ir.DataType.INT8, ir.DataType.UINT8})
+_EXACT = 2**24
 _TOP = np.asarray(-(2**31), np.int32)
 
 
@@ -38,16 +41,47 @@ def wrapped(node: ir.Node, editor: Editor) -> bool:
     return True
 
 
+def compared(node: ir.Node, editor: Editor) -> bool:
+    """Rules 2 and 5: comparisons, by differences from the smaller or the larger one."""
+    kind = _kind(node)
+    if kind not in _WIDE or any(_small(value) for value in node.inputs):
+        return False
+    b = Builder(editor, node)
+    x, y = node.inputs[0], node.inputs[1]
+    if kind == ir.DataType.UINT32:
+        x, y = (b("BitwiseXor", b("Cast", value, to=_INT32), _TOP) for value in (x, y))
+    zero = np.asarray(0, np.int32 if kind == ir.DataType.UINT32 else kind.numpy())
+    chosen, same = _COMPARISONS[node.op_type]
+    result = b("Equal", b("Sub", x if chosen is None else b(chosen, x, y), y), zero)
+    b.done(result if same else b("Not", result))
+    return True
+
+
+#: Integers wide enough to lose digits in float32.
+_WIDE = frozenset({ir.DataType.INT32, ir.DataType.INT64, ir.DataType.UINT32, ir.DataType.UINT64})
+#: x ≥ y when the smaller is y, x > y unless the larger is y: which one, and whether it is to be the same.
+_COMPARISONS: dict[str, tuple[str | None, bool]] = {
+    "Equal": (None, True),
+    "Greater": ("Max", False),
+    "GreaterOrEqual": ("Min", True),
+    "Less": ("Min", False),
+    "LessOrEqual": ("Max", True),
+}
+
+
+def _small(value: ir.Value | None) -> bool:
+    """A constant that float32 holds: rounding the other side cannot make it equal, or change the order."""
+    known = const_of(value)
+    return known is not None and bool(np.all(np.abs(known.astype(np.float64)) < _EXACT))
+
+
 def ordered(node: ir.Node, editor: Editor) -> bool:
-    """Rule 2: Min, Max and comparisons."""
+    """Rule 2: Min and Max."""
     if _kind(node) != ir.DataType.UINT32:
         return False
     b = Builder(editor, node)
     signed = [b("BitwiseXor", b("Cast", value, to=_INT32), _TOP) for value in node.inputs]
-    result = b(node.op_type, *signed)
-    if node.op_type in ("Max", "Min"):
-        result = b("Cast", b("BitwiseXor", result, _TOP), to=int(ir.DataType.UINT32))
-    b.done(result)
+    b.done(b("Cast", b("BitwiseXor", b(node.op_type, *signed), _TOP), to=int(ir.DataType.UINT32)))
     return True
 
 

@@ -12,7 +12,7 @@ import numpy as np
 import onnx_ir as ir
 
 from edgec.backends.openvino.division import divided, quantized
-from edgec.backends.openvino.integers import ordered, rectified, without_sign, wrapped
+from edgec.backends.openvino.integers import compared, ordered, rectified, without_sign, wrapped
 from edgec.graph.build import Builder
 from edgec.graph.edit import Editor, remove_dead
 from edgec.graph.model import Model, attr, const_of, static_shape
@@ -148,7 +148,8 @@ RULES: dict[str, OwnRule] = {
     "Unsqueeze": reshaped,
     **dict.fromkeys(("Cast", "Sign"), without_sign),
     **dict.fromkeys(("Abs", "Add", "Mul", "Neg", "Sub"), wrapped),
-    **dict.fromkeys(("Greater", "GreaterOrEqual", "Less", "LessOrEqual", "Max", "Min"), ordered),
+    **dict.fromkeys(("Equal", "Greater", "GreaterOrEqual", "Less", "LessOrEqual"), compared),
+    **dict.fromkeys(("Max", "Min"), ordered),
     **{f"Reduce{kind}": reduced for kind in _REDUCTIONS},
 }
 
