@@ -131,26 +131,30 @@ def why_wrong(node: ir.Node) -> list[str]:
     return [reason for op, why in WRONG if node.op_type == op and (reason := why(node))]
 
 
-#: Integers that the CPU plugin computes as int32.
+#: Integers that the CPU plugin computes as int32, and operators that this matters to.
 _NARROWED = {ir.DataType.INT64: "int64", ir.DataType.UINT64: "uint64", ir.DataType.UINT32: "uint32"}
 _ARITHMETIC = frozenset({"Add", "CumSum", "Div", "Mod", "Mul", "Pow", "ReduceProd", "ReduceSum", "Sub", "Sum"})
+#: Operators on int32 that it computes in float32.
+_IN_FLOAT = frozenset({"Div", "Mod", "ReduceMax", "ReduceMin", "ReduceProd", "ReduceSum"})
 
 
 def narrow_integers(model: Model) -> list[Finding]:
-    """A note for each type whose arithmetic is right only for numbers that fit into int32."""
-    nodes: dict[str, list[ir.Node]] = {}
+    """A note for each type whose arithmetic is right only for numbers that are not too large."""
+    nodes: dict[tuple[str, str, int], list[ir.Node]] = {}
     for node in model.nodes():
         kind = node.outputs[0].dtype if node.outputs else None
-        if node.op_type in _ARITHMETIC and kind in _NARROWED:
-            nodes.setdefault(_NARROWED[kind], []).append(node)
+        if kind in _NARROWED and node.op_type in _ARITHMETIC:
+            nodes.setdefault((_NARROWED[kind], "int32", 2**31 - 1), []).append(node)
+        elif kind == ir.DataType.INT32 and node.op_type in _IN_FLOAT:
+            nodes.setdefault(("int32", "float32", 2**24), []).append(node)
     return [
         Finding(
             code="backend/narrow-integers",
-            message=f"{len(found)} node(s) compute in {name}, which OpenVINO's CPU plugin computes in int32",
+            message=f"{len(found)} node(s) compute in {name}, which OpenVINO's CPU plugin computes in {carrier}",
             severity=Severity.INFO,
             where=label(found[0]),
             source=origin(found[0]),
-            hint="numbers beyond 2147483647 would be wrong: scale them down, or build with --backend tflite",
+            hint=f"numbers beyond {limit} would be wrong: scale them down, or build with --backend tflite",
         )
-        for name, found in sorted(nodes.items())
+        for (name, carrier, limit), found in sorted(nodes.items())
     ]

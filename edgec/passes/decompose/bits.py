@@ -68,6 +68,9 @@ def bit_cast(node: ir.Node, editor: Editor) -> bool:
     if {before, after} == {ir.DataType.BOOL, ir.DataType.UINT8} and before == ir.DataType.BOOL:
         b.done(b("Cast", x, to=int(after)))
         return True
+    if {before, after} == {ir.DataType.INT32, ir.DataType.UINT32}:
+        b.done(b("Cast", x, to=int(after)))  # of the same width: every runtime keeps the bits
+        return True
     if before in _UNSIGNED and _SIGNED.get(after) == _UNSIGNED[before]:
         b.done(b("Cast", _wrapped(b, b("Cast", x, to=_INT32), _UNSIGNED[before]), to=int(after)))
         return True
