@@ -8,22 +8,118 @@ from __future__ import annotations
 
 #: Movers of data: their output holds the input's very numbers, so parameters pass through in both directions.
 MOVERS = frozenset(
-    "RESHAPE TRANSPOSE SLICE STRIDED_SLICE SPLIT SPLIT_V GATHER GATHER_ND PAD PADV2 MIRROR_PAD MAX_POOL_2D "
-    "CONCATENATION TILE BROADCAST_TO DEPTH_TO_SPACE SPACE_TO_DEPTH RESIZE_NEAREST_NEIGHBOR REVERSE_V2 PACK UNPACK "
-    "REDUCE_MAX REDUCE_MIN MAXIMUM MINIMUM SELECT_V2 RESIZE_BILINEAR AVERAGE_POOL_2D".split()
+    [
+        "RESHAPE",
+        "TRANSPOSE",
+        "SLICE",
+        "STRIDED_SLICE",
+        "SPLIT",
+        "SPLIT_V",
+        "GATHER",
+        "GATHER_ND",
+        "PAD",
+        "PADV2",
+        "MIRROR_PAD",
+        "MAX_POOL_2D",
+        "CONCATENATION",
+        "TILE",
+        "BROADCAST_TO",
+        "DEPTH_TO_SPACE",
+        "SPACE_TO_DEPTH",
+        "RESIZE_NEAREST_NEIGHBOR",
+        "REVERSE_V2",
+        "PACK",
+        "UNPACK",
+        "REDUCE_MAX",
+        "REDUCE_MIN",
+        "MAXIMUM",
+        "MINIMUM",
+        "SELECT_V2",
+        "RESIZE_BILINEAR",
+        "AVERAGE_POOL_2D",
+    ]
 )
 #: Movers through which storage may be inferred: one data input, values only moved or selected.
 TRANSPARENT = frozenset(
-    "RESHAPE TRANSPOSE SLICE STRIDED_SLICE SPLIT SPLIT_V GATHER GATHER_ND PAD PADV2 MIRROR_PAD MAX_POOL_2D TILE "
-    "BROADCAST_TO DEPTH_TO_SPACE SPACE_TO_DEPTH RESIZE_NEAREST_NEIGHBOR REVERSE_V2 UNPACK REDUCE_MAX REDUCE_MIN".split()
+    [
+        "RESHAPE",
+        "TRANSPOSE",
+        "SLICE",
+        "STRIDED_SLICE",
+        "SPLIT",
+        "SPLIT_V",
+        "GATHER",
+        "GATHER_ND",
+        "PAD",
+        "PADV2",
+        "MIRROR_PAD",
+        "MAX_POOL_2D",
+        "TILE",
+        "BROADCAST_TO",
+        "DEPTH_TO_SPACE",
+        "SPACE_TO_DEPTH",
+        "RESIZE_NEAREST_NEIGHBOR",
+        "REVERSE_V2",
+        "UNPACK",
+        "REDUCE_MAX",
+        "REDUCE_MIN",
+    ]
 )
 WEIGHTED = frozenset({"CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED", "TRANSPOSE_CONV"})
-INT8 = MOVERS | WEIGHTED | frozenset(
-    "ADD SUB MUL SQUARED_DIFFERENCE BATCH_MATMUL LOGISTIC TANH SOFTMAX LOG_SOFTMAX L2_NORMALIZATION MEAN SUM "
-    "RELU RELU6 RELU_N1_TO_1 LEAKY_RELU PRELU HARD_SWISH GELU EXP ABS SQRT RSQRT ELU NEG QUANTIZE".split()
+INT8 = (
+    MOVERS
+    | WEIGHTED
+    | frozenset(
+        [
+            "ADD",
+            "SUB",
+            "MUL",
+            "SQUARED_DIFFERENCE",
+            "BATCH_MATMUL",
+            "LOGISTIC",
+            "TANH",
+            "SOFTMAX",
+            "LOG_SOFTMAX",
+            "L2_NORMALIZATION",
+            "MEAN",
+            "SUM",
+            "RELU",
+            "RELU6",
+            "RELU_N1_TO_1",
+            "LEAKY_RELU",
+            "PRELU",
+            "HARD_SWISH",
+            "GELU",
+            "EXP",
+            "ABS",
+            "SQRT",
+            "RSQRT",
+            "ELU",
+            "NEG",
+            "QUANTIZE",
+        ]
+    )
 )
-INT16 = (MOVERS - {"DEPTH_TO_SPACE", "SPACE_TO_DEPTH"}) | WEIGHTED | frozenset(
-    "ADD SUB MUL BATCH_MATMUL LOGISTIC TANH SOFTMAX MEAN SUM RELU RELU6 LEAKY_RELU QUANTIZE".split()
+INT16 = (
+    (MOVERS - {"DEPTH_TO_SPACE", "SPACE_TO_DEPTH"})
+    | WEIGHTED
+    | frozenset(
+        [
+            "ADD",
+            "SUB",
+            "MUL",
+            "BATCH_MATMUL",
+            "LOGISTIC",
+            "TANH",
+            "SOFTMAX",
+            "MEAN",
+            "SUM",
+            "RELU",
+            "RELU6",
+            "LEAKY_RELU",
+            "QUANTIZE",
+        ]
+    )
 )
 HYBRID = frozenset({"CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED"})
 #: Inputs that hold values; all others are shapes, axes and indices.
