@@ -151,10 +151,8 @@ def _from_wheel(case: Case) -> Path:
     for value in model.graph.input:
         for dim, size in zip(value.type.tensor_type.shape.dim, case.inputs.get(value.name, ()), strict=False):
             dim.dim_value = size
-    for output in model.graph.output:
-        output.type.tensor_type.ClearField("shape")
-    del model.graph.value_info[:]
-    onnx.save(onnx.shape_inference.infer_shapes(model, data_prop=True), _temporary(path))
+    # outputs stay as declared, -1 and all: onnx2tf needs to see their rank
+    onnx.save(model, _temporary(path))
     _temporary(path).replace(path)
     return path
 
