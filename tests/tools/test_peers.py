@@ -67,7 +67,9 @@ def test_slower_only_when_blocks_in_turn_say_so_too() -> None:
 def test_page_and_line_show_what_did_not_run() -> None:
     found = row(other={"why": "not done | at all"})
     assert "other: not done" in line(found)
-    assert "not done / at all" in page([found], {"1": None, "2": 1.05})
+    text = page([found], {"1": None, "2": 1.05}, 1.1)
+    assert "not done / at all" in text
+    assert "geometric mean, 2 thread(s): under 1.1" in text
 
 
 def test_axes_of_a_peers_input() -> None:

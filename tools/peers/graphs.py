@@ -150,7 +150,7 @@ def main() -> int:
     options.json.parent.mkdir(parents=True, exist_ok=True)
     options.json.write_text(json.dumps(rows, indent=1) + "\n")
     if options.page:
-        options.page.write_text(page(rows, means))
+        options.page.write_text(page(rows, means, MEAN_BAR))
     missed = any(row["misses"] for row in rows) or any(mean is not None and mean < MEAN_BAR for mean in means.values())
     return 1 if missed else 0
 

@@ -24,8 +24,8 @@ wrong or does not run is shown and takes no part in the comparison.
 """
 
 
-def page(rows: list[dict[str, Any]], means: dict[str, float | None]) -> str:
-    """Markdown of the whole run."""
+def page(rows: list[dict[str, Any]], means: dict[str, float | None], mean_bar: float) -> str:
+    """Markdown of the whole run; the geometric means should reach `mean_bar`."""
     text = _HEAD.format(
         machine=_machine(),
         litert=metadata.version("ai-edge-litert"),
@@ -46,6 +46,7 @@ def page(rows: list[dict[str, Any]], means: dict[str, float | None]) -> str:
         if mean is not None:
             text += f"- geometric mean, {threads} thread(s): {mean:.3f} × faster\n"
     missed = [f"- {row['model']}: {miss}\n" for row in rows for miss in row["misses"]]
+    missed += [f"- geometric mean, {n} thread(s): under {mean_bar}\n" for n, m in means.items() if m and m < mean_bar]
     return text + "\n## Bars missed\n\n" + ("".join(missed) or "none\n")
 
 
