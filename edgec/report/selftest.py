@@ -23,9 +23,11 @@ def _model() -> Any:
     import onnx_ir as ir
 
     from edgec.graph.model import Model, SourceInfo
+    from edgec.graph.names import name_everything
 
-    proto = onnx.parser.parse_model(MODEL)
-    return Model(ir=ir.from_proto(proto), source=SourceInfo(kind="onnx", name="double", digest=""), name="double")
+    parsed = ir.from_proto(onnx.parser.parse_model(MODEL))
+    name_everything(parsed)
+    return Model(ir=parsed, source=SourceInfo(kind="onnx", name="double", digest=""), name="double")
 
 
 def run_onnxruntime(x: Any) -> Any:

@@ -21,11 +21,14 @@ def answered(code: str) -> Any:
     return run
 
 
-def test_a_healthy_runtime_works() -> None:
-    assert doctor.try_runtime("onnxruntime") == {
-        "runtime": "onnxruntime",
-        "package": "onnxruntime",
-        "version": doctor.version("onnxruntime"),
+@pytest.mark.parametrize(
+    ("name", "package"), [("onnxruntime", "onnxruntime"), ("tflite", "ai-edge-litert"), ("openvino", "openvino")]
+)
+def test_a_healthy_runtime_works(name: str, package: str) -> None:
+    assert doctor.try_runtime(name) == {
+        "runtime": name,
+        "package": package,
+        "version": doctor.version(package),
         "ok": True,
     }
 
