@@ -6,6 +6,7 @@ Operators whose operands may be swapped are tried both ways.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -115,7 +116,7 @@ def _near(number: float, wanted: float) -> bool:
     return bool(np.isclose(number, wanted, rtol=1e-3, atol=1e-7))
 
 
-class PatternRule:
+class PatternRule(ABC):
     """A rule made of alternative patterns; subclasses add what `check` must look at, and `rewrite`."""
 
     name = "pattern"
@@ -138,9 +139,9 @@ class PatternRule:
         """What lies inside the pattern must be read by nobody outside it."""
         return interior_use(match)
 
+    @abstractmethod
     def rewrite(self, match: Match, editor: Editor) -> Sequence[ir.Node]:
         """Replace the root; what is left over dies."""
-        raise NotImplementedError
 
     def swap(
         self,

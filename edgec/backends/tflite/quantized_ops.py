@@ -6,39 +6,6 @@ int8: kernels with int8 activations (XNNPACK or builtin); `same`: output must ca
 
 from __future__ import annotations
 
-#: Movers of data: their output holds the input's very numbers, so parameters pass through in both directions.
-MOVERS = frozenset(
-    [
-        "RESHAPE",
-        "TRANSPOSE",
-        "SLICE",
-        "STRIDED_SLICE",
-        "SPLIT",
-        "SPLIT_V",
-        "GATHER",
-        "GATHER_ND",
-        "PAD",
-        "PADV2",
-        "MIRROR_PAD",
-        "MAX_POOL_2D",
-        "CONCATENATION",
-        "TILE",
-        "BROADCAST_TO",
-        "DEPTH_TO_SPACE",
-        "SPACE_TO_DEPTH",
-        "RESIZE_NEAREST_NEIGHBOR",
-        "REVERSE_V2",
-        "PACK",
-        "UNPACK",
-        "REDUCE_MAX",
-        "REDUCE_MIN",
-        "MAXIMUM",
-        "MINIMUM",
-        "SELECT_V2",
-        "RESIZE_BILINEAR",
-        "AVERAGE_POOL_2D",
-    ]
-)
 #: Movers through which storage may be inferred: one data input, values only moved or selected.
 TRANSPARENT = frozenset(
     [
@@ -65,6 +32,16 @@ TRANSPARENT = frozenset(
         "REDUCE_MIN",
     ]
 )
+#: Movers of data: their output holds the input's very numbers, so parameters pass through in both directions.
+MOVERS = TRANSPARENT | {
+    "AVERAGE_POOL_2D",
+    "CONCATENATION",
+    "MAXIMUM",
+    "MINIMUM",
+    "PACK",
+    "RESIZE_BILINEAR",
+    "SELECT_V2",
+}
 WEIGHTED = frozenset({"CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED", "TRANSPOSE_CONV"})
 INT8 = (
     MOVERS
