@@ -29,6 +29,11 @@ def run(
     backend: options.BackendName = None,
     output: Annotated[Path, typer.Option("--output", metavar="DIR", help="Where the bundle goes.")] = Path(),
     inputs: options.Inputs = None,
+    source_kind: options.SourceKind = None,
+    trust: options.Trust = False,
+    custom: options.Custom = None,
+    signature: options.Signature = None,
+    factory: options.Factory = None,
     io_layout: Annotated[
         options.IoLayout, typer.Option("--io-layout", help="Layout of the artifact's own inputs and outputs.")
     ] = options.IoLayout.auto,
@@ -48,6 +53,7 @@ def run(
     def work(progress: Progress) -> Answer:
         from edgec.pipeline import run_build
 
+        given = options.parse_inputs(inputs)
         return run_build(
             source,
             target=target,
@@ -58,7 +64,10 @@ def run(
             min_sqnr=min_sqnr,
             backend=backend.value if backend else None,
             output=str(output),
-            inputs=options.parse_inputs(inputs),
+            inputs=given.shapes,
+            reading=options.reading_of(
+                given, kind=source_kind, trust=trust, custom=custom, signature=signature, factory=factory
+            ),
             io_layout=io_layout.value,
             stop_after=stop_after,
             sign_key=str(sign_key) if sign_key else None,

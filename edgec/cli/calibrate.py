@@ -15,6 +15,11 @@ def run(
     calibration: Annotated[str, typer.Option("--calibration", metavar="PATH", help="Real data, as for `edgec build`.")],
     samples: options.Samples = None,
     inputs: options.Inputs = None,
+    source_kind: options.SourceKind = None,
+    trust: options.Trust = False,
+    custom: options.Custom = None,
+    signature: options.Signature = None,
+    factory: options.Factory = None,
     target: Annotated[
         str | None, typer.Option("--target", metavar="NAME", help="Observe what this target would quantize.")
     ] = None,
@@ -30,11 +35,15 @@ def run(
     def work(progress: Progress) -> Answer:
         from edgec.pipeline import run_calibrate
 
+        given = options.parse_inputs(inputs)
         return run_calibrate(
             source,
             calibration=calibration,
             samples=samples,
-            inputs=options.parse_inputs(inputs),
+            inputs=given.shapes,
+            reading=options.reading_of(
+                given, kind=source_kind, trust=trust, custom=custom, signature=signature, factory=factory
+            ),
             target=target,
             progress=progress,
         )

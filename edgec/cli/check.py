@@ -11,6 +11,11 @@ def run(
     target: options.TargetName,
     backend: options.BackendName = None,
     inputs: options.Inputs = None,
+    source_kind: options.SourceKind = None,
+    trust: options.Trust = False,
+    custom: options.Custom = None,
+    signature: options.Signature = None,
+    factory: options.Factory = None,
     json: options.Json = False,
     quiet: options.Quiet = False,
     debug: options.Debug = False,
@@ -23,11 +28,15 @@ def run(
     def work(_progress: Progress) -> Answer:
         from edgec.pipeline import run_check
 
+        given = options.parse_inputs(inputs)
         return run_check(
             source,
             target=target,
             backend=backend.value if backend else None,
-            inputs=options.parse_inputs(inputs),
+            inputs=given.shapes,
+            reading=options.reading_of(
+                given, kind=source_kind, trust=trust, custom=custom, signature=signature, factory=factory
+            ),
         )
 
     def show(answer: Answer) -> str:

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
+from dataclasses import dataclass
 from enum import StrEnum
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from edgec.errors import EdgecError
+
+if TYPE_CHECKING:
+    from edgec.frontends.base import SourceOptions
 
 
 class Precision(StrEnum):
@@ -46,7 +50,9 @@ class IoLayout(StrEnum):
     nhwc = "nhwc"
 
 
-Source = Annotated[str, typer.Argument(help="The trained model: an ONNX file.", show_default=False)]
+Source = Annotated[
+    str, typer.Argument(help="The trained model: a file, a folder, or package.module:factory.", show_default=False)
+]
 TargetName = Annotated[
     str, typer.Option("--target", metavar="NAME", help="Hardware profile; `edgec targets` lists them.")
 ]
@@ -63,7 +69,23 @@ Samples = Annotated[
 ]
 Inputs = Annotated[
     list[str] | None,
-    typer.Option("--input", metavar="NAME:SHAPE", help="Fix an input's shape, as in image:1x3x224x224. Repeatable."),
+    typer.Option(
+        "--input",
+        metavar="NAME:SHAPE[:TYPE]",
+        help="Fix an input's shape (and type), as in image:1x3x224x224 or ids:1x128:int64. Repeatable.",
+    ),
+]
+SourceKind = Annotated[
+    str | None, typer.Option("--source", metavar="KIND", help="What SOURCE is, where its looks do not tell.")
+]
+Trust = Annotated[bool, typer.Option("--trust", help="Read a format that runs code, such as a pickle.")]
+Custom = Annotated[
+    list[str] | None,
+    typer.Option("--custom", metavar="MODULE:NAME", help="A layer or function of your own that SOURCE uses."),
+]
+Signature = Annotated[str | None, typer.Option("--signature", metavar="NAME", help="Which one of a SavedModel's.")]
+Factory = Annotated[
+    str | None, typer.Option("--factory", metavar="MODULE:NAME", help="Makes the module that a state dict fills.")
 ]
 BackendName = Annotated[
     Backend | None, typer.Option("--backend", help="Instead of the target's own.", show_default=False)
@@ -78,20 +100,48 @@ Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on std
 Debug = Annotated[bool, typer.Option("--debug", help="Show tracebacks.")]
 Quiet = Annotated[bool, typer.Option("--quiet", help="No progress and no tables; problems are still shown.")]
 
-_SHAPE = re.compile(r"\d+(x\d+)*")
+_INPUT = re.compile(r"(?P<name>.+?):(?P<shape>(\d+(x\d+)*)?)(:(?P<dtype>[a-z]+\d*))?")
 
 
-def parse_inputs(texts: Iterable[str] | None) -> dict[str, tuple[int, ...]] | None:
-    """`["image:1x3x224x224"]` as `{"image": (1, 3, 224, 224)}`; nothing after the colon is a scalar.
+@dataclass(frozen=True, kw_only=True, slots=True)
+class GivenInputs:
+    """What --input said: shapes by name in the order given, and types where one was."""
+
+    shapes: dict[str, tuple[int, ...]]
+    dtypes: dict[str, str]
+
+
+def parse_inputs(texts: Iterable[str] | None) -> GivenInputs:
+    """`["image:1x3x224x224", "ids:1x128:int64"]` as shapes and types; nothing after the colon is a scalar.
 
     Raises `EdgecError` (`cli/input-shape`).
     """
-    shapes: dict[str, tuple[int, ...]] = {}
+    given = GivenInputs(shapes={}, dtypes={})
     for text in texts or ():
-        name, colon, shape = text.rpartition(":")  # a name may hold colons, as TensorFlow's do
-        if not colon or not name or (shape and not _SHAPE.fullmatch(shape)):
+        match = _INPUT.fullmatch(text)  # a name may hold colons, as TensorFlow's do
+        if match is None:
             raise EdgecError("cli/input-shape", f"cannot read --input {text!r}", hint="write it as name:1x3x224x224")
-        if name in shapes:
+        name, shape, dtype = match["name"], match["shape"], match["dtype"]
+        if name in given.shapes:
             raise EdgecError("cli/input-shape", f"--input gives a shape for {name!r} twice", hint="give it once")
-        shapes[name] = tuple(int(size) for size in shape.split("x")) if shape else ()
-    return shapes or None
+        given.shapes[name] = tuple(int(size) for size in shape.split("x")) if shape else ()
+        if dtype:
+            given.dtypes[name] = dtype
+    return given
+
+
+def reading_of(
+    given: GivenInputs,
+    *,
+    kind: str | None,
+    trust: bool,
+    custom: Iterable[str] | None,
+    signature: str | None,
+    factory: str | None,
+) -> SourceOptions:
+    """The options that say how to read the source."""
+    from edgec.frontends.base import SourceOptions
+
+    return SourceOptions(
+        kind=kind, trust=trust, custom=tuple(custom or ()), signature=signature, factory=factory, dtypes=given.dtypes
+    )

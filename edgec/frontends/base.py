@@ -1,12 +1,13 @@
 """Read a source model into a `Model`: the frontend is picked by looking at the file, not at its name alone.
 
-A frontend is a module in this package with two functions, `accepts(path)` and `load(path, inputs)`.
+A frontend is a module in this package with two functions, `accepts(request)` and `load(request)`. Modules whose names
+start with an underscore are what several of them need.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol, cast
 
@@ -32,6 +33,33 @@ _MAGIC = (
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class SourceOptions:
+    """How to read a source, where looking at it is not enough.
+
+    `kind` names the frontend. `trust` allows formats that run code while they are read (pickles). `custom` are
+    `module:name` of the user's own layers, `signature` picks one of a SavedModel's, `factory` (`module:callable`)
+    makes the module that a state dict belongs to. `dtypes` gives the types of inputs that the source leaves open.
+    """
+
+    kind: str | None = None
+    trust: bool = False
+    custom: tuple[str, ...] = ()
+    signature: str | None = None
+    factory: str | None = None
+    dtypes: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Request:
+    """One source to read: as the user wrote it, and the path where that is one that exists."""
+
+    spec: str
+    path: Path | None
+    inputs: Mapping[str, tuple[int, ...]]
+    options: SourceOptions
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Loaded:
     """A model with static inputs at a supported opset, and what the user should know about how it was read."""
 
@@ -40,12 +68,12 @@ class Loaded:
 
 
 class Frontend(Protocol):
-    """The interface of a frontend module."""
+    """The interface of a frontend module. It imports its framework only inside `load`."""
 
-    def accepts(self, path: Path) -> bool:
-        """True when the path looks like this frontend's kind of source; cheap, and never raises."""
+    def accepts(self, request: Request) -> bool:
+        """True when this looks like the frontend's kind of source; cheap, imports nothing heavy, and never raises."""
 
-    def load(self, path: Path, inputs: Mapping[str, tuple[int, ...]]) -> Loaded:
+    def load(self, request: Request) -> Loaded:
         """Read it. Raises `EdgecError` (`source/…`) for everything that is wrong with it."""
 
 
@@ -55,29 +83,50 @@ def frontend_names() -> tuple[str, ...]:
 
 
 def load_source(
-    path: str | Path, *, inputs: Mapping[str, tuple[int, ...]] | None = None, kind: str | None = None
+    source: str | Path,
+    *,
+    inputs: Mapping[str, Sequence[int]] | None = None,
+    options: SourceOptions | None = None,
 ) -> Loaded:
-    """Read a source model. `inputs` fixes input shapes by name; `kind` names the frontend when it cannot be seen.
+    """Read a source model: a file, a folder, or `package.module:factory`. `inputs` fixes input shapes by name.
 
     Raises `EdgecError` (`source/…`) when there is no such file or no frontend reads it.
     """
-    path = Path(path)
-    if not path.exists():
-        raise EdgecError(
-            "source/not-found",
-            f"there is no file {str(path)!r}",
-            where=str(path),
-            hint="check the path; give the model file itself, such as model.onnx",
-        )
-    names = (kind,) if kind else frontend_names()
-    for name in names:
+    options = options or SourceOptions()
+    path = Path(source)
+    request = Request(
+        spec=str(source),
+        path=path if path.exists() else None,
+        inputs={name: tuple(shape) for name, shape in (inputs or {}).items()},
+        options=options,
+    )
+    for name in (options.kind,) if options.kind else frontend_names():
         frontend = cast(Frontend, load_plugin(frontends, name, kind="frontend"))
-        if kind or frontend.accepts(path):
-            return frontend.load(path, dict(inputs or {}))
+        if options.kind or frontend.accepts(request):
+            return frontend.load(request)
+    if request.path is None:
+        raise not_found(request)
     found, remedy = describe_file(path)
     raise EdgecError(
-        "source/unknown-format", f"{path.name} is {found}, not an ONNX model", where=str(path), hint=remedy
+        "source/unknown-format", f"{path.name} is {found}, which no frontend reads", where=str(path), hint=remedy
     )
+
+
+def not_found(request: Request) -> EdgecError:
+    """The error for a source that is no file."""
+    return EdgecError(
+        "source/not-found",
+        f"there is no file {request.spec!r}",
+        where=request.spec,
+        hint="check the path; give the model file itself, such as model.onnx",
+    )
+
+
+def existing(request: Request) -> Path:
+    """The path of a source that must be a file or a folder. Raises `EdgecError` (`source/not-found`)."""
+    if request.path is None:
+        raise not_found(request)
+    return request.path
 
 
 def known_magic(path: Path) -> tuple[str, str] | None:

@@ -14,7 +14,7 @@ from edgec.bundle.open import open_bundle
 from edgec.bundle.pack import write_bundle
 from edgec.bundle.report import report_html, report_json, stable
 from edgec.errors import EdgecError, Finding, Severity
-from edgec.frontends.base import load_source
+from edgec.frontends.base import SourceOptions, load_source
 from edgec.passes.pipelines import canonicalize
 from edgec.pipeline.forms import Build, Form, IoLayout, output_steps
 from edgec.pipeline.precision import Candidates, backend_facts, candidates, check_effort
@@ -51,6 +51,7 @@ def run_build(
     output: str | Path = ".",
     inputs: Mapping[str, Sequence[int]] | None = None,
     io_layout: IoLayout = "auto",
+    reading: SourceOptions | None = None,
     stop_after: str | None = None,
     sign_key: str | Path | None = None,
     progress: Progress | None = None,
@@ -59,7 +60,8 @@ def run_build(
 
     `effort` (fast, balanced, max) says how far the repair ladder is climbed where there is calibration data;
     `min_sqnr` (dB) is the budget: as few nodes as it takes stay in float.
-    `inputs` fixes input shapes by name; `stop_after` writes that stage's product into `output` and stops.
+    `inputs` fixes input shapes by name; `reading` says how to read the source where its looks do not tell.
+    `stop_after` writes that stage's product into `output` and stops.
     Raises `EdgecError` with every finding that stands in the way; nothing half-written is left.
     """
     check_stage(stop_after)
@@ -69,7 +71,7 @@ def run_build(
     options = candidates(precision, profile, name, facts, calibrated=calibration is not None)
     clock = Clock(progress)
     with clock.stage("load"):
-        loaded = load_source(source, inputs={k: tuple(v) for k, v in (inputs or {}).items()})
+        loaded = load_source(source, inputs=inputs, options=reading)
     model = loaded.model
     if stop_after != "load":
         with clock.stage("passes"):

@@ -8,7 +8,7 @@ from typing import Any
 
 from edgec.backends.base import load_backend
 from edgec.errors import Finding
-from edgec.frontends.base import load_source
+from edgec.frontends.base import SourceOptions, load_source
 from edgec.passes.pipelines import canonicalize
 from edgec.pipeline.precision import backend_facts
 from edgec.pipeline.stages import Progress
@@ -23,20 +23,34 @@ from edgec.targets.profile import Target
 Inputs = Mapping[str, Sequence[int]] | None
 
 
-def check(source: str | Path, *, target: str, backend: str | None = None, inputs: Inputs = None) -> list[Finding]:
+def check(
+    source: str | Path,
+    *,
+    target: str,
+    backend: str | None = None,
+    inputs: Inputs = None,
+    reading: SourceOptions | None = None,
+) -> list[Finding]:
     """All findings about a source model on a target; nothing is built."""
     profile = load_target(target)
     name, _ = backend_facts(profile, backend)
-    loaded = load_source(source, inputs={k: tuple(v) for k, v in (inputs or {}).items()})
+    loaded = load_source(source, inputs=inputs, options=reading)
     model = canonicalize(loaded.model)
     return [*loaded.findings, *load_backend(name).check(model, profile)]
 
 
-def run_check(source: str | Path, *, target: str, backend: str | None = None, inputs: Inputs = None) -> dict[str, Any]:
+def run_check(
+    source: str | Path,
+    *,
+    target: str,
+    backend: str | None = None,
+    inputs: Inputs = None,
+    reading: SourceOptions | None = None,
+) -> dict[str, Any]:
     """`check` as the JSON object of the command line."""
     profile = load_target(target)
     name, _ = backend_facts(profile, backend)
-    findings = check(source, target=target, backend=backend, inputs=inputs)
+    findings = check(source, target=target, backend=backend, inputs=inputs, reading=reading)
     return {
         "source": Path(source).name,
         "target": profile.id,
@@ -52,6 +66,7 @@ def calibrate(
     samples: int | None = None,
     inputs: Inputs = None,
     target: str | None = None,
+    reading: SourceOptions | None = None,
     progress: Progress | None = None,
 ) -> Statistics:
     """Statistics of a model over a data set, from the cache where it has them, and kept there for `build`.
@@ -59,7 +74,7 @@ def calibrate(
     What is observed is what an int8 build for `target` would observe, so that the build finds it; without a target,
     what builds for any of the shipped ones would. Returned are the statistics of the first.
     """
-    loaded = load_source(source, inputs={k: tuple(v) for k, v in (inputs or {}).items()})
+    loaded = load_source(source, inputs=inputs, options=reading)
     model = canonicalize(loaded.model)
     data = open_samples(calibration, model.inputs(), count=samples)
     kinds: dict[tuple[str, str], Target] = {}

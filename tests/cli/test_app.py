@@ -13,6 +13,7 @@ import pytest
 from edgec.cli.app import main
 from edgec.cli.options import parse_inputs
 from edgec.errors import EdgecError
+from edgec.frontends.base import SourceOptions
 
 HEAVY = ("numpy", "onnx", "onnx_ir", "onnxruntime", "openvino", "ai_edge_litert", "pydantic", "rich", "torch")
 
@@ -118,12 +119,15 @@ def test_build_defaults(monkeypatch: pytest.MonkeyPatch) -> None:
     assert seen.pop("output") == "."
     assert seen.pop("io_layout") == "auto"
     assert seen.pop("target") == "raspberrypi"
+    assert (seen.pop("inputs"), seen.pop("reading")) == ({}, SourceOptions())
     assert set(seen.values()) == {None}
 
 
 def test_inputs() -> None:
-    assert parse_inputs(None) is None
-    assert parse_inputs(["x:1x3x224x224", "serving:0:2", "s:"]) == {
+    given = parse_inputs(["ids:1x128:int64", "x:2"])
+    assert (given.shapes, given.dtypes) == ({"ids": (1, 128), "x": (2,)}, {"ids": "int64"})
+    assert parse_inputs(None).shapes == {}
+    assert parse_inputs(["x:1x3x224x224", "serving:0:2", "s:"]).shapes == {
         "x": (1, 3, 224, 224), "serving:0": (2,), "s": (),
     }  # fmt: skip
 

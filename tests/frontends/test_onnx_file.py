@@ -11,7 +11,7 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from edgec.errors import EdgecError, Severity
-from edgec.frontends.base import frontend_names, load_source
+from edgec.frontends.base import SourceOptions, frontend_names, load_source
 from edgec.graph.model import MIN_OPSET
 from edgec.passes.pipelines import canonicalize
 from tests.support.corrupted import base_model
@@ -103,7 +103,7 @@ def test_truncated(tmp_path: Path) -> None:
 def test_unknown_kind(tmp_path: Path) -> None:
     path = save(tmp_path / "m.onnx", "(float[4] x) => (float[4] y) { y = Relu(x) }")
     with pytest.raises(EdgecError) as raised:
-        load_source(path, kind="onnx_fil")
+        load_source(path, options=SourceOptions(kind="onnx_fil"))
     assert raised.value.code == "cli/unknown-frontend" and "onnx_file" in raised.value.finding.hint
 
 

@@ -1,0 +1,92 @@
+"""From an ONNX model, wherever it came from, to a `Model` with static inputs at a supported opset.
+
+Every frontend ends here: what an exporter wrote is checked as strictly as a file from a stranger.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import onnx
+import onnx_ir as ir
+from onnx_ir.passes.common import (
+    InlinePass,
+    LiftSubgraphInitializersToMainGraphPass,
+    RemoveInitializersFromInputsPass,
+)
+
+from edgec.errors import EdgecError, Finding
+from edgec.frontends.base import Loaded
+from edgec.graph.edit import remove_dead
+from edgec.graph.model import Model, SourceInfo
+from edgec.graph.names import name_everything
+from edgec.graph.verify import verify
+from edgec.passes.fix_inputs import fix_inputs
+from edgec.passes.lower_opset import lower_opset
+from edgec.passes.upgrade_opset import upgrade_opset
+
+
+def from_proto(
+    proto: onnx.ModelProto,
+    *,
+    source: SourceInfo,
+    name: str,
+    inputs: Mapping[str, tuple[int, ...]],
+    folder: Path | None = None,
+) -> Loaded:
+    """A loaded model; `name` becomes the bundle's stem, `folder` holds external data, `inputs` fixes shapes.
+
+    Raises `EdgecError` (`source/…`).
+    """
+    try:
+        onnx_model = ir.serde.deserialize_model(proto)
+    except Exception as error:  # whatever onnx_ir raises on a file that parses but is no graph
+        raise EdgecError(
+            "source/malformed",
+            f"{source.name} holds no valid graph: {_first_line(error)}",
+            where=str(folder / source.name) if folder else source.name,
+            hint="check it with onnx.checker.check_model, and export it again",
+        ) from error
+    if folder is not None:
+        ir.external_data.set_base_dir(onnx_model.graph, folder)
+    return from_ir(onnx_model, source=source, name=name, inputs=inputs)
+
+
+def from_ir(onnx_model: ir.Model, *, source: SourceInfo, name: str, inputs: Mapping[str, tuple[int, ...]]) -> Loaded:
+    """As `from_proto`, from a model in memory, which is edited in place."""
+    model = Model(ir=onnx_model, source=source, name=name)
+    return Loaded(model=model, findings=_prepare(model, inputs))
+
+
+def _prepare(model: Model, inputs: Mapping[str, tuple[int, ...]]) -> tuple[Finding, ...]:
+    onnx_model = model.ir
+    try:
+        InlinePass()(onnx_model)
+        RemoveInitializersFromInputsPass()(onnx_model)
+        LiftSubgraphInitializersToMainGraphPass()(onnx_model)
+    except Exception as error:  # recursive functions and the like: onnx_ir raises several types
+        raise EdgecError(
+            "source/malformed",
+            f"the model's functions or initializers do not fit together: {_first_line(error)}",
+            where=model.source.name,
+            hint="check it with onnx.checker.check_model, and export it again",
+        ) from error
+    name_everything(onnx_model)
+    remove_dead(onnx_model)
+    verify(onnx_model)
+    findings = fix_inputs(model, inputs)
+    upgrade_opset(model)
+    lower_opset(model)
+    onnx_model = model.ir
+    onnx_model.ir_version = max(onnx_model.ir_version, 10)
+    verify(onnx_model)
+    return findings
+
+
+def _first_line(error: Exception) -> str:
+    cause = error
+    while cause.__cause__ is not None and isinstance(cause.__cause__, Exception):
+        cause = cause.__cause__
+    lines = str(cause).strip().splitlines()
+    return lines[0][:300] if lines else type(cause).__name__
