@@ -17,21 +17,30 @@ class _Facts(BaseModel):
 
 
 class Hardware(_Facts):
-    """The device itself. `features` are CPU flags as Linux spells them."""
+    """The device itself. `features` are CPU flags as Linux spells them.
 
-    arch: Literal["aarch64", "x86_64", "armv7l"]
+    `memory_bytes` is RAM; `flash_bytes` the program memory of a microcontroller, None where there is a file system.
+    """
+
+    arch: Literal["aarch64", "x86_64", "armv7l", "armv7e-m", "armv8.1-m", "xtensa"]
     cpu: str
     cores: int = Field(ge=1)
     features: tuple[str, ...] = ()
     memory_bytes: int = Field(gt=0)
+    flash_bytes: int | None = Field(default=None, gt=0)
 
 
 class Runtime(_Facts):
-    """A runtime that a backend's artifacts run in: PyPI name, lowest version, default delegate."""
+    """A runtime that a backend's artifacts run in: PyPI name, lowest version, default delegate.
+
+    `engine` names what the agent runs the artifact with when that is not the backend's own runtime:
+    `tflite-micro`, or `openvino:GPU` for one of OpenVINO's devices.
+    """
 
     package: str
     min_version: str
     delegate: str = ""
+    engine: Literal["", "tflite-micro", "openvino:GPU", "openvino:NPU"] = ""
     max_op_version: dict[str, int] = Field(default_factory=dict)
 
 
@@ -40,11 +49,16 @@ class BackendFacts(_Facts):
 
     `precisions` is in order of preference: `--precision auto` takes the first that keeps the accuracy budget.
     `why` says why that order, and is shown to the user.
+    `kernels` lists the runtime's operators with the element types that each runs on (none listed: any type);
+    an empty table means that the runtime has all of them. `packaging` names the steps that turn the artifact into
+    what the device's own build takes, in order.
     """
 
     runtime: Runtime
     precisions: tuple[PrecisionName, ...]
     why: str = ""
+    kernels: dict[str, tuple[str, ...]] = Field(default_factory=dict)
+    packaging: tuple[str, ...] = ()
     scheme: Scheme = Scheme()
 
 
@@ -53,7 +67,47 @@ class Limits(_Facts):
 
     max_rank: int = 6
     max_model_bytes: int | None = None
+    max_arena_bytes: int | None = None
     health_latency_ms: float | None = None
+
+
+class Npu(_Facts):
+    """An accelerator with a compiler of its own.
+
+    `config` is what the compiler calls it, `min_share` the share of operators that must run there for a build to pass,
+    `cache_bytes` the on-chip memory for weights where there is one.
+    """
+
+    compiler: Literal["vela", "edgetpu"]
+    config: str = ""
+    min_share: float = Field(default=0.9, ge=0, le=1)
+    cache_bytes: int | None = Field(default=None, gt=0)
+
+
+class Speed(_Facts):
+    """How fast a device works in one precision: multiply-accumulates a second by kind of operator, bytes a second."""
+
+    conv: float = Field(gt=0)
+    depthwise: float = Field(gt=0)
+    dense: float = Field(gt=0)
+    bytes: float = Field(gt=0)
+
+
+class EstimateFacts(_Facts):
+    """Coefficients of latency, RAM and flash estimates, and where they come from.
+
+    `factor`: the truth is expected between typical / factor and typical · factor. `operator_us` is what every operator
+    costs beside its work; `runtime_ram_bytes` and `runtime_flash_bytes` what the runtime takes beside the model.
+    """
+
+    basis: Literal["measured", "derived"]
+    source: str
+    factor: float = Field(gt=1)
+    operator_us: float = Field(ge=0)
+    runtime_ram_bytes: int = Field(ge=0)
+    runtime_flash_bytes: int = Field(default=0, ge=0)
+    copies_weights: bool = False
+    speed: dict[PrecisionName, Speed]
 
 
 class Target(_Facts):
@@ -69,3 +123,5 @@ class Target(_Facts):
     backends: dict[BackendName, BackendFacts]
     io_dtype: Literal["float32", "int8"] = "float32"
     limits: Limits = Limits()
+    npu: Npu | None = None
+    estimate: EstimateFacts | None = None
