@@ -13,7 +13,8 @@ import numpy as np
 
 from edgec.bundle.bundle import Bundle
 from edgec.bundle.worker import AGENT
-from edgec.devices.base import Transport, open_device
+from edgec.devices.base import Transport
+from edgec.devices.open import open_device
 from edgec.errors import EdgecError, Finding, Severity
 from edgec.runners.base import call_agent
 from edgec.runners.compare import OutputCheck, OutputValues, check_output

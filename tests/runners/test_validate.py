@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from edgec.bundle.open import open_bundle
-from edgec.devices.local import LocalDevice
+from edgec.devices.kinds.local import LocalDevice
 from edgec.errors import EdgecError
 from edgec.runners import validate as validate_module
 from edgec.runners.base import run_artifact
@@ -172,7 +172,7 @@ def test_nonsense_from_the_agent_is_a_finding(tmp_path: Path, agent: Path, answe
     try:
         result = validated(path)
     except EdgecError as error:  # what never came cannot be pulled
-        assert error.code == "device/io"
+        assert error.code == "device/missing"
     else:
         assert not result.passed
         assert codes(result)[-1].startswith("validate/")
