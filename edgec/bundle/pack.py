@@ -56,25 +56,29 @@ def write_bundle(
     labels: Sequence[str] = (),
     preprocessing: Mapping[str, Any] | None = None,
     fidelity: Mapping[str, Any] | None = None,
+    packaging: Mapping[str, Any] | None = None,
     findings: Sequence[Finding] = (),
     report_json: bytes | None = None,
     report_html: bytes | None = None,
     sign_key: Path | None = None,
+    graphs: Mapping[str, bytes] | None = None,
 ) -> Path:
     """Write `path` and return it.
 
     `output_steps` gives, by source output name, the quantization step of float outputs that come straight from int8.
-    `agent` is the runner script for the device, `sign_key` an ed25519 PEM file. Nothing given here may hold times
-    or paths if two builds are to agree. Raises `EdgecError` (io/…) when the file cannot be written.
+    `agent` is the runner script for the device, `graphs` are ONNX files to go along, `sign_key` an ed25519 PEM file.
+    Nothing given here may hold times or paths if two builds are to agree. Raises `EdgecError` (io/…) when the file
+    cannot be written.
     """
     files: dict[str, Source] = {
         **artifact.files,
         **golden_files(goldens, artifact.inputs, artifact.outputs),
+        **(graphs or {}),
     }
     extras = {"agent.py": agent, "run.sh": _RUN_SH, "report.json": report_json, "report.html": report_html}
     reserved = {*extras, MANIFEST, SIGNATURE, "sbom.cdx.json"}
     for taken in artifact.files:
-        if taken in reserved or taken.startswith("golden/"):
+        if taken in reserved or taken.startswith(("golden/", "graphs/")):
             raise EdgecError("internal/duplicate", f"the backend names a file {taken!r}, which the bundle itself has")
     files.update({key: data for key, data in extras.items() if data is not None})
     steps = output_steps or {}
@@ -83,6 +87,7 @@ def write_bundle(
             name=name,
             target=TargetFacts.of(target, artifact.backend),
             backend=artifact.backend,
+            engine=artifact.engine,
             precision=artifact.precision,
             model=artifact.main,
             model_files=tuple(sorted(artifact.files)),
@@ -96,6 +101,7 @@ def write_bundle(
             preprocessing=dict(preprocessing or {}),
             provenance=provenance,
             fidelity=dict(fidelity or {}),
+            packaging=dict(packaging or {}),
             findings=tuple(finding.as_dict() for finding in findings),
             goldens=len(goldens),
             files={key: _facts(source) for key, source in sorted(files.items())},

@@ -41,6 +41,9 @@ def run(
     sign_key: Annotated[
         Path | None, typer.Option("--sign-key", metavar="FILE", help="Sign the bundle with this ed25519 private key.")
     ] = None,
+    keep_graphs: Annotated[
+        bool, typer.Option("--keep-graphs", help="Put the graphs into the bundle, for `edgec compare`.")
+    ] = False,
     json: options.Json = False,
     quiet: options.Quiet = False,
     debug: options.Debug = False,
@@ -71,6 +74,7 @@ def run(
             io_layout=io_layout.value,
             stop_after=stop_after,
             sign_key=str(sign_key) if sign_key else None,
+            keep_graphs=keep_graphs,
             progress=progress,
         ).summary
 

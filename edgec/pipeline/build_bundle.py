@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from edgec.artifact import Artifact
 from edgec.backends.base import load_backend
 from edgec.bundle.bundle import Bundle
 from edgec.bundle.open import open_bundle
@@ -16,12 +17,13 @@ from edgec.bundle.report import report_html, report_json, stable
 from edgec.errors import EdgecError, Finding, Severity
 from edgec.frontends.base import SourceOptions, load_source
 from edgec.passes.pipelines import canonicalize
+from edgec.pipeline import kept_graphs
 from edgec.pipeline.forms import Build, Form, IoLayout, output_steps
 from edgec.pipeline.precision import Candidates, backend_facts, candidates, check_effort
 from edgec.pipeline.stages import Clock, Progress, check_stage, peak_memory_bytes
 from edgec.pipeline.summary import provenance, summarize
 from edgec.pipeline.write import write_product
-from edgec.quantization.apply import has_qdq
+from edgec.quantization.apply import has_qdq, without_activation_pairs
 from edgec.quantization.samples import open_samples
 from edgec.runners.base import agent_source
 from edgec.runners.validate import validate_bundle
@@ -54,6 +56,7 @@ def run_build(
     reading: SourceOptions | None = None,
     stop_after: str | None = None,
     sign_key: str | Path | None = None,
+    keep_graphs: bool = False,
     progress: Progress | None = None,
 ) -> BuildResult:
     """Build a bundle and validate it on this machine.
@@ -61,7 +64,8 @@ def run_build(
     `effort` (fast, balanced, max) says how far the repair ladder is climbed where there is calibration data;
     `min_sqnr` (dB) is the budget: as few nodes as it takes stay in float.
     `inputs` fixes input shapes by name; `reading` says how to read the source where its looks do not tell.
-    `stop_after` writes that stage's product into `output` and stops.
+    `stop_after` writes that stage's product into `output` and stops. `keep_graphs` puts the float and the QDQ model
+    into the bundle, for `edgec compare` on other machines; this one keeps them in its cache.
     Raises `EdgecError` with every finding that stands in the way; nothing half-written is left.
     """
     check_stage(stop_after)
@@ -98,10 +102,10 @@ def run_build(
         return _stopped(work, model)
     if stop_after in ("legalize", "calibrate"):
         return _stopped(work, work.part_way(options, stop_after))
-    return _finish(work, options, sign_key)
+    return _finish(work, options, sign_key, keep_graphs)
 
 
-def _finish(work: Build, options: Candidates, sign_key: str | Path | None) -> BuildResult:
+def _finish(work: Build, options: Candidates, sign_key: str | Path | None, keep_graphs: bool) -> BuildResult:
     if has_qdq(work.model):
         options = Candidates(("int8",), "the model comes quantized and is compiled as it is")
     with work.clock.stage("judge"):
@@ -115,6 +119,7 @@ def _finish(work: Build, options: Candidates, sign_key: str | Path | None) -> Bu
     with work.clock.stage("goldens"):
         goldens, fidelity, agreement = work.goldens(form, artifact)
     summary = summarize(work, form, artifact, fidelity, agreement)
+    graphs = _keep_graphs(form, artifact)
     path = work.output / f"{_slug(work.model.name)}-{work.target.id}.edgec"
     with work.clock.stage("bundle"):
         write_bundle(
@@ -131,6 +136,7 @@ def _finish(work: Build, options: Candidates, sign_key: str | Path | None) -> Bu
             report_json=report_json(stable(summary)),
             report_html=report_html(stable(summary)),
             sign_key=None if sign_key is None else Path(sign_key),
+            graphs=graphs if keep_graphs else {},
         )
     bundle = open_bundle(path)
     if work.stop_after != "bundle":
@@ -152,6 +158,20 @@ def _finish(work: Build, options: Candidates, sign_key: str | Path | None) -> Bu
         findings=[f.as_dict() for f in work.findings],
     )
     return BuildResult(bundle=bundle, path=path, summary=summary, findings=tuple(work.findings))
+
+
+def _keep_graphs(form: Form, artifact: Artifact) -> Mapping[str, bytes]:
+    """The two graphs of a quantized form, kept in the cache; none for a float one, or for models too large."""
+    if form.precision == "float32":
+        return {}
+    # A model that came quantized is compared with itself without rounding of activations.
+    plain = form.legal if form.plan is not None else without_activation_pairs(form.legal)
+    graphs = kept_graphs.graphs_of(plain, form.model)
+    if graphs is None:
+        return {}
+    files = {name: kept_graphs.sha256_of(data) for name, data in artifact.files.items()}
+    kept_graphs.keep(kept_graphs.key_of(files), graphs)
+    return graphs
 
 
 def _stopped(work: Build, product: Any, form: Form | None = None) -> BuildResult:

@@ -7,13 +7,14 @@
 3. Weights, constant operands and biases become integer initializers behind a DequantizeLinear; float16 weights
    an initializer behind a Cast.
 4. Each node carries its scheme in `metadata_props["edgec.scheme"]`: a float node between quantized values
-   looks like a quantized one otherwise.
+   looks like a quantized one otherwise. Why stands in "edgec.reason", of nodes and of what dequantizes a value.
 """
 
 from __future__ import annotations
 
 import numpy as np
 import onnx_ir as ir
+from onnx_ir.passes.common import RemoveUnusedNodesPass
 
 from edgec.graph.model import Model, const_of, keep_origin
 from edgec.quantization.types import NodePlan, QuantPlan, TensorPlan
@@ -22,6 +23,8 @@ from edgec.tensors import Array, DType, QParams
 
 #: Node metadata key that carries what the plan decided for the node.
 SCHEME_KEY = "edgec.scheme"
+#: Node metadata key that carries why: the plan's reason for a node, or for the value that a DequantizeLinear gives.
+REASON_KEY = "edgec.reason"
 
 _STATIC = ("int8", "int16x8")
 
@@ -42,6 +45,31 @@ def apply_plan(model: Model, plan: QuantPlan) -> Model:
     for name, tensor_plan in plan.activations.items():
         editor.quantize_value(name, tensor_plan)
     editor.drop_unused()
+    return result
+
+
+def without_activation_pairs(model: Model) -> Model:
+    """A quantized model with float activations: each QuantizeLinear → DequantizeLinear pair handed through.
+
+    Constants keep their integers, so what differs from the model itself is the rounding of activations. An output
+    that a pair wrote keeps its name.
+    """
+    result = model.clone()
+    for node in result.nodes():
+        quantize = node.inputs[0].producer() if node.op_type == "DequantizeLinear" and node.inputs[0] else None
+        if quantize is None or quantize.op_type != "QuantizeLinear" or quantize.inputs[0] is None:
+            continue
+        value, source = node.outputs[0], quantize.inputs[0]
+        if value.is_graph_output():
+            through = ir.node("Identity", [source], outputs=[ir.Value(name=value.name, shape=value.shape)])
+            through.outputs[0].type = value.type
+            result.graph.insert_after(node, through)
+            for i, output in enumerate(result.graph.outputs):
+                if output is value:
+                    result.graph.outputs[i] = through.outputs[0]
+            value.name = f"{value.name}/dequantized"
+        ir.convenience.replace_all_uses_with(value, source)
+    RemoveUnusedNodesPass()(result.ir)
     return result
 
 
@@ -83,6 +111,7 @@ class _Editor:
         if decided is None:
             return
         node.metadata_props[SCHEME_KEY] = decided.scheme
+        node.metadata_props[REASON_KEY] = decided.reason
         if decided.scheme == "float32":
             return
         for i, value in enumerate(node.inputs):
@@ -108,6 +137,7 @@ class _Editor:
             out = self._value(f"{key}/dequantized", value)
             node = self._dequantize(f"{key}/dequantize", stored, out, plan, self._parameters(key, plan))
         _inherit([node], reader)
+        node.metadata_props[REASON_KEY] = plan.reason
         # Constants come first: whatever reads them stands behind.
         self.graph.insert_before(self.graph[0], node)
         self._constants[key, is_bias] = out
@@ -157,6 +187,7 @@ class _Editor:
                 if output is value:
                     self.graph.outputs[i] = out
         self._insert(producer, [quantize, dequantize])
+        dequantize.metadata_props[REASON_KEY] = plan.reason
 
     def _insert(self, producer: ir.Node | None, new: list[ir.Node]) -> None:
         if producer is None:
@@ -181,6 +212,7 @@ def _inherit(new: list[ir.Node], old: ir.Node) -> None:
     keep_origin(new, old)
     for node in new:
         node.metadata_props.pop(SCHEME_KEY, None)
+        node.metadata_props.pop(REASON_KEY, None)
 
 
 def _quantize(array: Array, plan: TensorPlan) -> Array:

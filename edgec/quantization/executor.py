@@ -51,6 +51,9 @@ class Executor:
         self._computed = self._select_outputs(work)
         self._inputs = tuple(v.name for v in work.graph.inputs if v.name and not v.is_initializer())
         self._floats = {s.name: s.dtype.numpy for s in model.inputs() if s.dtype.is_float and s.name in self._inputs}
+        self._session: ort.InferenceSession | None = None
+        if not self._computed:
+            return  # inputs and constants alone: there is nothing to run
         options = ort.SessionOptions()
         options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
         options.log_severity_level = 4
@@ -103,7 +106,7 @@ class Executor:
             )
         known = {name: self._carried(name, np.asarray(feeds[name], order="C")) for name in self._inputs}
         results: dict[str, Array] = {}
-        if self._computed:
+        if self._session is not None:
             try:
                 values = self._session.run(self._computed, known)
             except Exception as error:

@@ -103,13 +103,13 @@ def layer_fidelity(
 
     `tensors` are names in the float model; by default all that carry a DequantizeLinear.
     """
-    stands_for = _stand_ins(model, quantized)
+    stands_for = stand_ins(model, quantized)
     if tensors is not None:
         stands_for = {name: stands_for.get(name, name) for name in tensors}
     return tuple(sorted(_compare(model, quantized, samples, stands_for, threads), key=lambda f: f.sqnr_db))
 
 
-def _stand_ins(model: Model, quantized: Model) -> dict[str, str]:
+def stand_ins(model: Model, quantized: Model) -> dict[str, str]:
     """For each value of the float model that is quantized, the DequantizeLinear output that replaces it."""
     own = {v.name for n in model.nodes() for v in n.outputs} | {v.name for v in model.graph.inputs}
     found: dict[str, str] = {}

@@ -36,7 +36,7 @@ def test_help_imports_nothing_heavy() -> None:
 def test_help_lists_the_commands(capsys: pytest.CaptureFixture[str]) -> None:
     assert main([]) == 0
     out = capsys.readouterr().out
-    for command in ("build", "check", "calibrate", "inspect", "validate", "targets", "doctor"):
+    for command in ("build", "check", "calibrate", "compare", "inspect", "validate", "targets", "doctor"):
         assert f"\n  {command} " in out
 
 
@@ -101,6 +101,7 @@ def test_build_hands_its_options_to_the_pipeline(
         "io_layout": "source",
         "stop_after": "plan",
         "sign_key": "key.pem",
+        "keep_graphs": False,
     }
 
 
@@ -121,6 +122,7 @@ def test_build_defaults(monkeypatch: pytest.MonkeyPatch) -> None:
     assert seen.pop("output") == "."
     assert seen.pop("io_layout") == "auto"
     assert seen.pop("target") == "raspberrypi"
+    assert seen.pop("keep_graphs") is False
     assert (seen.pop("inputs"), seen.pop("reading")) == ({}, SourceOptions())
     assert set(seen.values()) == {None}
 

@@ -1,0 +1,204 @@
+"""Compare: float against int8, layer by layer, of a bundle or of a model that is built for the purpose.
+
+A bundle's two graphs are read from the bundle (`--keep-graphs`) or from this machine's cache. A model file is built
+into a temporary folder first. The artifact itself is compared too, where its runtime is at hand.
+"""
+
+from __future__ import annotations
+
+import json
+import tempfile
+import zipfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import onnx_ir as ir
+
+from edgec.bundle.bundle import Bundle
+from edgec.bundle.manifest import MANIFEST
+from edgec.bundle.open import open_bundle
+from edgec.errors import EdgecError, Finding, Severity
+from edgec.graph.model import Model, SourceInfo
+from edgec.pipeline import kept_graphs, measure
+from edgec.pipeline.build_bundle import run_build
+from edgec.pipeline.precision import AUTO_MIN_SQNR_DB
+from edgec.pipeline.stages import Progress
+from edgec.quantization.compare import LayerComparison, compare_layers, first_diverging, worst_first
+from edgec.quantization.executor import Executor
+from edgec.quantization.samples import open_samples
+from edgec.tensors import Array
+
+#: Samples that are compared when the user does not say.
+DEFAULT_SAMPLES = 16
+
+
+def run_compare(
+    path: str | Path,
+    *,
+    data: str | Path,
+    samples: int | None = None,
+    limit_db: float = AUTO_MIN_SQNR_DB,
+    target: str | None = None,
+    calibration: str | Path | None = None,
+    progress: Progress | None = None,
+    **options: Any,
+) -> dict[str, Any]:
+    """The comparison as the JSON object of the command line, worst layers first.
+
+    `data` is what both models are run on. A model file needs a `target`; it is calibrated with `calibration`, or
+    with `data`, and takes the `options` of `run_build`. `limit_db` is what a layer must fall below to diverge.
+    Raises `EdgecError`: `cli/compare-target`, `cli/compare-options`, `quant/no-graphs`, and what a build raises.
+    """
+    if _is_bundle(Path(path)):
+        given = {"target": target, "calibration": calibration, **options}
+        if unused := sorted(key for key, value in given.items() if value):
+            raise EdgecError(
+                "cli/compare-options",
+                f"a bundle is compared as it is, so there is nothing to do with {', '.join(unused)}",
+                where=str(path),
+                hint="leave them out, or give the model file instead of the bundle",
+            )
+        with open_bundle(path) as bundle:
+            return _compare(bundle, data, samples, limit_db, progress)
+    if target is None:
+        raise EdgecError(
+            "cli/compare-target",
+            "a model file is built before it is compared, and no target is given",
+            where=str(path),
+            hint="add --target NAME (`edgec targets` lists them), or give a bundle",
+        )
+    with tempfile.TemporaryDirectory(prefix="edgec-") as folder:
+        built = run_build(
+            path,
+            target=target,
+            calibration=data if calibration is None else calibration,
+            output=folder,
+            keep_graphs=True,
+            stop_after="bundle",
+            progress=progress,
+            **{key: value for key, value in options.items() if value},
+        )
+        with open_bundle(built.path) as bundle:
+            answer = _compare(bundle, data, samples, limit_db, progress)
+    answer["findings"] += [f.as_dict() for f in built.findings if f.as_dict() not in answer["findings"]]
+    return answer
+
+
+def _is_bundle(path: Path) -> bool:
+    """True for a zip with a manifest in it; a damaged .edgec is a bundle too, so that opening it says what is wrong."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            return MANIFEST in archive.namelist()
+    except (OSError, zipfile.BadZipFile):
+        return path.suffix == ".edgec"
+
+
+def _compare(
+    bundle: Bundle, data: str | Path, samples: int | None, limit_db: float, progress: Progress | None
+) -> dict[str, Any]:
+    model, quantized = _graphs(bundle)
+    opened = open_samples(data, model.inputs(), count=samples or DEFAULT_SAMPLES)
+    feeds = list(opened)
+    if progress is not None:
+        progress("compare", 0, 2)
+    layers = compare_layers(model, quantized, feeds)
+    if progress is not None:
+        progress("compare", 1, 2)
+    floats, integers = (_outputs(m, feeds) for m in (model, quantized))
+    first = first_diverging(layers, limit_db)
+    findings = list(opened.findings)
+    artifact = _artifact(bundle, feeds, floats, integers, findings)
+    if progress is not None:
+        progress("compare", 2, 2)
+    manifest = bundle.manifest
+    return {
+        "name": manifest.name,
+        "target": manifest.target.id,
+        "backend": manifest.backend,
+        "precision": manifest.precision,
+        "samples": opened.count,
+        "data": opened.description,
+        "limit_db": limit_db,
+        "first_diverging": None if first is None else _summary(first),
+        "fidelity": measure.fidelity(floats, integers),
+        "artifact": artifact,
+        "ladder": _report(bundle).get("ladder", []),
+        "order": [layer.tensor for layer in layers],
+        "layers": [layer.as_dict() for layer in worst_first(layers)],
+        "findings": [f.as_dict() for f in findings],
+    }
+
+
+def _summary(layer: LayerComparison) -> dict[str, Any]:
+    known = layer.as_dict()
+    return {key: known[key] for key in ("layer", "op", "source", "sqnr_db", "loss_db", "scheme", "reason")}
+
+
+def _report(bundle: Bundle) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads(bundle.read("report.json")) if "report.json" in bundle.names else {}
+    return found
+
+
+def _graphs(bundle: Bundle) -> tuple[Model, Model]:
+    """The bundle's float and QDQ models. Raises `EdgecError` (quant/no-graphs, quant/not-quantized)."""
+    where, manifest = str(bundle.path), bundle.manifest
+    found: Mapping[str, bytes] | None
+    if kept_graphs.FLOAT in bundle.names and kept_graphs.QUANTIZED in bundle.names:
+        found = {name: bundle.read(name) for name in (kept_graphs.FLOAT, kept_graphs.QUANTIZED)}
+    else:
+        files = {name: manifest.files[name].sha256 for name in manifest.model_files}
+        found = kept_graphs.find(kept_graphs.key_of(files))
+    if found is not None:
+        return _model(found[kept_graphs.FLOAT], manifest.name), _model(found[kept_graphs.QUANTIZED], manifest.name)
+    if manifest.precision == "float32":
+        raise EdgecError(
+            "quant/not-quantized",
+            "nothing in the bundle is quantized, so there is nothing to compare",
+            where=where,
+            hint="`edgec validate` compares its outputs with the float model's",
+        )
+    raise EdgecError(
+        "quant/no-graphs",
+        "the bundle does not hold the graphs that it was made from, and this machine's cache does not have them",
+        where=where,
+        hint="build it again here, or with --keep-graphs, or compare the model file: "
+        "edgec compare MODEL --target NAME --data PATH",
+    )
+
+
+def _model(data: bytes, name: str) -> Model:
+    import onnx
+
+    proto = onnx.load_from_string(data)
+    return Model(ir=ir.from_proto(proto), source=SourceInfo(kind="onnx", name=name, digest=""), name=name)
+
+
+def _outputs(model: Model, feeds: list[dict[str, Array]]) -> list[dict[str, Array]]:
+    executor = Executor(model)
+    return [executor.run(feed) for feed in feeds]
+
+
+def _artifact(
+    bundle: Bundle,
+    feeds: list[dict[str, Array]],
+    floats: list[dict[str, Array]],
+    integers: list[dict[str, Array]],
+    findings: list[Finding],
+) -> dict[str, Any] | None:
+    """What the compiled model itself computes, in its runtime; None, with a finding, where that is not here."""
+    try:
+        actual = [bundle.run(feed) for feed in feeds]
+    except EdgecError as error:
+        findings.append(
+            Finding(
+                code=error.code,
+                message=f"the compiled model was not run: {error.finding.message}",
+                severity=Severity.INFO,
+                where=error.finding.where,
+                hint=error.finding.hint,
+            )
+        )
+        return None
+    steps = {o.source.name: o.step for o in bundle.manifest.outputs if o.step}
+    return {"fidelity": measure.fidelity(floats, actual), "agreement": measure.agreement(integers, actual, steps)}

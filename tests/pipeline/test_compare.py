@@ -1,0 +1,100 @@
+"""`edgec compare`: from a bundle's own graphs, from the cache, or from a model file; and what it refuses."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from edgec.cli.app import main
+from edgec.errors import EdgecError
+from edgec.pipeline import kept_graphs, run_build, run_compare
+from edgec.report.compare import compare_html
+from tests.support.small_net import write_small_net
+
+
+@pytest.fixture(autouse=True)
+def _own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("EDGEC_CACHE", str(tmp_path / "cache"))
+
+
+def _bundle(folder: Path, **options: Any) -> tuple[Path, Path, Path]:
+    model, data = write_small_net(folder)
+    options = {"precision": "int8", "stop_after": "bundle", **options}
+    built = run_build(model, target="raspberrypi4", calibration=data, output=folder / "dist", **options)
+    return built.path, model, data
+
+
+def test_a_bundle_finds_its_graphs_in_the_cache(tmp_path: Path) -> None:
+    bundle, _, data = _bundle(tmp_path)
+    answer = run_compare(bundle, data=data)
+    ranked = [layer["sqnr_db"] for layer in answer["layers"]]
+    assert ranked == sorted(ranked) and answer["samples"] == 16
+    assert {"scores", "image"} <= set(answer["order"])
+    # The compiled model computes what the QDQ model does: 2 dB for kernels that round at other places.
+    assert answer["artifact"]["fidelity"]["sqnr_db"] == pytest.approx(answer["fidelity"]["sqnr_db"], abs=2)
+    assert answer["artifact"]["agreement"]["scores"]["within_2"] >= 0.99
+    assert answer["ladder"][0]["rung"] == "ranges: auto"
+    page = compare_html(answer).decode()
+    assert page.count("<svg") == len(answer["layers"]) + 1 and "http" not in page.replace("http://www.w3.org", "")
+
+
+def test_a_bundle_can_carry_its_graphs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    bundle, _, data = _bundle(tmp_path, keep_graphs=True)
+    kept = run_compare(bundle, data=data)
+    monkeypatch.setenv("EDGEC_CACHE", str(tmp_path / "empty"))
+    assert run_compare(bundle, data=data)["layers"] == kept["layers"]
+
+
+def test_without_its_graphs_the_way_out_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    bundle, _, data = _bundle(tmp_path)
+    monkeypatch.setenv("EDGEC_CACHE", str(tmp_path / "empty"))
+    with pytest.raises(EdgecError) as error:
+        run_compare(bundle, data=data)
+    assert error.value.code == "quant/no-graphs" and "--keep-graphs" in error.value.finding.hint
+
+
+def test_a_float_bundle_has_nothing_to_compare(tmp_path: Path) -> None:
+    bundle, _, data = _bundle(tmp_path, precision="float32")
+    with pytest.raises(EdgecError) as error:
+        run_compare(bundle, data=data)
+    assert error.value.code == "quant/not-quantized"
+
+
+def test_a_model_file_is_built_first(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    model, data = write_small_net(tmp_path)
+    page = tmp_path / "page.html"
+    words = ["compare", str(model), "--data", str(data), "--samples", "4", "--target", "raspberrypi4"]
+    assert main([*words, "--precision", "int8", "--effort", "fast", "--json", "--page", str(page)]) == 0
+    answer = json.loads(capfd.readouterr().out)
+    assert answer["precision"] == "int8" and answer["samples"] == 4 and len(answer["layers"]) > 5
+    assert page.read_bytes() == compare_html(answer)
+
+
+@pytest.mark.parametrize(
+    ("words", "code"),
+    [
+        (["{model}"], "cli/compare-target"),
+        (["{bundle}", "--target", "raspberrypi4"], "cli/compare-options"),
+        (["{bundle}", "--page", "{missing}/page.html"], "io/write"),
+    ],
+)
+def test_refusals(tmp_path: Path, capfd: pytest.CaptureFixture[str], words: list[str], code: str) -> None:
+    bundle, model, data = _bundle(tmp_path, effort="fast")
+    given = [word.format(model=model, bundle=bundle, missing=tmp_path / "missing") for word in words]
+    assert main(["compare", *given, "--data", str(data), "--samples", "2", "--json"]) != 0
+    assert json.loads(capfd.readouterr().out)["error"]["code"] == code
+
+
+def test_the_cache_keeps_the_newest(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(kept_graphs, "MAX_KEPT", 2)
+    graphs = {kept_graphs.FLOAT: b"a", kept_graphs.QUANTIZED: b"b"}
+    for number, key in enumerate("abc"):
+        kept_graphs.keep(key, graphs)
+        os.utime(tmp_path / "cache" / "graphs" / key, (number, number))
+    kept_graphs.keep("d", graphs)
+    assert kept_graphs.find("d") == graphs and kept_graphs.find("c") == graphs
+    assert kept_graphs.find("a") is None and kept_graphs.find("b") is None
