@@ -14,6 +14,9 @@ from pathlib import Path
 from types import TracebackType
 from typing import Protocol, Self
 
+#: The signal of a command that was ended by one that the connection does not name.
+UNKNOWN_SIGNAL = 127
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ExecResult:
