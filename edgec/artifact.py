@@ -63,12 +63,32 @@ def _check_range(value: Array, name: str) -> None:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class OpWork:
+    """How much work one operator of an artifact is.
+
+    `window` is the number of multiply-accumulates behind one output value (0 for operators without), `channels` the
+    size of the output's last axis, `dtype` the element type that it works on.
+    """
+
+    kind: str
+    dtype: str
+    macs: int
+    window: int
+    channels: int
+    input_bytes: int
+    weight_bytes: int
+    output_bytes: int
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Artifact:
     """Bytes plus everything the deploy half must know about them.
 
     `files` maps archive names to bytes, `main` names the one the runtime opens. `requirements` maps a
     runtime's name to the lowest version that runs it, `op_versions` each operator to the version used,
-    `operators` each operator to its count; `transposes` gives the reason for every transpose left.
+    `operators` each operator to its count; `transposes` gives the reason for every transpose left. `engine` is
+    what the agent runs it with when that is not the backend's own runtime; `work` and `peak_bytes` (computed values
+    alive at the same time) are there where the backend knows them.
     """
 
     backend: str
@@ -81,6 +101,14 @@ class Artifact:
     op_versions: Mapping[str, int] = field(default_factory=dict)
     operators: Mapping[str, int] = field(default_factory=dict)
     transposes: tuple[str, ...] = ()
+    engine: str = ""
+    work: tuple[OpWork, ...] = ()
+    peak_bytes: int = 0
+
+    @property
+    def runner(self) -> str:
+        """What the agent runs it with."""
+        return self.engine or self.backend
 
     @property
     def digest(self) -> str:

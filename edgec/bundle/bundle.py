@@ -130,7 +130,7 @@ class Bundle:
         if self._file.closed:
             raise EdgecError("bundle/closed", "the bundle is closed", where=str(self.path))
         if self._worker is None:
-            self._worker = Worker(self.model_path, self.manifest.backend, threads=self._threads)
+            self._worker = Worker(self.model_path, self.manifest.runner, threads=self._threads)
             weakref.finalize(self, self._worker.close)
         outputs = self._worker.run(feeds)
         missing = [b.artifact.name for b in self.outputs if b.artifact.name not in outputs]

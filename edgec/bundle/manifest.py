@@ -152,6 +152,7 @@ class Manifest(_Facts):
     name: str
     target: TargetFacts
     backend: BackendName
+    engine: str = ""
     precision: PrecisionName
     model: str
     model_files: tuple[str, ...]
@@ -166,8 +167,14 @@ class Manifest(_Facts):
     provenance: Provenance
     fidelity: dict[str, JsonValue] = Field(default_factory=dict)
     findings: tuple[dict[str, str], ...] = ()
+    packaging: dict[str, JsonValue] = Field(default_factory=dict)
     goldens: int = Field(ge=0, le=999)
     files: dict[str, FileFacts]
+
+    @property
+    def runner(self) -> str:
+        """What the agent runs the model with."""
+        return self.engine or self.backend
 
 
 def to_json(value: Any) -> bytes:

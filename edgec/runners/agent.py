@@ -6,6 +6,8 @@ This file travels inside every bundle and is started on the device; it imports n
     agent.py run   DIR --out OUT [--threads N]      the goldens of an unpacked bundle, outputs as .npy files
     agent.py check DIR [--threads N]                the same, compared with the outputs the host had
     agent.py bench DIR [--threads N] [--runs N]     latency and memory
+    agent.py arena MODEL                            the smallest arena that TensorFlow Lite Micro runs a model in
+    agent.py export MODEL --backend NAME --out OUT  the model as OpenVINO compiles it for a device
     agent.py serve-stdio MODEL --backend NAME       a worker that answers requests on stdin
 
 Every command but the last prints one JSON object on stdout and nothing else there. What fails is reported in it
@@ -18,11 +20,14 @@ tensors the JSON lists ({"tensors": [{"name", "dtype", "shape"}, ...]}), C order
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import os
 import platform
+import re
 import struct
 import sys
+import tempfile
 import time
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -157,24 +162,161 @@ class TfliteRuntime:
         }
 
 
-class OpenvinoRuntime:
-    """An OpenVINO IR (or ONNX file) on the CPU, computing in float32 where it computes in float.
+def _micro_module() -> Any:
+    try:
+        from tflite_micro.python.tflite_micro import runtime
 
-    OpenVINO's default is bfloat16 on CPUs that have it, which is not what the model says.
+        return runtime
+    except ImportError as error:
+        raise AgentError(
+            "runtime-missing",
+            f"TensorFlow Lite Micro's interpreter cannot be imported: {error}",
+            "pip install 'edgec[micro]' (wheels for Linux on x86-64)",
+        ) from error
+
+
+@contextlib.contextmanager
+def _stderr_of_c() -> Any:
+    """What native code writes to file descriptor 2, as a list of lines that fills when the block ends."""
+    lines: list[str] = []
+    sys.stderr.flush()
+    kept = os.dup(2)
+    with tempfile.TemporaryFile() as stream:
+        os.dup2(stream.fileno(), 2)
+        try:
+            yield lines
+        finally:
+            os.dup2(kept, 2)
+            os.close(kept)
+            stream.seek(0)
+            lines += [line.strip() for line in stream.read().decode("utf-8", "replace").splitlines() if line.strip()]
+
+
+class MicroRuntime:
+    """A .tflite file in TensorFlow Lite Micro's own interpreter with its reference kernels."""
+
+    #: Arenas tried, from the first to the last, each twice the one before.
+    FIRST_ARENA, LAST_ARENA = 1 << 14, 1 << 30
+
+    def __init__(self, path: str, threads: int) -> None:  # noqa: ARG002  # microcontrollers have one
+        self._module = _micro_module()
+        self.runtime = "tflite-micro " + _version("tflite-micro")
+        self._model = Path(path).read_bytes()
+        self.inputs, self._outputs = self._names()
+        self.arena_bytes = self.FIRST_ARENA
+        interpreter, complaints = self.interpreter(self.arena_bytes)
+        while interpreter is None and self.arena_bytes < self.LAST_ARENA and _wants_memory(complaints):
+            self.arena_bytes *= 2
+            interpreter, complaints = self.interpreter(self.arena_bytes)
+        if interpreter is None:
+            said = "; ".join(complaints[:4])
+            raise AgentError("model-refused", f"TensorFlow Lite Micro refuses the model: {said}")
+        self._interpreter = interpreter
+
+    def _names(self) -> tuple[list[str], list[str]]:
+        """Names of inputs and outputs, which the interpreter does not tell."""
+        from tflite_micro.tensorflow.lite.micro.python import schema_py_generated as schema
+
+        graph = schema.Model.GetRootAs(self._model, 0).Subgraphs(0)
+        inputs = [graph.Tensors(graph.Inputs(i)).Name().decode() for i in range(graph.InputsLength())]
+        return inputs, [graph.Tensors(graph.Outputs(i)).Name().decode() for i in range(graph.OutputsLength())]
+
+    def interpreter(self, arena_bytes: int) -> tuple[Any, list[str]]:
+        """An interpreter with that arena, or None and what TFLM had to say."""
+        with _stderr_of_c() as complaints:
+            try:
+                return self._module.Interpreter.from_bytes(self._model, arena_size=arena_bytes), complaints
+            except RuntimeError as error:
+                problem = str(error)
+        return None, complaints or [problem]
+
+    def run(self, feeds: dict[str, Any]) -> dict[str, Any]:
+        """Outputs by name. Every call starts from the initial state."""
+        _check_names(feeds, {name: name for name in self.inputs})
+        self._interpreter.reset()
+        for index, name in enumerate(self.inputs):
+            self._interpreter.set_input(feeds[name], index)
+        with _stderr_of_c() as complaints:
+            try:
+                self._interpreter.invoke()
+            except RuntimeError as error:
+                complaints.append(str(error))
+                raise AgentError("run-failed", "TensorFlow Lite Micro: " + "; ".join(complaints[:4])) from error
+        return {name: np.array(self._interpreter.get_output(i)) for i, name in enumerate(self._outputs)}
+
+    def kernels(self) -> dict[str, Any]:
+        """The wheel is built with the reference kernels."""
+        return {"delegate": "none", "kernels": "reference"}
+
+    def smallest_arena(self) -> int:
+        """The smallest arena (in steps of 16 bytes, TFLM's alignment) that allocates and invokes."""
+        low, high = 0, self.arena_bytes // 16
+        while high - low > 1:
+            middle = (low + high) // 2
+            low, high = (low, middle) if self._fits(16 * middle) else (middle, high)
+        return 16 * high
+
+    def _fits(self, arena_bytes: int) -> bool:
+        interpreter, _ = self.interpreter(arena_bytes)
+        if interpreter is None:
+            return False
+        with _stderr_of_c():
+            try:
+                interpreter.invoke()
+            except RuntimeError:
+                return False
+        return True
+
+    def allocations(self) -> dict[str, int]:
+        """Bytes of the arena by use, as TFLM's recording allocator counts them."""
+        with _stderr_of_c() as lines:
+            self._interpreter.print_allocations()
+        found: dict[str, int] = {}
+        for line in lines:
+            part = re.search(r"Arena allocation (\w+) (\d+) bytes", line)
+            used = re.search(r"\] '([^']+)' used (\d+) bytes", line)
+            if part:
+                found[part.group(1)] = int(part.group(2))
+            elif used:
+                found[used.group(1)] = int(used.group(2))
+        return found
+
+
+def _wants_memory(complaints: list[str]) -> bool:
+    """Whether a larger arena may help: TFLM says which allocation failed."""
+    text = " ".join(complaints).lower()
+    return "missing:" in text or "too small" in text
+
+
+class OpenvinoRuntime:
+    """An OpenVINO IR (or ONNX file), computing in float32 where it computes in float.
+
+    OpenVINO's default is bfloat16 on CPUs that have it, which is not what the model says. `device` (GPU, NPU) is taken
+    where it is there; where it is not, the CPU stands in and `kernels` says so.
     """
+
+    device = "CPU"
 
     def __init__(self, path: str, threads: int) -> None:
         openvino = _openvino_module()
         self.runtime = "openvino " + _version("openvino")
-        config = {
-            "INFERENCE_PRECISION_HINT": "f32",
-            "INFERENCE_NUM_THREADS": str(threads),
-            "NUM_STREAMS": "1",
-        }
+        core = openvino.Core()
+        self._present = any(name.partition(".")[0] == self.device for name in core.available_devices)
+        chosen = self.device if self._present else "CPU"
+        config = {"INFERENCE_PRECISION_HINT": "f32" if chosen == "CPU" else "f16"}
+        if chosen == "CPU":
+            config.update(INFERENCE_NUM_THREADS=str(threads), NUM_STREAMS="1")
+        self.loaded_from = "model"
         try:
-            self._compiled = openvino.Core().compile_model(path, "CPU", config)
+            blob = _cached_blob(Path(path), chosen, self.runtime)
+            if blob is not None:
+                self._compiled = core.import_model(blob, chosen, config)
+                self.loaded_from = "cache"
+            else:
+                self._compiled = core.compile_model(path, chosen, config)
         except Exception as error:
             raise AgentError("model-refused", f"OpenVINO refuses the model: {error}") from error
+        self._chosen = chosen
         self._request = self._compiled.create_infer_request()
         self._inputs = _by_all_names(self._compiled.inputs)
         self._outputs = list(self._compiled.outputs)
@@ -208,7 +350,45 @@ class OpenvinoRuntime:
                 counts[key] = counts.get(key, 0) + 1
         except Exception as error:
             return {"delegate": "unknown", "why": str(error)}
-        return {"delegate": "CPU", "layers": dict(sorted(counts.items()))}
+        found = {"delegate": self._chosen, "layers": dict(sorted(counts.items())), "loaded_from": self.loaded_from}
+        if not self._present:
+            found["stands_in_for"] = self.device
+        return found
+
+    def export(self, out: Path) -> dict[str, Any]:
+        """Write the compiled model, and say for what it is good."""
+        out.mkdir(parents=True, exist_ok=True)
+        (out / BLOB).write_bytes(self._compiled.export_model())
+        facts = {"device": self._chosen, "wanted": self.device, "runtime": self.runtime}
+        (out / BLOB_FACTS).write_text(json.dumps(facts, sort_keys=True) + "\n")
+        return facts
+
+
+#: A compiled model beside the model file, and the device and runtime that it belongs to.
+BLOB, BLOB_FACTS = "openvino.blob", "openvino.blob.json"
+
+
+def _cached_blob(model: Path, device: str, runtime: str) -> Any:
+    """The compiled model in the bundle when it was made by this very runtime for this device; None otherwise."""
+    try:
+        facts = json.loads((model.parent / BLOB_FACTS).read_bytes())
+        if facts.get("device") == device and facts.get("runtime") == runtime:
+            return (model.parent / BLOB).read_bytes()
+    except (OSError, ValueError):
+        pass
+    return None
+
+
+class OpenvinoGpu(OpenvinoRuntime):
+    """OpenVINO on an Intel GPU."""
+
+    device = "GPU"
+
+
+class OpenvinoNpu(OpenvinoRuntime):
+    """OpenVINO on an Intel NPU."""
+
+    device = "NPU"
 
 
 def _text(value: Any) -> str:
@@ -216,7 +396,15 @@ def _text(value: Any) -> str:
     return str(getattr(value, "value", value))
 
 
-RUNTIMES = {"tflite": TfliteRuntime, "openvino": OpenvinoRuntime}
+#: What a model may be run with; a bundle's `engine`, or else its `backend`, names one.
+RUNTIMES = {
+    "tflite": TfliteRuntime,
+    "tflite-micro": MicroRuntime,
+    "openvino": OpenvinoRuntime,
+    "openvino:GPU": OpenvinoGpu,
+    "openvino:NPU": OpenvinoNpu,
+}
+_MODULES = {"tflite": _litert_module, "tflite-micro": _micro_module}
 
 
 def _by_all_names(ports: Any) -> dict[str, Any]:
@@ -278,7 +466,12 @@ class Unpacked:
 
     def load(self, threads: int) -> Any:
         """The model in its runtime."""
-        return load(str(self.folder / self.manifest["model"]), self.manifest["backend"], threads)
+        return load(str(self.folder / self.manifest["model"]), self.engine, threads)
+
+    @property
+    def engine(self) -> str:
+        """What runs the model here; bundles made before there was a choice name their backend only."""
+        return str(self.manifest.get("engine") or self.manifest["backend"])
 
     def feeds(self, golden: int) -> dict[str, Any]:
         """Inputs of one golden, as the model wants them."""
@@ -308,7 +501,7 @@ class Unpacked:
 
 def info(_: argparse.Namespace) -> dict[str, Any]:
     """What this machine is and which runtimes it has, without loading any model."""
-    names = ("ai-edge-litert", "tflite-runtime", "openvino", "numpy")
+    names = ("ai-edge-litert", "tflite-runtime", "tflite-micro", "openvino", "numpy")
     return {
         "agent": PROTOCOL,
         "python": platform.python_version(),
@@ -394,7 +587,7 @@ def bench(args: argparse.Namespace) -> dict[str, Any]:
     bundle = Unpacked(args.folder)
     feeds = bundle.feeds(0)
     # The runtime's own code first: what follows is the model's share of time and memory.
-    _litert_module() if bundle.manifest["backend"] == "tflite" else _openvino_module()
+    _MODULES.get(bundle.engine, _openvino_module)()
     before = _status_kib("VmRSS")
     start = time.perf_counter()
     model = bundle.load(args.threads)
@@ -426,6 +619,20 @@ def bench(args: argparse.Namespace) -> dict[str, Any]:
         "runtime": model.runtime,
         "kernels": model.kernels(),
     }
+
+
+def arena(args: argparse.Namespace) -> dict[str, Any]:
+    """The smallest arena that a model runs in, and what it is used for."""
+    model = MicroRuntime(args.model, 1)
+    return {"arena_bytes": model.smallest_arena(), "allocations": model.allocations(), "runtime": model.runtime}
+
+
+def export(args: argparse.Namespace) -> dict[str, Any]:
+    """Compile a model with OpenVINO and write the result into OUT."""
+    model = load(args.model, args.backend, 1)
+    if not isinstance(model, OpenvinoRuntime):
+        raise AgentError("io-mismatch", f"{args.backend} models are not compiled ahead of time")
+    return model.export(Path(args.out))
 
 
 # ---------------------------------------------------------------------------------------------- worker
@@ -517,6 +724,14 @@ def _parser() -> argparse.ArgumentParser:
             command.add_argument("--runs", type=int, default=50)
             command.add_argument("--warmup", type=int, default=5)
             command.add_argument("--max-seconds", type=float, default=10.0)
+    smallest = commands.add_parser("arena")
+    smallest.add_argument("model")
+    smallest.set_defaults(call=arena)
+    compiled = commands.add_parser("export")
+    compiled.add_argument("model")
+    compiled.add_argument("--backend", required=True)
+    compiled.add_argument("--out", required=True)
+    compiled.set_defaults(call=export)
     serve = commands.add_parser("serve-stdio")
     serve.add_argument("model")
     serve.add_argument("--backend", required=True)

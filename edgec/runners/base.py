@@ -36,7 +36,7 @@ def run_artifact(
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_bytes(data)
         names = [binding.artifact.name for binding in artifact.outputs]
-        with Worker(Path(folder, artifact.main), artifact.backend, threads=threads, timeout_s=timeout_s) as worker:
+        with Worker(Path(folder, artifact.main), artifact.runner, threads=threads, timeout_s=timeout_s) as worker:
             return [_pick(worker.run(feed), names, artifact.main) for feed in feeds]
 
 
@@ -60,7 +60,7 @@ def race(
             place.mkdir()
             for file, data in artifact.files.items():
                 (place / file).write_bytes(data)
-            worker = Worker(place / artifact.main, artifact.backend, threads=threads)
+            worker = Worker(place / artifact.main, artifact.runner, threads=threads)
             raw = {b.artifact.name: b.to_artifact(feeds[b.source.name]) for b in artifact.inputs}
             runners[name] = (stack.enter_context(worker), raw)
         for worker, raw in runners.values():

@@ -75,6 +75,7 @@ def compile(model: Model, target: Target, options: CompileOptions) -> Artifact: 
             op_versions={op: version for op, (_, version) in operators(network).items()},
             operators={op: count for op, (count, _) in operators(network).items()},
             transposes=tuple(_transposes(network, model)),
+            engine="" if runtime is None else runtime.engine,
         )
 
 

@@ -15,6 +15,7 @@ from edgec.backends.tflite.fuse import flatten_into_fully_connected, fuse, fuse_
 from edgec.backends.tflite.fusions.siblings import merge_products
 from edgec.backends.tflite.fusions.splits import regroup
 from edgec.backends.tflite.half import halve_weights
+from edgec.backends.tflite.kernels import check_kernels, kernels_of
 from edgec.backends.tflite.layout import assign_layout
 from edgec.backends.tflite.layout.perms import Perm, identity
 from edgec.backends.tflite.legalize import legalize
@@ -26,6 +27,7 @@ from edgec.backends.tflite.pairs import QUANTIZERS
 from edgec.backends.tflite.tir import Graph, Tensor
 from edgec.backends.tflite.types import assign_types
 from edgec.backends.tflite.versions import op_version, stored
+from edgec.backends.tflite.work import peak_bytes, work_of
 from edgec.backends.tflite.writer import ordered_tensors, unique_names, write
 from edgec.errors import EdgecError, Finding, Severity
 from edgec.graph.model import MAX_OPSET, Model
@@ -74,12 +76,12 @@ def lower_model(model: Model, target: Target, options: CompileOptions) -> Lowere
     _finish_subgraphs(graph)
     layout = assign_layout(graph, options.io_layout)
     fuse(graph, exact=options.precision == "float16")
-    assign_types(graph, integer_io=target.io_dtype == "int8")
+    assign_types(graph, integer_io=target.io_dtype == "int8", kernels=kernels_of(target))
     if options.precision == "float16":
         halve_weights(graph)
     for t, name in zip(graph.outputs, names, strict=True):
         _name_output(graph, t, name)
-    findings += check_limits(graph, target)
+    findings += [*check_limits(graph, target), *check_kernels(graph, target)]
     return Lowered(graph, layout.inputs, layout.outputs, tuple(layout.transposes), tuple(findings))
 
 
@@ -128,7 +130,7 @@ def compile(model: Model, target: Target, options: CompileOptions) -> Artifact:
             {"source": model.source.name, "sha256": model.source.digest, "kind": model.source.kind}, sort_keys=True
         ).encode(),
     }
-    versions = _versions(graph)  # may look at constants, which `write` releases
+    versions, work, peak = _versions(graph), work_of(graph), peak_bytes(graph)  # look at constants; `write` frees them
     data = write(graph, description=f"edgec {model.name}", metadata=metadata, release=True)
     return Artifact(
         backend="tflite",
@@ -141,6 +143,9 @@ def compile(model: Model, target: Target, options: CompileOptions) -> Artifact:
         op_versions=versions,
         operators=dict(sorted(Counter(op.kind for op in graph.every_op()).items())),
         transposes=lowered.transposes,
+        engine="" if runtime is None else runtime.engine,
+        work=work,
+        peak_bytes=peak,
     )
 
 

@@ -4,6 +4,7 @@
 2. So is a node that its lowering refuses as it stands, where its parts may fare better.
 3. In integer precisions, what has no integer kernel in the delegate becomes operators that have one.
 4. The factors that this leaves behind go into weights where they can.
+5. A node whose lowering makes operators that the target's runtime has not is taken apart too.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import onnx_ir as ir
 from edgec.backends.base import Precision
 from edgec.backends.tflite.context import Context, Refusal
 from edgec.backends.tflite.control import CONTROL
+from edgec.backends.tflite.kernels import Kernels, has_kernel, kernels_of
 from edgec.backends.tflite.lower import dispatch, trial_input
 from edgec.backends.tflite.ops import all_lowerings
 from edgec.backends.tflite.pairs import QUANTIZERS
@@ -31,9 +33,10 @@ _INTEGER_PARTS = frozenset({"HardSwish"})
 _PARTS = frozenset({"HardSigmoid"})
 
 
-def legalize(model: Model, target: Target, precision: Precision) -> Model:  # noqa: ARG001 # the backend interface
+def legalize(model: Model, target: Target, precision: Precision) -> Model:
     """A model whose nodes map one to one to operators that may be quantized."""
     integer = precision in ("int8", "int16x8")
+    kernels = kernels_of(target)
 
     def wanted(node: ir.Node) -> bool:
         if not can_decompose(node.op_type, model.ir.opset_imports.get(node.domain, 1), node.domain):
@@ -42,7 +45,7 @@ def legalize(model: Model, target: Target, precision: Precision) -> Model:  # no
             return node.op_type not in QUANTIZERS | CONTROL
         if node.op_type in _PARTS or (integer and node.op_type in _INTEGER_PARTS):  # rule 3
             return True
-        return _refused(node, model.opset)  # rule 2
+        return _refused(node, model.opset, kernels)  # rules 2 and 5
 
     legal = decompose(model, wanted)
     if legal is not model:
@@ -50,8 +53,8 @@ def legalize(model: Model, target: Target, precision: Precision) -> Model:  # no
     return legal
 
 
-def _refused(node: ir.Node, opset: int) -> bool:
-    """Whether the node's lowering refuses it, tried on a graph that is thrown away."""
+def _refused(node: ir.Node, opset: int, kernels: Kernels) -> bool:
+    """Whether the node's lowering or the runtime refuses it, tried on a graph that is thrown away."""
     ctx = Context(graph=Graph(name="trial"), opset=opset, node=node)
     try:
         for value in node.inputs:
@@ -60,4 +63,4 @@ def _refused(node: ir.Node, opset: int) -> bool:
         dispatch(ctx, node)
     except (Refusal, EdgecError):
         return True
-    return False
+    return not all(has_kernel(kernels, op.kind) for op in ctx.graph.every_op())

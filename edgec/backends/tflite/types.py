@@ -10,6 +10,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -28,12 +29,14 @@ _FIXED = {
 _FIXED_INT16 = dict.fromkeys(("LOGISTIC", "SOFTMAX", "TANH"), QParams.per_tensor(1 / 32768, 0))
 
 
-def assign_types(graph: Graph, *, integer_io: bool = False) -> None:
-    """Rules 1 to 6, in place."""
+def assign_types(
+    graph: Graph, *, integer_io: bool = False, kernels: Mapping[str, Sequence[str]] | None = None
+) -> None:
+    """Rules 1 to 6, in place. `kernels`: the runtime's operators with their types, where it has not all of them."""
     if integer_io:
         _quantize_inputs(graph)
     _propagate(graph)
-    worker = _Typer(graph)
+    worker = _Typer(graph, kernels or {})
     for op in graph.ops:
         worker.place(op)
     if not integer_io:
@@ -89,8 +92,9 @@ def _propagate(graph: Graph) -> None:
 
 
 class _Typer:
-    def __init__(self, graph: Graph) -> None:
+    def __init__(self, graph: Graph, kernels: Mapping[str, Sequence[str]]) -> None:
         self.graph = graph
+        self.kernels = kernels
         self.ops: list[Op] = []
         self.converted: dict[tuple[Tensor, Storage | None], Tensor] = {}
 
@@ -111,6 +115,8 @@ class _Typer:
             return False
         kinds = {t.storage.dtype for t in (*computed, *results) if t.storage}
         if len(kinds) != 1 or op.kind not in (INT8 if kinds == {DType.INT8} else INT16):
+            return False
+        if self.kernels and str(next(iter(kinds))) not in self.kernels.get(op.kind, ()):
             return False
         if op.kind in WEIGHTED:
             w = op.inputs[1]
