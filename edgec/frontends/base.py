@@ -9,11 +9,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Protocol, cast
+from typing import Any, Protocol, cast
 
 from edgec import frontends
 from edgec.errors import EdgecError, Finding
 from edgec.graph.model import Model
+from edgec.quantization.recipe import Recipe
 from edgec.registry import load_plugin, plugin_names
 
 #: offset, magic bytes, what it is, what to do
@@ -61,10 +62,17 @@ class Request:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Loaded:
-    """A model with static inputs at a supported opset, and what the user should know about how it was read."""
+    """A model with static inputs at a supported opset, and what the user should know about how it was read.
+
+    Where the source says it: `labels` of the classes, `preprocessing` as facts for the manifest, and a `recipe` that
+    prepares calibration data in that way.
+    """
 
     model: Model
     findings: tuple[Finding, ...] = ()
+    labels: tuple[str, ...] = ()
+    preprocessing: Mapping[str, Any] = field(default_factory=dict)
+    recipe: Recipe | None = None
 
 
 class Frontend(Protocol):

@@ -11,11 +11,13 @@ from typing import Any
 from edgec.artifact import Artifact
 from edgec.backends.base import load_backend
 from edgec.bundle.bundle import Bundle
+from edgec.bundle.golden import Golden
 from edgec.bundle.open import open_bundle
 from edgec.bundle.pack import write_bundle
 from edgec.bundle.report import report_html, report_json, stable
 from edgec.errors import EdgecError, Finding, Severity
 from edgec.frontends.base import SourceOptions, load_source
+from edgec.packaging.base import Job, Package, package, steps_of
 from edgec.passes.pipelines import canonicalize
 from edgec.pipeline import kept_graphs
 from edgec.pipeline.forms import Build, Form, IoLayout, output_steps
@@ -57,6 +59,7 @@ def run_build(
     stop_after: str | None = None,
     sign_key: str | Path | None = None,
     keep_graphs: bool = False,
+    packaging: Sequence[str] = (),
     progress: Progress | None = None,
 ) -> BuildResult:
     """Build a bundle and validate it on this machine.
@@ -66,6 +69,7 @@ def run_build(
     `inputs` fixes input shapes by name; `reading` says how to read the source where its looks do not tell.
     `stop_after` writes that stage's product into `output` and stops. `keep_graphs` puts the float and the QDQ model
     into the bundle, for `edgec compare` on other machines; this one keeps them in its cache.
+    `packaging` names steps beyond the target's own, such as `openvino_cache`.
     Raises `EdgecError` with every finding that stands in the way; nothing half-written is left.
     """
     check_stage(stop_after)
@@ -82,7 +86,7 @@ def run_build(
             model = canonicalize(model)
     opened = None
     if calibration is not None:
-        opened = open_samples(calibration, model.inputs(), count=samples)
+        opened = open_samples(calibration, model.inputs(), count=samples, usual=loaded.recipe)
     work = Build(
         target=profile,
         backend_name=name,
@@ -97,15 +101,19 @@ def run_build(
         model=model,
         samples=opened,
         findings=[*loaded.findings, *options.findings],
+        labels=loaded.labels,
+        preprocessing=loaded.preprocessing,
     )
     if stop_after in ("load", "passes"):
         return _stopped(work, model)
     if stop_after in ("legalize", "calibrate"):
         return _stopped(work, work.part_way(options, stop_after))
-    return _finish(work, options, sign_key, keep_graphs)
+    return _finish(work, options, sign_key, keep_graphs, packaging)
 
 
-def _finish(work: Build, options: Candidates, sign_key: str | Path | None, keep_graphs: bool) -> BuildResult:
+def _finish(
+    work: Build, options: Candidates, sign_key: str | Path | None, keep_graphs: bool, packaging: Sequence[str]
+) -> BuildResult:
     if has_qdq(work.model):
         options = Candidates(("int8",), "the model comes quantized and is compiled as it is")
     with work.clock.stage("judge"):
@@ -118,7 +126,13 @@ def _finish(work: Build, options: Candidates, sign_key: str | Path | None, keep_
         return _stopped(work, artifact, form)
     with work.clock.stage("goldens"):
         goldens, fidelity, agreement = work.goldens(form, artifact)
+    with work.clock.stage("bundle"):
+        packed = _package(work, artifact, goldens, packaging)
+    artifact = packed.artifact or artifact
+    work.findings += packed.findings
     summary = summarize(work, form, artifact, fidelity, agreement)
+    if packed.facts:
+        summary["packaging"] = dict(packed.facts)
     graphs = _keep_graphs(form, artifact)
     path = work.output / f"{_slug(work.model.name)}-{work.target.id}.edgec"
     with work.clock.stage("bundle"):
@@ -131,7 +145,11 @@ def _finish(work: Build, options: Candidates, sign_key: str | Path | None, keep_
             goldens=goldens,
             agent=agent_source(),
             output_steps=output_steps(form),
+            labels=work.labels,
+            preprocessing=work.preprocessing,
             fidelity=fidelity,
+            packaging=packed.facts,
+            packaged=packed.files,
             findings=work.findings,
             report_json=report_json(stable(summary)),
             report_html=report_html(stable(summary)),
@@ -158,6 +176,19 @@ def _finish(work: Build, options: Candidates, sign_key: str | Path | None, keep_
         findings=[f.as_dict() for f in work.findings],
     )
     return BuildResult(bundle=bundle, path=path, summary=summary, findings=tuple(work.findings))
+
+
+def _package(work: Build, artifact: Artifact, goldens: Sequence[Golden], extra: Sequence[str]) -> Package:
+    """What the target's packaging steps, and those asked for, make of the artifact."""
+    job = Job(
+        artifact=artifact,
+        target=work.target,
+        name=work.model.name,
+        goldens=goldens,
+        labels=work.labels,
+        preprocessing=work.preprocessing,
+    )
+    return package(job, (*steps_of(work.target, work.backend_name), *extra))
 
 
 def _keep_graphs(form: Form, artifact: Artifact) -> Mapping[str, bytes]:

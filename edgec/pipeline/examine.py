@@ -76,7 +76,7 @@ def calibrate(
     """
     loaded = load_source(source, inputs=inputs, options=reading)
     model = canonicalize(loaded.model)
-    data = open_samples(calibration, model.inputs(), count=samples)
+    data = open_samples(calibration, model.inputs(), count=samples, usual=loaded.recipe)
     kinds: dict[tuple[str, str], Target] = {}
     for known in [target] if target is not None else list_targets():
         profile = load_target(known)

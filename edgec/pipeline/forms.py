@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -81,6 +81,8 @@ class Build:
     model: Model
     samples: SampleSource | None
     findings: list[Finding] = field(default_factory=list)
+    labels: tuple[str, ...] = ()
+    preprocessing: Mapping[str, Any] = field(default_factory=dict)
     why: str = ""
     statistics: Statistics | None = None
     feeds: list[dict[str, Array]] = field(default_factory=list)

@@ -63,22 +63,43 @@ class InputSteps(_Table):
 
 
 class AudioSteps(_Table):
-    """How audio becomes windows: rate in Hz (default: the file's), window and hop in samples (default: the model's)."""
+    """How audio becomes windows: rate in Hz (default: the file's), window and hop in samples (default: the model's).
+
+    `normalize` gives each window mean 0 and variance 1.
+    """
 
     sample_rate: int | None = Field(default=None, gt=0)
     window: int | None = Field(default=None, gt=0)
     hop: int | None = Field(default=None, gt=0)
+    normalize: bool = False
+
+
+class TextSteps(_Table):
+    """How a line of text becomes tokens: `tokenizer` is a tokenizer.json, relative to the recipe's folder.
+
+    Texts are cut or padded to the model's length. `digest` is the file's sha256 where somebody wants to be sure of it.
+    """
+
+    tokenizer: str | None = None
+    digest: str | None = None
+    pad_token: str | None = None
+    padding_side: Literal["left", "right"] = "right"
 
 
 class Recipe(_Table):
-    """A whole recipe. `data` is relative to the recipe's folder; a `seed` draws samples at random instead of evenly."""
+    """A whole recipe. `data` is relative to the recipe's folder; a `seed` draws samples at random instead of evenly.
+
+    `labels` is a file with the right answer to each sample, or the name of an array or field in the data.
+    """
 
     description: str = ""
-    reader: Literal["image", "array", "jsonl", "audio"] | None = None
+    reader: Literal["image", "array", "jsonl", "audio", "text"] | None = None
     data: str | None = None
     count: int | None = Field(default=None, gt=0)
     seed: int | None = None
+    labels: str | None = None
     audio: AudioSteps = AudioSteps()
+    text: TextSteps = TextSteps()
     inputs: dict[str, InputSteps] = Field(default_factory=dict)
 
     def steps(self, name: str) -> InputSteps | None:

@@ -30,7 +30,7 @@ DEFAULT_COUNT = 128
 #: Part of the digest; raise it when a reader begins to give other values for the same file.
 _READER_VERSION = 1
 
-_FORMS = "a recipe (.toml), a folder of images, .npy, .npz, .jsonl, or audio files"
+_FORMS = "a recipe (.toml), a folder of images, .npy, .npz, .jsonl, .txt, or audio files"
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +49,15 @@ class SampleSource:
     """
 
     def __init__(
-        self, reader: Reader, grouping: Grouping, *, indices: Sequence[int], description: str, key: str
+        self,
+        reader: Reader,
+        grouping: Grouping,
+        *,
+        indices: Sequence[int],
+        description: str,
+        key: str,
+        place: Path = Path(),
+        recipe: Recipe = Recipe(),  # noqa: B008  it cannot be changed
     ) -> None:
         self._reader = reader
         self._grouping = grouping
@@ -57,6 +65,7 @@ class SampleSource:
         self._key = key
         self._skipped: dict[str, Finding] = {}
         self.description = description
+        self.place, self.recipe = place, recipe
 
     def __len__(self) -> int:
         return max(1, len(self._indices) // self._grouping.size)
@@ -83,13 +92,27 @@ class SampleSource:
             self._reader.close()
         return sha.hexdigest()
 
+    @property
+    def total(self) -> int:
+        """How many samples there are, of which `count` are used."""
+        return len(self._reader)
+
+    @property
+    def files(self) -> tuple[Path, ...]:
+        """The file of each of the `total` samples, where each one is a file; else none."""
+        return tuple(getattr(self._reader, "files", ()))
+
     def __iter__(self) -> Iterator[dict[str, Array]]:
-        group: list[dict[str, Array]] = []
+        return (feed for _, feed in self.numbered())
+
+    def numbered(self) -> Iterator[tuple[tuple[int, ...], dict[str, Array]]]:
+        """Feeds, each with the numbers (of `total`) of the samples in it."""
+        group: list[tuple[int, dict[str, Array]]] = []
         feeds = 0
-        for sample in self._samples():
-            group.append(sample)
+        for entry in self._samples():
+            group.append(entry)
             if len(group) == self._grouping.size:
-                yield self._stack(group)
+                yield tuple(i for i, _ in group), self._stack([sample for _, sample in group])
                 feeds += 1
                 group = []
         if feeds:
@@ -102,13 +125,14 @@ class SampleSource:
                 hint="; ".join(f"{f.where}: {f.message}" for f in list(self._skipped.values())[:3]),
             )
         # Fewer samples than one batch: repeat them, which changes no range.
-        yield self._stack([group[i % len(group)] for i in range(self._grouping.size)])
+        group = [group[i % len(group)] for i in range(self._grouping.size)]
+        yield tuple(i for i, _ in group), self._stack([sample for _, sample in group])
 
-    def _samples(self) -> Iterator[dict[str, Array]]:
+    def _samples(self) -> Iterator[tuple[int, dict[str, Array]]]:
         try:
             for index in self._indices:
                 try:
-                    yield self._reader.read(index)
+                    yield index, self._reader.read(index)
                 except EdgecError as error:
                     if error.code != "calibration/unreadable":
                         raise
@@ -124,14 +148,19 @@ class SampleSource:
         }
 
 
-def open_samples(path: str | Path, inputs: Sequence[TensorSpec], *, count: int | None = None) -> SampleSource:
+def open_samples(
+    path: str | Path, inputs: Sequence[TensorSpec], *, count: int | None = None, usual: Recipe | None = None
+) -> SampleSource:
     """Open calibration data for a model's inputs; `path` may also be `recipe:data`.
 
-    Raises `EdgecError` (`calibration/…`): nothing there, unknown kind, wrong shape, or a bad recipe.
+    `usual` is what the model's own source says of its preprocessing: it holds for data of its kind that comes
+    without a recipe. Raises `EdgecError` (`calibration/…`): nothing there, unknown kind, wrong shape, or a bad recipe.
     """
     recipe, data, label = _locate(str(path))
-    _check_inputs(recipe, inputs)
     kind = recipe.reader or _kind_of(data)
+    if recipe == Recipe() and usual is not None and usual.reader == kind:
+        recipe = usual
+    _check_inputs(recipe, inputs)
     reader, grouping = _open_reader(kind, data, inputs, recipe)
     if len(reader) == 0:
         raise EdgecError("calibration/empty", "there are no samples", where=str(data), hint=f"give {_FORMS}")
@@ -144,6 +173,8 @@ def open_samples(path: str | Path, inputs: Sequence[TensorSpec], *, count: int |
         indices=indices,
         description=f"{shown} {kind} sample{'s' if len(reader) != 1 else ''} from {label}",
         key=_key(recipe, kind, inputs),
+        place=data,
+        recipe=recipe,
     )
 
 
@@ -185,6 +216,11 @@ def _locate(text: str) -> tuple[Recipe, Path, str]:
 
 def _with_data(recipe_path: Path, data: str | None) -> tuple[Recipe, Path, str]:
     recipe = load_recipe(recipe_path)
+    if recipe.text.tokenizer is not None:
+        tokenizer = recipe_path.parent / recipe.text.tokenizer
+        digest = hashlib.sha256(tokenizer.read_bytes()).hexdigest() if tokenizer.is_file() else None
+        text = recipe.text.model_copy(update={"tokenizer": str(tokenizer), "digest": digest})
+        recipe = recipe.model_copy(update={"text": text})
     if data is not None:
         place = Path(data)
     elif recipe.data is not None:
@@ -214,13 +250,14 @@ def _check_inputs(recipe: Recipe, inputs: Sequence[TensorSpec]) -> None:
 
 def _readers() -> dict[str, tuple[frozenset[str], Callable[[Path, Sequence[TensorSpec], Recipe], Reader]]]:
     """Suffixes and reader of each kind."""
-    from edgec.quantization.readers import arrays, audio, images, jsonl
+    from edgec.quantization.readers import arrays, audio, images, jsonl, text
 
     return {
         "image": (images.SUFFIXES, images.ImageReader),
         "array": (arrays.SUFFIXES, arrays.ArrayReader),
         "jsonl": (jsonl.SUFFIXES, jsonl.JsonlReader),
         "audio": (audio.SUFFIXES, audio.AudioReader),
+        "text": (text.SUFFIXES, text.TextReader),
     }
 
 
@@ -278,6 +315,7 @@ def _probed(reader: Reader) -> Reader:
 
 def _key(recipe: Recipe, kind: str, inputs: Sequence[TensorSpec]) -> str:
     """Everything but the contents that decides what is fed."""
-    steps = recipe.model_dump(mode="json", exclude={"description", "data", "count", "seed"})
+    steps = recipe.model_dump(mode="json", exclude={"description", "data", "count", "seed", "labels"})
+    steps["text"].pop("tokenizer")  # where it lies; its digest says what it is
     specs = [[spec.name, list(spec.shape), spec.dtype.value] for spec in inputs]
     return json.dumps([_READER_VERSION, kind, steps, specs], sort_keys=True)

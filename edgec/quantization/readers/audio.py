@@ -22,6 +22,8 @@ SUFFIXES = frozenset({".wav", ".flac", ".ogg", ".aiff", ".aif"})
 
 #: Zero crossings of the sinc on each side; 16 keeps the pass band flat to within 0.1 dB.
 _ZEROS = 16
+#: Variance added before a window is divided by its deviation: silence stays silence.
+_SILENCE = 1e-7
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +43,7 @@ class AudioReader:
         self._steps = steps_of(self._input, recipe.inputs)
         self._rate = recipe.audio.sample_rate
         self._length = recipe.audio.window or max(sample_shape(self._input))
+        self._unit = recipe.audio.normalize
         self._hop = recipe.audio.hop or self._length
         self._windows = [w for file in _files(path) for w in self._cut(file)]
         self.findings: tuple[Finding, ...] = self._announce()
@@ -58,7 +61,10 @@ class AudioReader:
     def read(self, index: int) -> dict[str, Array]:
         """Window `index` in the input's shape."""
         window = self._windows[index]
-        value = normalise(self._samples(window), self._steps, None)
+        samples = self._samples(window)
+        if self._unit:
+            samples = (samples - samples.mean()) / np.sqrt(samples.var() + _SILENCE)
+        value = normalise(samples, self._steps, None)
         value = fit(value, self._input, where=str(window.file))
         return {self._input.name: cast(value, self._input, self._steps), **self._constants}
 

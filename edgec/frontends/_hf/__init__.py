@@ -1,0 +1,1 @@
+"""What the Hugging Face frontend is made of: shapes of inputs, parts of models, processors, loading."""
