@@ -2,20 +2,31 @@
 
 from __future__ import annotations
 
+from typing import Annotated
+
+import typer
+
 from edgec.cli import options
 from edgec.cli.session import Answer, Mode, Progress, finish
 
 
-def run(json: options.Json = False, debug: options.Debug = False) -> None:
+def run(
+    install: Annotated[
+        str | None,
+        typer.Option("--install", metavar="NAME", help="Make the private environment that a framework runs in."),
+    ] = None,
+    json: options.Json = False,
+    debug: options.Debug = False,
+) -> None:
     """Say what is installed, missing, working.
 
     Each runtime is tried on a small model; for what is missing, how to get it.
     """
 
     def work(_progress: Progress) -> Answer:
-        from edgec.report.doctor import examine
+        from edgec.report.doctor import examine, set_up
 
-        return examine()
+        return examine() if install is None else set_up(install)
 
     def show(answer: Answer) -> str:
         from edgec.report.render import render_doctor

@@ -14,6 +14,7 @@ from typing import Any
 
 from edgec import __version__
 from edgec.errors import Finding, Severity
+from edgec.frontends import _environments as environments
 
 #: What every build needs.
 CORE = (
@@ -57,9 +58,16 @@ def examine() -> dict[str, Any]:
         "free_disk_bytes": shutil.disk_usage(Path.cwd()).free,
         "packages": [{"package": name, "version": version(name)} for name in CORE],
         "extras": [extra(name) for name in EXTRAS],
+        "environments": environments.describe(),
         "runtimes": runtimes,
         "findings": [finding.as_dict() for finding in (*faults, *_disk())],
     }
+
+
+def set_up(name: str) -> dict[str, Any]:
+    """Make a framework's private environment. Raises `EdgecError` (`cli/unknown-environment`, `env/install-failed`)."""
+    folder = environments.install(name)
+    return {"environment": name, "folder": str(folder), "findings": []}
 
 
 def version(package: str) -> str | None:
