@@ -34,6 +34,18 @@ class Builder:
         array = item if isinstance(item, np.ndarray) else np.asarray(item, self._kind)
         return self._editor.const(array, f"{self._node.name}/constant")
 
+    def inside(self) -> Builder:
+        """A builder for the nodes of a subgraph, which are in its list `nodes` and nowhere else."""
+        return Builder(self._editor, self._node)
+
+    def name(self, of: str) -> str:
+        """A value name that nothing has."""
+        return self._editor.unique(f"{self._node.name}/{of}")
+
+    def constant(self, array: Array) -> ir.Value:
+        """A constant that several nodes share."""
+        return self._editor.const(array, f"{self._node.name}/constant")
+
     def ints(self, *values: int) -> ir.Value:
         """A constant list of int64: axes, a shape."""
         return self._editor.const(np.asarray(values, np.int64), f"{self._node.name}/ints")

@@ -17,7 +17,9 @@ from edgec.graph.edit import Editor, all_values, remove_dead
 from edgec.graph.model import ORIGIN_KEY, Model, label, origin
 from edgec.graph.verify import verify
 from edgec.passes.base import Pass, run_passes
-from edgec.passes.decompose.own import OWN_RULES
+from edgec.passes.body_shapes import BodyShapes
+from edgec.passes.decompose.ml import ML_RULES
+from edgec.passes.decompose.own import OWN_RULES, OwnRule
 from edgec.passes.eliminate import Eliminate
 from edgec.passes.fold_constants import FoldConstants
 from edgec.passes.shapes import schema_of, type_proto
@@ -26,7 +28,10 @@ from edgec.passes.upgrade_opset import adapt
 _DOMAIN = "edgec.body"
 #: Domains whose operators ONNX defines.
 _KNOWN_DOMAINS = frozenset({"", "ai.onnx.preview", "ai.onnx.ml"})
-_MAX_DEPTH = 8
+#: Rounds: what a rule makes may be wanted itself, and a rule may wait for the shapes that another one makes.
+_MAX_ROUNDS = 32
+#: Own rules by domain.
+_OWN: dict[str, dict[str, OwnRule]] = {"": OWN_RULES, "ai.onnx.ml": ML_RULES}
 
 
 def decompose(model: Model, wanted: Container[str] | Callable[[ir.Node], bool]) -> Model:
@@ -37,9 +42,9 @@ def decompose(model: Model, wanted: Container[str] | Callable[[ir.Node], bool]) 
     """
     result = model.clone()
     want = wanted if callable(wanted) else lambda node: node.op_type in wanted
-    clean: tuple[Pass, ...] = (FoldConstants(), Eliminate())
+    clean: tuple[Pass, ...] = (FoldConstants(), Eliminate(), BodyShapes())
     stuck: set[str] = set()
-    for _ in range(_MAX_DEPTH):
+    for _ in range(_MAX_ROUNDS):
         nodes = [
             node
             for node in result.ir.graph.all_nodes()
@@ -48,10 +53,11 @@ def decompose(model: Model, wanted: Container[str] | Callable[[ir.Node], bool]) 
         if not nodes:
             break
         editor = Editor(result)
-        bodies = 0
+        bodies = done = 0
         for node in nodes:
-            rule = OWN_RULES.get(node.op_type) if node.domain == "" else None
+            rule = _OWN.get(node.domain, {}).get(node.op_type)
             if rule is not None and rule(node, editor):
+                done += 1
                 continue
             if _call_body(node, result, bodies):
                 bodies += 1
@@ -61,6 +67,8 @@ def decompose(model: Model, wanted: Container[str] | Callable[[ir.Node], bool]) 
             _inline(result)
         remove_dead(result.ir)
         run_passes(result, clean, rounds=2)
+        if done + bodies:
+            stuck = set()  # shapes that were unknown may be known now
     verify(result.ir)
     return result
 
@@ -68,7 +76,7 @@ def decompose(model: Model, wanted: Container[str] | Callable[[ir.Node], bool]) 
 def can_decompose(op_type: str, opset: int, domain: str = "") -> bool:
     """True when there is an own rule, or ONNX defines a body for the operator (`opset` is its domain's)."""
     schema: Any = schema_of(domain, op_type, opset) if domain in _KNOWN_DOMAINS else None
-    return (domain == "" and op_type in OWN_RULES) or (
+    return op_type in _OWN.get(domain, {}) or (
         schema is not None and (schema.has_function or schema.has_context_dependent_function)
     )
 

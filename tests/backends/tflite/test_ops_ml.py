@@ -153,4 +153,4 @@ def test_string_labels_are_refused(tmp_path: Path) -> None:
     path = save(tmp_path / "m.onnx", "LinearClassifier", {"x": X}, outputs, **attributes)
     with pytest.raises(EdgecError) as caught:
         emit(load_source(path).model)
-    assert caught.value.findings[0].rule == "tflite/dtype"
+    assert caught.value.findings[0].rule == "tflite/operator"

@@ -1,0 +1,167 @@
+"""ai.onnx.ml's feature operators as tensor operators: scalers, encoders, imputers, columns picked by number.
+
+Strings have no kernels: rules for them say False, and the node is refused by name.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import onnx_ir as ir
+
+from edgec.graph.build import Builder
+from edgec.graph.edit import Editor
+from edgec.graph.model import attr, const_of, static_shape
+from edgec.passes.decompose.ml_common import FLOAT, INT64, f32, features, text
+from edgec.tensors import Array
+
+#: Up to so many keys are compared one by one with every element; beyond, the table must be dense.
+_MOST_KEYS = 4096
+
+
+def _float(b: Builder, x: ir.Value) -> ir.Value:
+    return x if x.dtype == ir.DataType.FLOAT else b("Cast", x, to=FLOAT)
+
+
+def _numeric(x: ir.Value | None) -> bool:
+    return x is not None and x.dtype is not None and x.dtype != ir.DataType.STRING
+
+
+def scaler(node: ir.Node, editor: Editor) -> bool:
+    """(x − offset) · scale"""
+    x, b = node.inputs[0], Builder(editor, node)
+    if x is None or not _numeric(x):
+        return False
+    offset, scale = f32(attr(node, "offset") or (0.0,)), f32(attr(node, "scale") or (1.0,))
+    b.done(b("Mul", b("Sub", _float(b, x), offset), scale))
+    return True
+
+
+def normalizer(node: ir.Node, editor: Editor) -> bool:
+    """Each row by its largest element, sum of magnitudes, or length; rows of zeros stay."""
+    x, b = node.inputs[0], Builder(editor, node)
+    if x is None or not _numeric(x):
+        return False
+    value, norm, axes = _float(b, x), text(node, "norm", "MAX"), b.ints(-1)
+    if norm == "MAX":
+        size = b("ReduceMax", value, axes, keepdims=1)
+    elif norm == "L1":
+        size = b("ReduceSum", b("Abs", value), axes, keepdims=1)
+    elif norm == "L2":
+        size = b("Sqrt", b("ReduceSum", b("Mul", value, value), axes, keepdims=1))
+    else:
+        return False
+    empty = b("Equal", size, f32(0.0))
+    b.done(b("Div", value, b("Where", empty, f32(1.0), size)))
+    return True
+
+
+def binarizer(node: ir.Node, editor: Editor) -> bool:
+    """1 above the threshold, else 0."""
+    x, b = node.inputs[0], Builder(editor, node)
+    if x is None or x.dtype is None or not _numeric(x):
+        return False
+    above = b("Greater", _float(b, x), f32(attr(node, "threshold", 0.0)))
+    b.done(b("Cast", above, to=int(x.dtype)))
+    return True
+
+
+def imputer(node: ir.Node, editor: Editor) -> bool:
+    """Missing values replaced, each column's by its own value."""
+    x, b = node.inputs[0], Builder(editor, node)
+    if x is None or x.dtype is None or not _numeric(x):
+        return False
+    if not x.dtype.is_floating_point():
+        values = np.asarray(attr(node, "imputed_value_int64s"), x.dtype.numpy())
+        missing = b("Equal", x, np.asarray(attr(node, "replaced_value_int64", 0), x.dtype.numpy()))
+    else:
+        mark, kind = attr(node, "replaced_value_float", 0.0), x.dtype.numpy()
+        values = np.asarray(attr(node, "imputed_value_floats"), kind)
+        missing = b("IsNaN", x) if np.isnan(mark) else b("Equal", x, np.asarray(mark, kind))
+    b.done(b("Where", missing, values, x))
+    return True
+
+
+def feature_vectorizer(node: ir.Node, editor: Editor) -> bool:
+    """Inputs side by side."""
+    b = Builder(editor, node)
+    parts = [features(b, value) for value in node.inputs]
+    known = [part for part in parts if part is not None]
+    widths = attr(node, "inputdimensions")
+    if len(known) < len(parts) or (widths is not None and tuple(widths) != tuple(p[2] for p in known)):
+        return False
+    joined = known[0][0] if len(known) == 1 else b("Concat", *(p[0] for p in known), axis=1)
+    b.done(joined if b.nodes else b("Identity", joined))
+    return True
+
+
+def array_feature_extractor(node: ir.Node, editor: Editor) -> bool:
+    """Columns by number: along the last axis; of a vector as one row."""
+    x, index, shape = node.inputs[0], node.inputs[1], static_shape(node.inputs[0])
+    if x is None or not _numeric(x) or index is None or not shape:
+        return False
+    b = Builder(editor, node)
+    table = b("Reshape", x, b.ints(1, shape[0])) if len(shape) == 1 else x
+    known = const_of(index)
+    flat = known.reshape(-1).astype(np.int64) if known is not None else b("Reshape", index, b.ints(-1))
+    b.done(b("Gather", table, flat, axis=max(1, len(shape) - 1)))
+    return True
+
+
+def label_encoder(node: ir.Node, editor: Editor) -> bool:
+    """Each value by its partner in the table: by its place where keys are 0, 1, 2 …, else compared with each key."""
+    x, table = node.inputs[0], _mapping(node)
+    if x is None or x.dtype is None or not _numeric(x) or table is None:
+        return False
+    keys, values, default = table
+    b = Builder(editor, node)
+    if np.array_equal(keys, np.arange(len(keys))) and keys.dtype == np.int64 and len(keys) > 2:
+        inside = b("And", b("GreaterOrEqual", x, keys[:1]), b("LessOrEqual", x, keys[-1:]))
+        found = b("Gather", values, b("Where", inside, x, np.zeros(1, np.int64)))
+        b.done(b("Where", inside, found, default.reshape(1)))
+        return True
+    if len(keys) > _MOST_KEYS:
+        return False
+    shape = static_shape(x)
+    if shape is None:
+        return False
+    result: ir.Value | Array = np.full(shape, default, values.dtype)
+    for key, value in reversed(list(zip(keys, values, strict=True))):  # the first of equal keys counts
+        missing = keys.dtype.kind == "f" and np.isnan(key)
+        hit = b("IsNaN", x) if missing else b("Equal", x, np.asarray(key, keys.dtype))
+        result = b("Where", hit, np.asarray(value, values.dtype), result)
+    b.done(result if isinstance(result, ir.Value) else b("Identity", result))
+    return True
+
+
+def _mapping(node: ir.Node) -> tuple[Array, Array, Array] | None:
+    """Keys, values and the default; None where one side is text."""
+    kinds = {"int64s": np.int64, "floats": np.float32}
+    sides: list[Array] = []
+    for side in ("keys", "values"):
+        tensor = attr(node, f"{side}_tensor")
+        name = next((k for k in kinds if attr(node, f"{side}_{k}") is not None), None)
+        if tensor is not None:
+            sides.append(np.asarray(tensor).reshape(-1))
+        elif name is not None:
+            sides.append(np.asarray(attr(node, f"{side}_{name}"), kinds[name]))
+        else:
+            return None
+    keys, values = sides
+    if keys.dtype.kind in "OUST" or values.dtype.kind in "OUST":
+        return None
+    default = attr(node, "default_tensor")
+    if default is None:
+        default = attr(node, "default_float", -0.0) if values.dtype.kind == "f" else attr(node, "default_int64", -1)
+    return keys, values, np.asarray(default, values.dtype).reshape(())
+
+
+def one_hot_encoder(node: ir.Node, editor: Editor) -> bool:
+    """1 at the category's place; unknown categories are all 0, where the node allows them."""
+    x, categories, shape = node.inputs[0], attr(node, "cats_int64s"), static_shape(node.inputs[0])
+    if x is None or not _numeric(x) or not categories or shape is None or not attr(node, "zeros", 1):
+        return False
+    b = Builder(editor, node)
+    number = x if x.dtype == ir.DataType.INT64 else b("Cast", x, to=INT64)  # categories are whole numbers
+    wide = b("Reshape", number, b.ints(*shape, 1))
+    b.done(b("Cast", b("Equal", wide, np.asarray(categories, np.int64)), to=FLOAT))
+    return True
