@@ -71,7 +71,7 @@ def write_files(folder: Path, port: int, extra: Sequence[str] = ()) -> None:
 def start(
     folder: Path, *, extra: Sequence[str] = (), wrapper: Sequence[str] = (), env: Mapping[str, str] | None = None
 ) -> tuple[Server, subprocess.Popen[bytes]]:
-    """Start one; `extra` are lines of its configuration, `wrapper` a command that starts it. Raises `UnavailableError`."""
+    """Start one; `extra` are lines of its configuration, `wrapper` starts it. Raises `UnavailableError`."""
     binary = program("sshd")
     if os.geteuid() == 0:
         Path("/run/sshd").mkdir(exist_ok=True)
