@@ -27,7 +27,7 @@ def from_keras(path: Path, request: dict[str, Any]) -> tuple[Callable[..., Any],
     refuse_code(config, path, trust=request["trust"])
     if config is None and not request["factory"]:
         raise SourceError(
-            "source/weights-only",
+            "source/needs-factory",
             f"{path.name} holds weights and no model",
             "save the whole model (model.save('model.keras')), or name the function that builds it: "
             "--factory module:function",
@@ -137,7 +137,7 @@ def as_function(
     names = input_names(model, nested, tensors) if tensors else list(given)
     if not names:
         raise SourceError(
-            "source/unbuilt",
+            "source/needs-inputs",
             "the model was never called on data, so its inputs are not known",
             "give them with --input name:1x28x28, or call it once before saving",
         )

@@ -24,7 +24,7 @@ def refuse_foreign(proto: Any) -> None:
     if foreign:
         listing = "; ".join(f"{kind} ({', '.join(where[:3])})" for kind, where in sorted(foreign.items()))
         raise SourceError(
-            "source/unknown-operator",
+            "source/unsupported-operator",
             f"{len(foreign)} TensorFlow operator(s) have no counterpart in ONNX: {listing}",
             "replace those layers in the model, or export the part of it that the device runs",
         )

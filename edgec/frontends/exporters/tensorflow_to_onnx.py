@@ -55,7 +55,7 @@ def static_specs(inputs: dict[str, Any], given: dict[str, list[int]]) -> tuple[d
     for name, spec in inputs.items():
         if spec.dtype in (tf.string, tf.resource, tf.variant):
             raise SourceError(
-                "source/input-type",
+                "graph/unsupported-type",
                 f"input {name!r} takes {spec.dtype.name}, which no edge runtime does",
                 "export the part of the model that takes numbers",
             )
