@@ -49,7 +49,13 @@ def run_exporter(
         answer: dict[str, Any] = json.loads(answered.read_text())
     if "error" in answer:
         error = answer["error"]
-        raise EdgecError(error["code"], error["message"], where=error.get("where", where), hint=error.get("hint", ""))
+        raise EdgecError(
+            error["code"],
+            error["message"],
+            where=error.get("where", where),
+            source=error.get("source", ""),
+            hint=error.get("hint", ""),
+        )
     return answer
 
 

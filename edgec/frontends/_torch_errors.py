@@ -145,6 +145,20 @@ def of_conversion(error: Exception, where: str) -> EdgecError:
     )
 
 
+def of_script(error: Exception, where: str) -> EdgecError:
+    """The exporter of TorchScript fails."""
+    lines = [line for line in str(error).splitlines() if line.strip()]
+    operator = re.search(r"operator '?([\w:]+)'?", lines[0]) if lines else None
+    unsupported = operator is not None and "support" in lines[0].lower()
+    return EdgecError(
+        "source/unsupported-operator" if unsupported else "source/export-failed",
+        f"the TorchScript exporter fails: {first_line(error)}",
+        where=where,
+        source=_line_in(str(error)),
+        hint="save it with torch.export.save, or give the Python that makes it: package.module:factory",
+    )
+
+
 def _chain(error: BaseException) -> list[BaseException]:
     chain = [error]
     while chain[-1].__cause__ is not None:
