@@ -178,9 +178,7 @@ def graph_of(case: Case, dtype: DType) -> Graph:
     value = DType.FLOAT32 if quantized else dtype
     zero = 0 if dtype == DType.INT16 else 1
     storage = Storage(dtype, QParams.per_tensor(0.05 if dtype == DType.INT8 else 0.001, zero)) if quantized else None
-    data = [
-        Tensor(name=f"x{i}", shape=shape, dtype=value, storage=storage) for i, shape in enumerate(case.inputs)
-    ]
+    data = [Tensor(name=f"x{i}", shape=shape, dtype=value, storage=storage) for i, shape in enumerate(case.inputs)]
     feeds, inputs = iter(data), []
     for position in range(len(case.inputs) + len(case.consts)):
         if position not in case.consts:

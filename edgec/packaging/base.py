@@ -1,4 +1,4 @@
-"""What every packaging step offers. A step is a module in this package with a function `package`; targets name theirs."""
+"""What every packaging step offers. A step is a module here with a function `package`; targets name theirs."""
 
 from __future__ import annotations
 
@@ -73,6 +73,4 @@ def package(job: Job, steps: Sequence[str]) -> Package:
         findings += made.findings
         if made.facts:
             facts[name] = dict(made.facts)
-    return Package(
-        files=merge_unique(files, kind="file"), facts=facts, findings=tuple(findings), artifact=artifact
-    )
+    return Package(files=merge_unique(files, kind="file"), facts=facts, findings=tuple(findings), artifact=artifact)

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from edgec.artifact import OpWork
 from edgec.bundle.worker import AGENT
-from edgec.devices.base import open_device
+from edgec.devices.open import open_device
 from edgec.errors import Finding
 from edgec.runners.base import call_agent
 from edgec.targets.profile import Target
@@ -84,7 +84,7 @@ def budget_findings(arena: Arena, target: Target, *, where: str) -> list[Finding
             message=f"the arena takes {arena.smallest_bytes:,} bytes, {target.id} has {limit:,}",
             where=where,
             rule="limits.max_arena_bytes",
-            hint="take smaller inputs or fewer channels, or --precision int8; for a board with more memory write a profile "
-            f'that extends "{target.id}" and gives limits.max_arena_bytes',
+            hint="take smaller inputs or fewer channels, or --precision int8; for a board with more memory write "
+            f'a profile that extends "{target.id}" and gives limits.max_arena_bytes',
         )
     ]
