@@ -59,16 +59,17 @@ def unpack(
         listed = run(["apt-get", "-qq", "-y", "--print-uris", "install", *packages], env=env)
         names = [line.split()[1] for line in listed.splitlines() if line.startswith("'")]
         wanted = [name for name in names if _wanted(name.partition("_")[0], without, only)]
-        if only:  # apt-get download takes single packages
-            chosen = [name.partition("_")[0] for name in wanted]
-            run(["sh", "-c", 'cd "$0" && apt-get -qq download "$@"', folder / "cache" / "archives", *chosen], env=env)
+        archives = folder / "cache" / "archives"
+        if only:  # apt-get download takes single packages, and fails for a file that is there
+            chosen = [name.partition("_")[0] for name in wanted if not (archives / name).exists()]
+            if chosen:
+                run(["sh", "-c", 'cd "$0" && apt-get -qq download "$@"', archives, *chosen], env=env)
         else:
             run(["apt-get", "-qq", "-y", "--download-only", "install", *packages], env=env)
         for name in ("bin", "sbin", "lib", "lib64"):
             (into / "usr" / name).mkdir(parents=True, exist_ok=True)
             if not (into / name).exists():
                 (into / name).symlink_to(f"usr/{name}")
-        archives = folder / "cache" / "archives"
         for name in wanted:
             script = 'dpkg-deb --fsys-tarfile "$1" | tar -x --keep-directory-symlink --no-same-owner -C "$2"'
             run(["sh", "-c", script, "sh", archives / name, into])
