@@ -7,6 +7,7 @@
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Collection, Sequence
 from pathlib import Path
 
@@ -50,33 +51,28 @@ def unpack(
     arch: str,
     release: str = "bookworm-backports",
     without: Collection[str] = (),
-    only: Collection[str] = (),
+    only: bool = False,
 ) -> None:
-    """Packages with all they depend on into a merged-/usr tree; `without` some, or `only` some of them."""
+    """Packages into a merged-/usr tree, with all they depend on, `without` some; or `only` they themselves."""
     folder = _state(arch, release)
     env = {"APT_CONFIG": str(folder / "apt.conf"), "DEBIAN_FRONTEND": "noninteractive"}
-    with locked(f"apt-{arch}-{release}"):
-        listed = run(["apt-get", "-qq", "-y", "--print-uris", "install", *packages], env=env)
-        names = [line.split()[1] for line in listed.splitlines() if line.startswith("'")]
-        wanted = [name for name in names if _wanted(name.partition("_")[0], without, only)]
-        archives = folder / "cache" / "archives"
-        if only:  # apt-get download takes single packages, and fails for a file that is there
-            chosen = [name.partition("_")[0] for name in wanted if not (archives / name).exists()]
-            if chosen:
-                run(["sh", "-c", 'cd "$0" && apt-get -qq download "$@"', archives, *chosen], env=env)
+    for name in ("bin", "sbin", "lib", "lib64"):
+        (into / "usr" / name).mkdir(parents=True, exist_ok=True)
+        if not (into / name).exists():
+            (into / name).symlink_to(f"usr/{name}")
+    with tempfile.TemporaryDirectory(dir=cache()) as place:
+        archives = Path(place)
+        (archives / "partial").mkdir()
+        if only:  # apt-get download takes single packages
+            run(["sh", "-c", 'cd "$0" && apt-get -qq download "$@"', archives, *packages], env=env)
         else:
-            run(["apt-get", "-qq", "-y", "--download-only", "install", *packages], env=env)
-        for name in ("bin", "sbin", "lib", "lib64"):
-            (into / "usr" / name).mkdir(parents=True, exist_ok=True)
-            if not (into / name).exists():
-                (into / name).symlink_to(f"usr/{name}")
-        for name in wanted:
-            script = 'dpkg-deb --fsys-tarfile "$1" | tar -x --keep-directory-symlink --no-same-owner -C "$2"'
-            run(["sh", "-c", script, "sh", archives / name, into])
-
-
-def _wanted(package: str, without: Collection[str], only: Collection[str]) -> bool:
-    return package in only if only else package not in without
+            with locked(f"apt-{arch}-{release}"):
+                to = f"Dir::Cache::archives={archives}"
+                run(["apt-get", "-qq", "-y", "--download-only", "-o", to, "install", *packages], env=env)
+        for deb in sorted(archives.glob("*.deb")):
+            if deb.name.partition("_")[0] not in without:
+                script = 'dpkg-deb --fsys-tarfile "$1" | tar -x --keep-directory-symlink --no-same-owner -C "$2"'
+                run(["sh", "-c", script, "sh", deb, into])
 
 
 def _state(arch: str, release: str) -> Path:

@@ -34,7 +34,7 @@ def existing_vpi() -> Path:
 def _make(folder: Path) -> None:
     native = "arm64" if platform.machine() == "aarch64" else "amd64"
     unpacked = folder / "unpacked"
-    debs.unpack(["qemu-user"], unpacked, arch=native, only=("qemu-user",))
+    debs.unpack(["qemu-user"], unpacked, arch=native, only=True)
     shutil.move(unpacked / "usr/bin/qemu-aarch64", folder / "qemu-aarch64")
     shutil.rmtree(unpacked)
     debs.unpack(_PACKAGES, folder / "root", arch="arm64")
