@@ -61,7 +61,10 @@ class Tensor:
 
 @dataclass(slots=True, eq=False)
 class Op:
-    """One TFLite operator; `kind` is its BuiltinOperator name, `options` the fields of its options table."""
+    """One TFLite operator; `kind` is its BuiltinOperator name, `options` the fields of its options table.
+
+    `version` is the one that a file declares, 0 for an operator of our own, whose version follows from its use.
+    """
 
     kind: str
     inputs: list[Tensor | None]
@@ -69,6 +72,7 @@ class Op:
     options: dict[str, Any] = field(default_factory=dict)
     origin: str = ""
     subgraphs: list[Graph] = field(default_factory=list)
+    version: int = 0
 
     def data_inputs(self) -> list[Tensor]:
         """Inputs that are computed, not constant."""

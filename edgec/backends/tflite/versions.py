@@ -208,7 +208,9 @@ RULES: dict[str, list[Rule]] = {
 
 
 def op_version(op: Op) -> int:
-    """The version to declare for an operator; 1 where no rule says more."""
+    """The version to declare for an operator; 1 where no rule says more. What a file declared stays."""
+    if op.version:
+        return op.version
     for version, holds in RULES.get(op.kind, []):
         if holds(op):
             return version
