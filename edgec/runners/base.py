@@ -75,13 +75,19 @@ def race(
 
 
 def call_agent(
-    device: Transport, agent: str, arguments: Sequence[str], *, timeout_s: float, where: str
+    device: Transport,
+    agent: str,
+    arguments: Sequence[str],
+    *,
+    timeout_s: float,
+    where: str,
+    env: Mapping[str, str] | None = None,
 ) -> dict[str, Any]:
     """The JSON answer of one agent command on a device; `agent` is the script's path there.
 
     Raises `EdgecError`: validate/timeout, validate/runtime-crashed (naming the signal), or the agent's own error.
     """
-    result = device.exec([*device.python, agent, *arguments], timeout_s=timeout_s)
+    result = device.exec([*device.python, agent, *arguments], timeout_s=timeout_s, env=env)
     if result.timed_out:
         raise timed_out(timeout_s, where=where)
     try:
