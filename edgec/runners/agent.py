@@ -6,6 +6,7 @@ This file travels inside every bundle and is started on the device; it imports n
     agent.py run   DIR --out OUT [--threads N]      the goldens of an unpacked bundle, outputs as .npy files
     agent.py check DIR [--threads N]                the same, compared with the outputs the host had
     agent.py bench DIR [--threads N] [--runs N]     latency and memory
+    agent.py fits MODEL --arena N                   whether it runs in an arena of N bytes
     agent.py arena MODEL                            the smallest arena that TensorFlow Lite Micro runs a model in
     agent.py export MODEL --backend NAME --out OUT  the model as OpenVINO compiles it for a device
     agent.py serve-stdio MODEL --backend NAME       a worker that answers requests on stdin
@@ -26,6 +27,7 @@ import os
 import platform
 import re
 import struct
+import subprocess
 import sys
 import tempfile
 import time
@@ -195,19 +197,15 @@ def _stderr_of_c() -> Any:
 class MicroRuntime:
     """A .tflite file in TensorFlow Lite Micro's own interpreter with its reference kernels."""
 
-    #: Arenas tried, from the first to the last, each twice the one before.
-    FIRST_ARENA, LAST_ARENA = 1 << 14, 1 << 30
+    #: Untouched memory costs nothing here, and TFLM may crash on an arena that is too small.
+    ROOMY_BYTES = 1 << 26
 
     def __init__(self, path: str, threads: int) -> None:  # noqa: ARG002  # microcontrollers have one
         self._module = _micro_module()
         self.runtime = "tflite-micro " + _version("tflite-micro")
-        self._model = Path(path).read_bytes()
+        self._path, self._model = path, Path(path).read_bytes()
         self.inputs, self._outputs = self._names()
-        self.arena_bytes = self.FIRST_ARENA
-        interpreter, complaints = self.interpreter(self.arena_bytes)
-        while interpreter is None and self.arena_bytes < self.LAST_ARENA and _wants_memory(complaints):
-            self.arena_bytes *= 2
-            interpreter, complaints = self.interpreter(self.arena_bytes)
+        interpreter, complaints = self.interpreter(self.ROOMY_BYTES)
         if interpreter is None:
             said = "; ".join(complaints[:4])
             raise AgentError("model-refused", f"TensorFlow Lite Micro refuses the model: {said}")
@@ -249,23 +247,34 @@ class MicroRuntime:
         return {"delegate": "none", "kernels": "reference"}
 
     def smallest_arena(self) -> int:
-        """The smallest arena (in steps of 16 bytes, TFLM's alignment) that allocates and invokes."""
-        low, high = 0, self.arena_bytes // 16
+        """The smallest arena (in steps of 16 bytes, TFLM's alignment) that allocates and invokes.
+
+        Searched outwards from what the recording allocator counts. Each size is tried in a process of its own, because
+        TFLM may crash on an arena that is too small: that is a no, as its complaint is.
+        """
+        guess = max(1, -(-self.allocations().get("total", 16) // 16))
+        step = 1
+        if self._fits(guess):
+            low, high = guess - step, guess
+            while low > 0 and self._fits(low):
+                step *= 2
+                low, high = max(0, low - step), low
+        else:
+            low, high = guess, guess + step
+            while not self._fits(high):
+                step *= 2
+                low, high = high, high + step
+                if 16 * high > self.ROOMY_BYTES:
+                    raise AgentError("run-failed", "no arena is large enough to run this model")
         while high - low > 1:
             middle = (low + high) // 2
-            low, high = (low, middle) if self._fits(16 * middle) else (middle, high)
+            low, high = (low, middle) if self._fits(middle) else (middle, high)
         return 16 * high
 
-    def _fits(self, arena_bytes: int) -> bool:
-        interpreter, _ = self.interpreter(arena_bytes)
-        if interpreter is None:
-            return False
-        with _stderr_of_c():
-            try:
-                interpreter.invoke()
-            except RuntimeError:
-                return False
-        return True
+    def _fits(self, units: int) -> bool:
+        command = [sys.executable, str(Path(__file__).resolve()), "fits", self._path, "--arena", str(16 * units)]
+        done = subprocess.run(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, check=False)
+        return done.returncode == 0
 
     def allocations(self) -> dict[str, int]:
         """Bytes of the arena by use, as TFLM's recording allocator counts them."""
@@ -280,12 +289,6 @@ class MicroRuntime:
             elif used:
                 found[used.group(1)] = int(used.group(2))
         return found
-
-
-def _wants_memory(complaints: list[str]) -> bool:
-    """Whether a larger arena may help: TFLM says which allocation failed."""
-    text = " ".join(complaints).lower()
-    return "missing:" in text or "too small" in text
 
 
 class OpenvinoRuntime:
@@ -627,6 +630,15 @@ def arena(args: argparse.Namespace) -> dict[str, Any]:
     return {"arena_bytes": model.smallest_arena(), "allocations": model.allocations(), "runtime": model.runtime}
 
 
+def fits(args: argparse.Namespace) -> dict[str, Any]:
+    """Whether a model runs once in an arena of a given size."""
+    interpreter, complaints = MicroRuntime(args.model, 1).interpreter(args.arena)
+    if interpreter is None:
+        return {"passed": False, "why": complaints[:4]}
+    interpreter.invoke()
+    return {"passed": True}
+
+
 def export(args: argparse.Namespace) -> dict[str, Any]:
     """Compile a model with OpenVINO and write the result into OUT."""
     model = load(args.model, args.backend, 1)
@@ -727,6 +739,10 @@ def _parser() -> argparse.ArgumentParser:
     smallest = commands.add_parser("arena")
     smallest.add_argument("model")
     smallest.set_defaults(call=arena)
+    tried = commands.add_parser("fits")
+    tried.add_argument("model")
+    tried.add_argument("--arena", type=int, required=True)
+    tried.set_defaults(call=fits)
     compiled = commands.add_parser("export")
     compiled.add_argument("model")
     compiled.add_argument("--backend", required=True)
