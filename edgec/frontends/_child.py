@@ -2,7 +2,7 @@
 
 A framework's pins, its hours of imports and its crashes stay in that process. The script is one file, run as
 `python -P script.py request.json response.json`; it imports nothing of edgec, and answers with JSON: either what
-was asked for, or `{"error": {"code": …, "message": …, "hint": …}}`.
+was asked for, or `{"error": {"code": …, "message": …, "hint": …}}`, with `"findings"` where there are several.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from edgec.errors import EdgecError
+from edgec.errors import EdgecError, Finding, Severity
 
 _TAIL_LINES = 12
 
@@ -55,6 +55,7 @@ def run_exporter(
             where=error.get("where", where),
             source=error.get("source", ""),
             hint=error.get("hint", ""),
+            findings=[Finding(**{**one, "severity": Severity(one["severity"])}) for one in answer.get("findings", ())],
         )
     return answer
 

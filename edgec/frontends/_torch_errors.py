@@ -9,20 +9,22 @@ from __future__ import annotations
 import inspect
 import re
 import traceback
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.export import ExportedProgram
 
-from edgec.errors import EdgecError
+from edgec.errors import EdgecError, Finding
+from edgec.frontends._torch_quiet import quiet
 
 _PACKAGE = Path(__file__).resolve().parent.parent
 _FRAME = re.compile(r'File "([^"]+)", line (\d+), in (\S+)')
 _LIBRARIES = ("/torch/", "/onnxscript/", "/onnx_ir/", "/importlib/", "<frozen")
 _OPERATOR = re.compile(r"No ONNX function found for <OpOverload\(op='([^']+)', overload='([^']*)'\)>")
-_NODE = re.compile(r"call_function\[target=([\w.]+)\]")
+_NODE = re.compile(r"translating node %(\w+) .*?call_function\[target=([\w.]+)\]")
 _DATA = ("DataDependent", "data-dependent", "unbacked", "control flow", "Could not guard on")
 
 
@@ -121,28 +123,80 @@ def of_capture(error: Exception, where: str) -> EdgecError:
     )
 
 
-def of_conversion(error: Exception, where: str) -> EdgecError:
-    """The exporter has no ONNX for an operator, or fails on it."""
-    chain = list(_chain(error))
+def of_conversion(error: Exception, program: ExportedProgram, where: str) -> EdgecError:
+    """The exporter has no ONNX for operators, or fails on one."""
+    chain = _chain(error)
     text = "\n".join(str(entry) for entry in chain)
     missing = _OPERATOR.search(text)
-    node = _NODE.search(text)
-    line = _line_in(text)
     if missing:
-        return EdgecError(
-            "source/unsupported-operator",
-            f"{missing[1].replace('::', '.')} has no ONNX counterpart",
-            where=where,
-            source=line,
-            hint="write it with plain torch operators, or register a decomposition of the custom operator",
-        )
+        return _unsupported(missing[1], program, where)
+    failed = _NODE.search(text)
+    source = next((_place(node) for node in program.graph.nodes if failed and node.name == failed[1]), "")
     return EdgecError(
         "source/export-failed",
-        f"the exporter fails{' on ' + node[1] if node else ''}: {type(chain[-1]).__name__}: {first_line(chain[-1])}",
+        f"the exporter fails{' on ' + failed[2] if failed else ''}: "
+        f"{type(chain[-1]).__name__}: {first_line(chain[-1])}",
         where=where,
-        source=line,
+        source=source,
         hint="write the operation with plain torch operators, or export to ONNX by other means and give that file",
     )
+
+
+def _unsupported(first: str, program: ExportedProgram, where: str) -> EdgecError:
+    """Every node whose operator has no ONNX counterpart, though the exporter stops at the first."""
+    known, stem = _known_to_exporter(), first.replace("::", ".") + "."
+    nodes = [
+        node
+        for node in _decomposed(program)
+        if isinstance(node.target, torch._ops.OpOverload)
+        and (str(node.target).startswith(stem) or not known(node.target))
+    ]
+    findings = [
+        Finding(
+            code="source/unsupported-operator",
+            message=f"{str(node.target).rpartition('.')[0]} has no ONNX counterpart",
+            where=str(node.name),
+            source=_place(node),
+            hint="write it with plain torch operators, or register a decomposition of the custom operator",
+        )
+        for node in nodes
+    ]
+    names = sorted({finding.message.partition(" ")[0] for finding in findings}) or [first.replace("::", ".")]
+    return EdgecError(
+        "source/unsupported-operator",
+        f"the module uses operators that have no ONNX counterpart: {', '.join(names)}",
+        where=where,
+        source=findings[0].source if findings else "",
+        hint="write them with plain torch operators, or register decompositions of custom operators",
+        findings=findings if len(findings) > 1 else (),
+    )
+
+
+def _decomposed(program: ExportedProgram) -> list[torch.fx.Node]:
+    """The nodes as the exporter sees them, near enough: composites taken apart by torch's own rules."""
+    try:
+        with quiet():
+            return list(program.run_decompositions().graph.nodes)
+    except Exception:  # noqa: BLE001  # an operator may fail in its own decomposition: the message says less then
+        return list(program.graph.nodes)
+
+
+def _known_to_exporter() -> Callable[[Any], bool]:
+    try:
+        from torch.onnx._internal.exporter._registration import ONNXRegistry
+
+        with quiet():
+            return ONNXRegistry.from_torchlib().is_registered
+    except (ImportError, AttributeError):  # no public way asks the exporter what it knows
+        return lambda _: True
+
+
+def _place(node: torch.fx.Node) -> str:
+    """`layer3.0.conv2, resnet.py:92` of a node in an exported program."""
+    stack = list((node.meta.get("nn_module_stack") or {}).values())
+    layer = str(stack[-1][0]) if stack else ""
+    line = _line_in(str(node.meta.get("stack_trace") or ""))
+    return ", ".join(part for part in (layer, line) if part)
 
 
 def of_script(error: Exception, where: str) -> EdgecError:

@@ -8,8 +8,6 @@ Capture never falls back to tracing: a branch that depends on data is refused, n
 from __future__ import annotations
 
 import contextlib
-import logging
-import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -18,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from edgec.frontends import _torch_errors as errors
+from edgec.frontends._torch_quiet import quiet
 from edgec.frontends._torch_tree import dataclass_types, dotted, leaves, nest, unique
 from edgec.graph.model import ORIGIN_KEY, origin
 
@@ -65,11 +64,12 @@ def export_program(
     """
     try:
         with quiet():
+            program = _open_custom(program)
             converted = torch.onnx.export(
                 program, dynamo=True, verbose=False, report=False, optimize=False, external_data=False
             )
     except Exception as error:  # the exporter raises many types, its own and those of every layer below
-        raise errors.of_conversion(error, where) from error
+        raise errors.of_conversion(error, program, where) from error
     assert converted is not None  # only the old exporter writes a file and returns None
     model = converted.model
     model.graph.name = name
@@ -77,19 +77,6 @@ def export_program(
     _name_outputs(model.graph, output_names)
     _keep_origins(model)
     return model
-
-
-@contextlib.contextmanager
-def quiet() -> Iterator[None]:
-    """Neither warnings nor log lines of torch and of the exporter: none of them is about what the user can change."""
-    level = logging.root.manager.disable
-    logging.disable(logging.CRITICAL)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        logging.disable(level)
 
 
 @contextlib.contextmanager
@@ -134,6 +121,23 @@ def _capture(module: nn.Module, arguments: Mapping[str, Any], where: str) -> tor
         except Exception as error:  # noqa: BLE001  # torch.export raises many types
             refused.append(error)
     raise errors.of_capture(refused[0], where) from refused[0]
+
+
+def _open_custom(program: torch.export.ExportedProgram) -> torch.export.ExportedProgram:
+    """Custom operators (`torch.library.custom_op`) replaced by what their Python computes, where torch can see it."""
+    try:
+        from torch._library.custom_ops import OPDEFS
+    except ImportError:  # no public way gives the function of an operator
+        return program
+    targets = {node.target for node in program.graph.nodes if isinstance(node.target, torch._ops.OpOverload)}
+    bodies = {target: OPDEFS[target._name]._init_fn for target in targets if target._name in OPDEFS}
+    if not bodies:
+        return program
+    try:
+        opened: torch.export.ExportedProgram = program.run_decompositions(bodies)
+    except Exception:  # noqa: BLE001  # it computes outside torch: the exporter then names it
+        return program
+    return opened
 
 
 def _name_inputs(graph: ir.Graph, names: Sequence[str]) -> None:

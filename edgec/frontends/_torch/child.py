@@ -23,7 +23,7 @@ def _answer(request: dict[str, Any]) -> dict[str, Any]:
         result = run(Job(**request))
         give(result.model, folder)
     except EdgecError as error:
-        return {"error": error.finding.as_dict()}
+        return {"error": error.finding.as_dict(), "findings": [finding.as_dict() for finding in error.findings]}
     return {"name": result.name, "findings": [finding.as_dict() for finding in result.findings]}
 
 

@@ -173,6 +173,5 @@ def _no_attribute(spec: str, where: str) -> EdgecError:
         "source/needs-factory",
         f"which part of {spec} makes the module is not said",
         where=where,
-        hint=f"add its name: {spec}:{names[-1] if names else 'factory'}"
-        + (f" (it defines {', '.join(names)})" if len(names) > 1 else ""),
+        hint="add its name: " + " or ".join(f"{spec}:{name}" for name in names or ["factory"]),
     )

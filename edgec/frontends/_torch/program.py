@@ -19,7 +19,8 @@ from torch.utils import _pytree as pytree
 
 from edgec.errors import EdgecError, Finding, Severity
 from edgec.frontends._torch_errors import first_line
-from edgec.frontends._torch_export import export_program, quiet
+from edgec.frontends._torch_export import export_program
+from edgec.frontends._torch_quiet import quiet
 from edgec.frontends._torch_tree import dotted, leaves, unique
 from edgec.registry import did_you_mean
 

@@ -19,7 +19,7 @@ import torch
 from edgec.errors import EdgecError
 from edgec.frontends import _torch_errors as errors
 from edgec.frontends._torch.examples import example
-from edgec.frontends._torch_export import quiet
+from edgec.frontends._torch_quiet import quiet
 from edgec.frontends._torch_tree import dotted, leaves, nest, unique
 from edgec.graph.model import ORIGIN_KEY
 
