@@ -11,10 +11,6 @@ from edgec.targets.profile import Target
 _ANY_RANK = frozenset({"RESHAPE", "CAST", "BITCAST"})
 
 
-#: A FlatBuffer's offsets are signed 32 bits; what is not weights needs a little room too.
-_MAX_FILE_BYTES = 2**31 - 2**24
-
-
 def check_limits(graph: Graph, target: Target) -> list[Finding]:
     """Ranks beyond the runtime's, operator versions newer than the target's runtime, files that grow too large."""
     findings = _check_size(graph, target)
@@ -47,8 +43,8 @@ def check_limits(graph: Graph, target: Target) -> list[Finding]:
 
 def _check_size(graph: Graph, target: Target) -> list[Finding]:
     constants = {id(t.data): t.data.nbytes for op in graph.every_op() for t in op.inputs if t and t.data is not None}
-    size, limit = sum(constants.values()), min(_MAX_FILE_BYTES, target.limits.max_model_bytes or _MAX_FILE_BYTES)
-    if size <= limit:
+    size, limit = sum(constants.values()), target.limits.max_model_bytes
+    if not limit or size <= limit:
         return []
     return [
         Finding(

@@ -41,7 +41,7 @@ def _describe(model: Any, size: int) -> dict[str, Any]:
             "quantized": len(quantized),
             "per_channel": sum(len(_scales(t)) > 1 for t in quantized),
         },
-        "weights_bytes": sum(len(b.data) for b in model.buffers if b.data is not None),
+        "weights_bytes": sum(b.size if b.data is None else len(b.data) for b in model.buffers),
         "subgraphs": len(model.subgraphs),
         "metadata": sorted(m.name.decode() for m in model.metadata or ()),
     }

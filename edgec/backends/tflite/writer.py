@@ -1,6 +1,8 @@
 """Write TIR as a TFLite FlatBuffer, byte for byte reproducible.
 
 Constants with equal bytes share one buffer; buffer data is aligned to 16 bytes as the schema demands.
+A FlatBuffer's own offsets end at 2 GiB: beyond it the constants follow the FlatBuffer in the same file, and each
+buffer says where (`offset`, counted from the start of the file) and how long.
 """
 
 from __future__ import annotations
@@ -18,6 +20,10 @@ from edgec.backends.tflite.versions import op_version
 from edgec.tensors import Array
 
 _ALIGNMENT = 16
+#: Constants of more bytes than this go behind the FlatBuffer.
+_INLINE_BYTES = 2**31 - 2**26
+#: What is smaller stays inside: the runtime looks for metadata nowhere else.
+_SMALL_BYTES = 2**16
 
 
 class _Buffer(fb.BufferT):  # type: ignore[misc]  # the generated schema has no type hints
@@ -26,6 +32,9 @@ class _Buffer(fb.BufferT):  # type: ignore[misc]  # the generated schema has no 
     def Pack(self, builder: flatbuffers.Builder) -> int:  # noqa: N802  # the schema's own name
         if self.data is None:
             fb.BufferStart(builder)
+            if self.size:
+                fb.BufferAddOffset(builder, self.offset)
+                fb.BufferAddSize(builder, self.size)
             return int(fb.BufferEnd(builder))
         array: Array = self.data
         builder.StartVector(1, array.size, _ALIGNMENT)
@@ -161,12 +170,37 @@ def write(graph: Graph, *, description: str, metadata: Mapping[str, bytes], rele
     model.buffers = writer.buffers
     model.signatureDefs = [_signature(graph)]
     total = sum(b.data.size for b in writer.buffers if b.data is not None)
-    builder = flatbuffers.Builder(total + total // 64 + 65536)
-    builder.Finish(model.Pack(builder), file_identifier=b"TFL3")
+    parts = [_packed(model, total)] if total <= _INLINE_BYTES else _with_constants_behind(model)
     if release:
         model.buffers = writer.buffers = []
         _release(graph)
-    return bytes(memoryview(builder.Bytes)[builder.Head() :])
+    return b"".join(parts)
+
+
+def _packed(model: Any, total: int) -> memoryview:
+    builder = flatbuffers.Builder(total + total // 64 + 65536)
+    builder.Finish(model.Pack(builder), file_identifier=b"TFL3")
+    return memoryview(builder.Bytes)[builder.Head() :]
+
+
+def _with_constants_behind(model: Any) -> list[memoryview | bytes]:
+    """The FlatBuffer, then the constants; packed twice, since its length decides where they are."""
+    # the runtime takes offsets 0 and 1 for "not outside"; any other number packs to the same length
+    moved = [(b, b.data) for b in model.buffers if b.data is not None and b.data.size >= _SMALL_BYTES]
+    for buffer, data in moved:
+        buffer.data, buffer.offset, buffer.size = None, _ALIGNMENT, data.size
+    inside = sum(b.data.size for b in model.buffers if b.data is not None)
+    length = len(_packed(model, inside))
+    position = length
+    behind: list[memoryview | bytes] = []
+    for buffer, data in moved:
+        gap = -position % _ALIGNMENT
+        buffer.offset = position + gap
+        behind += [bytes(gap), data.data]
+        position = int(buffer.offset) + data.size
+    head = _packed(model, inside)
+    assert len(head) == length
+    return [head, *behind]
 
 
 def _release(graph: Graph) -> None:
