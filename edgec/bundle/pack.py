@@ -62,18 +62,20 @@ def write_bundle(
     report_html: bytes | None = None,
     sign_key: Path | None = None,
     graphs: Mapping[str, bytes] | None = None,
+    packaged: Mapping[str, bytes] | None = None,
 ) -> Path:
     """Write `path` and return it.
 
     `output_steps` gives, by source output name, the quantization step of float outputs that come straight from int8.
-    `agent` is the runner script for the device, `graphs` are ONNX files to go along, `sign_key` an ed25519 PEM file.
-    Nothing given here may hold times or paths if two builds are to agree. Raises `EdgecError` (io/…) when the file
-    cannot be written.
+    `agent` is the runner script for the device, `graphs` are ONNX files to go along, `packaged` what the target's
+    packaging steps made, with `packaging` the facts about it, `sign_key` an ed25519 PEM file. Nothing given here may
+    hold times or paths if two builds are to agree. Raises `EdgecError` (io/…) when the file cannot be written.
     """
     files: dict[str, Source] = {
         **artifact.files,
         **golden_files(goldens, artifact.inputs, artifact.outputs),
         **(graphs or {}),
+        **(packaged or {}),
     }
     extras = {"agent.py": agent, "run.sh": _RUN_SH, "report.json": report_json, "report.html": report_html}
     reserved = {*extras, MANIFEST, SIGNATURE, "sbom.cdx.json"}
