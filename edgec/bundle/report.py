@@ -65,6 +65,8 @@ TABLES = (
     ("inputs", "Inputs"),
     ("outputs", "Outputs"),
     ("fidelity", "Fidelity to the float model"),
+    ("ladder", "Repairs of the quantization"),
+    ("frontier", "Mixes of int8 and float that were tried"),
     ("latency", "Latency on the build machine"),
     ("transpose_reasons", "Transposes that are left"),
     ("findings", "Findings"),

@@ -26,6 +26,20 @@ def run(
         float | None,
         typer.Option("--min-sqnr", metavar="DB", help="Accuracy budget: leave nodes in float until it holds."),
     ] = None,
+    max_drop: Annotated[
+        str | None,
+        typer.Option("--max-drop", metavar="SHARE", help="Accuracy budget on labelled data, as in 0.5%."),
+    ] = None,
+    metric: Annotated[
+        str | None,
+        typer.Option("--metric", metavar="NAME", help="What --max-drop is of: top1, f1, auc, map, module:function."),
+    ] = None,
+    evaluation: Annotated[
+        str | None, typer.Option("--evaluation", metavar="PATH", help="Labelled data; default: the calibration's.")
+    ] = None,
+    ship_anyway: Annotated[
+        bool, typer.Option("--ship-anyway", help="Build even where the accuracy budget cannot be met.")
+    ] = False,
     backend: options.BackendName = None,
     output: Annotated[Path, typer.Option("--output", metavar="DIR", help="Where the bundle goes.")] = Path(),
     inputs: options.Inputs = None,
@@ -65,6 +79,10 @@ def run(
             precision=precision.value,
             effort=effort.value,
             min_sqnr=min_sqnr,
+            max_drop=max_drop,
+            metric=metric,
+            evaluation=evaluation,
+            ship_anyway=ship_anyway,
             backend=backend.value if backend else None,
             output=str(output),
             inputs=given.shapes,

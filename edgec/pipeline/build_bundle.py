@@ -20,6 +20,7 @@ from edgec.frontends.base import SourceOptions, load_source
 from edgec.packaging.base import Job, Package, package, steps_of
 from edgec.passes.pipelines import canonicalize
 from edgec.pipeline import kept_graphs
+from edgec.pipeline.budget import BudgetOptions, open_budget
 from edgec.pipeline.forms import Build, Form, IoLayout, output_steps
 from edgec.pipeline.precision import Candidates, backend_facts, candidates, check_effort
 from edgec.pipeline.stages import Clock, Progress, check_stage, peak_memory_bytes
@@ -51,6 +52,10 @@ def run_build(
     precision: str = "auto",
     effort: str = "balanced",
     min_sqnr: float | None = None,
+    max_drop: str | None = None,
+    metric: str | None = None,
+    evaluation: str | Path | None = None,
+    ship_anyway: bool = False,
     backend: str | None = None,
     output: str | Path = ".",
     inputs: Mapping[str, Sequence[int]] | None = None,
@@ -65,7 +70,8 @@ def run_build(
     """Build a bundle and validate it on this machine.
 
     `effort` (fast, balanced, max) says how far the repair ladder is climbed where there is calibration data;
-    `min_sqnr` (dB) is the budget: as few nodes as it takes stay in float.
+    `min_sqnr` (dB) and `max_drop` (of a `metric` on labelled data: that of `evaluation`, or of the calibration) are
+    the budget: as few nodes as it takes stay in float, and nothing is shipped that misses it, unless `ship_anyway`.
     `inputs` fixes input shapes by name; `reading` says how to read the source where its looks do not tell.
     `stop_after` writes that stage's product into `output` and stops. `keep_graphs` puts the float and the QDQ model
     into the bundle, for `edgec compare` on other machines; this one keeps them in its cache.
@@ -87,6 +93,11 @@ def run_build(
     opened = None
     if calibration is not None:
         opened = open_samples(calibration, model.inputs(), count=samples, usual=loaded.recipe)
+    asked = BudgetOptions(
+        min_sqnr=min_sqnr, max_drop=max_drop, metric=metric, evaluation=evaluation, ship_anyway=ship_anyway
+    )
+    with clock.stage("judge"):
+        budget = open_budget(asked, model, calibration)
     work = Build(
         target=profile,
         backend_name=name,
@@ -97,7 +108,7 @@ def run_build(
         output=Path(output),
         io_layout=io_layout,
         effort=wanted,
-        min_sqnr=min_sqnr,
+        budget=budget,
         model=model,
         samples=opened,
         findings=[*loaded.findings, *options.findings],

@@ -15,20 +15,15 @@ from edgec.bundle.golden import Golden
 from edgec.errors import EdgecError, Finding, Severity
 from edgec.graph.model import Model
 from edgec.pipeline import measure
-from edgec.pipeline.precision import (
-    AUTO_MIN_SQNR_DB,
-    HAS_INT8_WEIGHTS,
-    NEEDS_CALIBRATION,
-    Candidates,
-    keeps_accuracy,
-    low_fidelity,
-)
+from edgec.pipeline.budget import Budget
+from edgec.pipeline.mixing import mix
+from edgec.pipeline.precision import HAS_INT8_WEIGHTS, NEEDS_CALIBRATION, Candidates, low_fidelity
 from edgec.pipeline.stages import Clock
 from edgec.quantization.apply import has_qdq
 from edgec.quantization.calibrate import calibrate as run_calibration
 from edgec.quantization.executor import Executor
-from edgec.quantization.ladder import Climb, Effort, Judge, Rung, climb
-from edgec.quantization.mixed import MAX_SHARE, Mixed, rank, revert
+from edgec.quantization.ladder import Climb, Effort, Rung, climb
+from edgec.quantization.mixed import MAX_SHARE, Mixed
 from edgec.quantization.plan import make_plan, tensors_to_observe
 from edgec.quantization.range_choice import RangeMethod
 from edgec.quantization.samples import SampleSource
@@ -43,8 +38,6 @@ _JUDGE_SAMPLES = 100
 #: Fewer judge where inputs and outputs are large: they are held in memory together.
 _JUDGE_BYTES = 256 << 20
 _GOLDENS = 3
-#: Samples that rank the nodes by the harm that quantizing them does.
-_RANKING_SAMPLES = 4
 #: How much slower than float a quantized form must be before `auto` drops it: more than a machine's noise.
 _SLOWER = 1.2
 
@@ -89,7 +82,7 @@ class Build:
     float_outputs: list[dict[str, Array]] = field(default_factory=list)
     artifacts: dict[str, Artifact] = field(default_factory=dict)
     race: dict[str, float] = field(default_factory=dict)
-    min_sqnr: float | None = None
+    budget: Budget = field(default_factory=Budget)
     judged: tuple[Model, list[dict[str, Array]]] | None = None
 
     def prepare_references(self) -> None:
@@ -146,27 +139,25 @@ class Build:
 
     def keeps_budget(self, fidelity: dict[str, Any]) -> tuple[bool, str]:
         """Whether fidelity is within the user's budget, or the default one, and the numbers in words."""
-        return keeps_accuracy(fidelity, min_sqnr=self.min_sqnr)
+        return self.budget.keeps(fidelity)
 
     def mix(self, form: Form, *, max_share: float) -> Form:
         """The form with its most harmful nodes left in float, as few as the budget needs; itself when that fails."""
         if form.plan is None or form.precision not in NEEDS_CALIBRATION or self.samples is None:
             return form
         make = partial(self._plan, form.legal, self.statistics, form.precision, form.ranges)
-        feeds = self.feeds[:: max(1, len(self.feeds) // _RANKING_SAMPLES)][:_RANKING_SAMPLES]
-        target_db = AUTO_MIN_SQNR_DB if self.min_sqnr is None else self.min_sqnr
-        with self.clock.stage("mix"):
-            score = Judge(form.legal, feeds)
-            harms = rank(form.legal, form.plan, make, score)
-            found = revert(
+        digests = [self.samples.digest] + ([] if self.budget.task is None else [self.budget.task.samples.digest])
+        with self.clock.stage("mix") as report:
+            found = mix(
                 form.legal,
                 form.plan,
-                harms,
                 make,
-                score,
-                lambda candidate: self.keeps_budget(self._outcome(candidate))[0],
-                target_db=target_db,
+                self.feeds,
+                self.budget,
+                self._outcome,
+                data_digests=digests,
                 max_share=max_share,
+                progress=report,
             )
         if not found.met:
             return replace(form, mixed=found)
@@ -195,7 +186,8 @@ class Build:
             return self._outcome(quantized)
 
     def _outcome(self, quantized: Model) -> dict[str, Any]:
-        return measure.fidelity(self.float_outputs, self._outputs(quantized))
+        found = measure.fidelity(self.float_outputs, self._outputs(quantized))
+        return found if self.budget.task is None else {**found, "task": self.budget.task.measure(quantized)}
 
     def _outputs(self, model: Model) -> list[dict[str, Array]]:
         """What a model makes of the judging inputs; those of the model asked for last are remembered."""
@@ -219,19 +211,22 @@ class Build:
         """A precision that was asked for, mended until it keeps a budget that was asked for too."""
         form = self.form(precision)
         good, words = self.keeps_budget(form.fidelity)
-        if self.min_sqnr is None:
+        if not self.budget.asked:
             self.findings += low_fidelity(precision, form.fidelity)
             return form
         if good:
             return form
         form = self.mix(form, max_share=1.0)
         if form.mixed is None or not form.mixed.met:
-            raise EdgecError(
+            error = EdgecError(
                 "quant/budget-missed",
-                f"{precision} gives only {words}, and leaving nodes in float does not bring {self.min_sqnr:g} dB",
+                f"{precision} gives only {words}, and leaving nodes in float does not bring {self.budget.words}",
                 where=self.model.name,
-                hint="lower --min-sqnr, give more typical samples, or take --precision auto",
+                hint="ask for less, give more typical samples, or take --precision auto; --ship-anyway builds it as is",
             )
+            if not self.budget.ship_anyway:
+                raise error
+            self.findings.append(replace(error.finding, severity=Severity.WARNING))
         return form
 
     def _first_good(self, precisions: Sequence[Precision]) -> Form:
@@ -298,6 +293,8 @@ class Build:
         ][:_GOLDENS]
         fidelity = measure.fidelity(self.float_outputs, outputs)
         fidelity["reference_sqnr_db"] = form.fidelity.get("sqnr_db")
+        if "task" in form.fidelity:
+            fidelity["task"] = form.fidelity["task"]
         quantized = form.precision in NEEDS_CALIBRATION
         agreement = measure.agreement(references, outputs, output_steps(form)) if quantized else {}
         return kept, fidelity, agreement

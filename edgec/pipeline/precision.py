@@ -61,12 +61,7 @@ def candidates(asked: str, target: Target, backend: str, facts: BackendFacts, *,
                 hint="it takes: " + ", ".join(facts.precisions),
             )
         if precision in NEEDS_CALIBRATION and not calibrated:
-            raise EdgecError(
-                "calibration/missing",
-                f"{precision} needs calibration data: samples of what the model will see",
-                hint="give --calibration with a folder of images, .npy/.npz, .jsonl, audio files or a recipe (.toml); "
-                "100 typical samples are enough; or take --precision dynamic",
-            )
+            raise _no_samples(precision)
         return Candidates((precision,), f"{precision} was asked for")
     order: Sequence[Precision] = facts.precisions
     # float16 and int16x8 behind float32 are there to be asked for
@@ -76,6 +71,8 @@ def candidates(asked: str, target: Target, backend: str, facts: BackendFacts, *,
     kept = tuple(p for p in order if p not in NEEDS_CALIBRATION)
     if kept == tuple(order):
         return Candidates(kept, facts.why)
+    if not kept:
+        raise _no_samples(target.id + " computes in integers alone, which")
     note = Finding(
         code="calibration/none",
         message="no calibration data given, so int8 is not tried",
@@ -83,6 +80,15 @@ def candidates(asked: str, target: Target, backend: str, facts: BackendFacts, *,
         hint="give --calibration with typical samples: int8 is the smallest and fastest form on this target",
     )
     return Candidates(kept, facts.why, (note,))
+
+
+def _no_samples(what: str) -> EdgecError:
+    return EdgecError(
+        "calibration/missing",
+        f"{what} needs calibration data: samples of what the model will see",
+        hint="give --calibration with a folder of images, .npy/.npz, .jsonl, audio files or a recipe (.toml); "
+        "100 typical samples are enough; or take another precision that `edgec targets show` lists",
+    )
 
 
 def check_effort(name: str) -> Effort:

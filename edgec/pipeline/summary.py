@@ -44,6 +44,7 @@ def summarize(
         summary["ladder"] = [rung.as_dict() for rung in form.ladder]
     if form.mixed is not None:
         summary["mixed"] = form.mixed.as_dict()
+        summary["frontier"] = summary["mixed"].pop("frontier")
     if work.race:
         summary["race"] = dict(work.race)
     if work.samples is not None:

@@ -1,19 +1,24 @@
 """Mixed precision: leave in float the fewest units that a budget demands, the most harmful ones first.
 
-Noise of different units adds up at the output, so a unit's harm is the noise that the model has when it alone is
-quantized. One forward pass of a few samples a unit gives the ranking; many units are taken in blocks of neighbours,
-which bounds the cost. Then a growing number of the worst stay float until the budget holds.
+1. Noise of different units adds up at the output, so a unit's harm is the noise that the model has when it alone is
+   quantized. One forward pass of a few samples a unit gives it; many units are taken in blocks of neighbours, which
+   bounds the cost.
+2. Blocks are ranked by their harm over what float costs there, in multiplications: the least of them that meets a
+   budget is also a fast one.
+3. A growing number of the first stay float until the budget holds; then the number is halved back to the fewest.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
+import onnx_ir as ir
 
-from edgec.graph.model import Model
+from edgec.graph.model import Model, attr, static_shape
 from edgec.metrics import MAX_DB
 from edgec.quantization.apply import apply_plan
 from edgec.quantization.types import QuantPlan, TensorPlan
@@ -31,10 +36,14 @@ Make = Callable[[Collection[str]], QuantPlan]
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Harm:
-    """What quantizing a block of nodes alone does to the output, in dB of signal to noise."""
+    """What quantizing a block of nodes alone does to the output, in dB of signal to noise.
+
+    `cost` is the block's share of the model's multiplications.
+    """
 
     nodes: tuple[str, ...]
     sqnr_db: float
+    cost: float = 0.0
 
     @property
     def noise(self) -> float:
@@ -43,31 +52,99 @@ class Harm:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class Verdict:
+    """Whether a model keeps the budget, and its figures in words."""
+
+    met: bool
+    words: str = ""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Point:
+    """One mix that was tried: nodes in float, their share of the multiplications, and what it computes."""
+
+    float_nodes: int
+    float_share: float
+    sqnr_db: float
+    met: bool
+    words: str
+
+    def as_dict(self) -> dict[str, Any]:
+        """A JSON-ready dict."""
+        return {
+            "float_nodes": self.float_nodes,
+            "float_share": round(self.float_share, 4),
+            "sqnr_db": round(self.sqnr_db, 2),
+            "met": self.met,
+            "judged": self.words,
+        }
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Mixed:
-    """A plan with some nodes in float, its QDQ model, and the points of the way there: (nodes in float, dB)."""
+    """A plan with some nodes in float, its QDQ model, and the frontier: the mixes tried, fewest float nodes first."""
 
     plan: QuantPlan
     model: Model
     float_nodes: tuple[str, ...]
     met: bool
-    frontier: tuple[tuple[int, float], ...]
+    frontier: tuple[Point, ...]
 
     def as_dict(self) -> dict[str, Any]:
         """A JSON-ready dict."""
-        points = [{"float_nodes": count, "sqnr_db": round(db, 2)} for count, db in self.frontier]
-        return {"float_nodes": list(self.float_nodes), "met": self.met, "frontier": points}
+        return {
+            "float_nodes": list(self.float_nodes),
+            "met": self.met,
+            "frontier": [point.as_dict() for point in self.frontier],
+        }
 
 
-def rank(model: Model, plan: QuantPlan, make: Make, score: Callable[[Model], float]) -> tuple[Harm, ...]:
-    """The blocks of quantized nodes, the most harmful first. `score` gives a model's dB on a few samples."""
+def rank(
+    model: Model,
+    plan: QuantPlan,
+    make: Make,
+    score: Callable[[Model], float],
+    progress: Callable[[int, int], None] | None = None,
+) -> tuple[Harm, ...]:
+    """The blocks of quantized nodes, the most harmful for their cost first (rules 1, 2).
+
+    `score` gives a model's dB on a few samples.
+    """
     quantized = [name for name, node in plan.nodes.items() if node.scheme in _STATIC]
     everything = {n.name or "" for n in model.nodes()}
+    work = {n.name or "": multiplications(n) for n in model.nodes()}
+    total = sum(work.values()) or 1
+    blocks = _blocks(plan, quantized)
     harms = []
-    for block in _blocks(plan, quantized):
+    for number, block in enumerate(blocks):
+        if progress is not None:
+            progress(number, len(blocks))
         alone = make(everything - set(block))
         if any(node.scheme in _STATIC for node in alone.nodes.values()):
-            harms.append(Harm(nodes=block, sqnr_db=score(apply_plan(model, keep_integers(alone, plan)))))
-    return tuple(sorted(harms, key=lambda h: h.sqnr_db))
+            db = score(apply_plan(model, keep_integers(alone, plan)))
+            harms.append(Harm(nodes=block, sqnr_db=db, cost=sum(work[n] for n in block) / total))
+    usual = sum(h.cost for h in harms) / max(len(harms), 1)  # a block costs its dispatch and conversions too
+    return tuple(sorted(harms, key=lambda h: -h.noise / ((h.cost + usual) or 1)))
+
+
+def multiplications(node: ir.Node) -> int:
+    """Multiplications of a convolution or matrix product, elements of anything else's output; 0 where unknown."""
+    output = static_shape(node.outputs[0]) if node.outputs else None
+    if output is None:
+        return 0
+    elements = math.prod(output)
+    if len(node.inputs) < 2 or node.op_type not in ("Conv", "ConvTranspose", "Gemm", "MatMul"):
+        return elements
+    weight = static_shape(node.inputs[1])
+    if not weight:
+        return elements
+    if node.op_type == "ConvTranspose":
+        data = static_shape(node.inputs[0])
+        return math.prod(data) * math.prod(weight[1:]) if data else elements
+    if node.op_type == "Conv":
+        return elements * math.prod(weight[1:])
+    transposed = node.op_type == "Gemm" and attr(node, "transB", 0)
+    return elements * (weight[-1] if transposed else weight[-2] if len(weight) > 1 else weight[0])
 
 
 def _blocks(plan: QuantPlan, quantized: Sequence[str]) -> list[tuple[str, ...]]:
@@ -90,29 +167,60 @@ def revert(
     harms: Sequence[Harm],
     make: Make,
     score: Callable[[Model], float],
-    good: Callable[[Model], bool],
+    judge: Callable[[Model], Verdict],
     *,
-    target_db: float,
+    target_db: float | None,
     max_share: float = MAX_SHARE,
+    progress: Callable[[int, int], None] | None = None,
 ) -> Mixed:
-    """Leave the worst blocks in float, ever more of them, until `good` says so or `max_share` of the nodes is float."""
+    """Leave the first blocks in float, as few as `judge` asks for, at most `max_share` of the nodes (rule 3).
+
+    `target_db` says where to begin, where the budget is one of signal to noise.
+    """
     quantized = sum(node.scheme in _STATIC for node in plan.nodes.values())
     allowed = min(_within(harms, max_share * quantized), len(harms) - 1)  # all of it in float is another precision
-    frontier: list[tuple[int, float]] = []
-    best: Mixed | None = None
-    count = min(_predicted(harms, target_db), allowed)
-    while 0 < count <= allowed:
+    tried: dict[int, tuple[QuantPlan, tuple[str, ...], Point]] = {}
+
+    def attempt(count: int) -> bool:
         names = tuple(n for harm in harms[:count] for n in harm.nodes)
         mixed = keep_integers(make(names), plan)
         candidate = apply_plan(model, mixed)
-        frontier.append((len(names), score(candidate)))
-        best = Mixed(plan=mixed, model=candidate, float_nodes=names, met=good(candidate), frontier=tuple(frontier))
-        if best.met or count == allowed:
-            return best
+        verdict = judge(candidate)
+        point = Point(
+            float_nodes=len(names),
+            float_share=sum(h.cost for h in harms[:count]),
+            sqnr_db=score(candidate),
+            met=verdict.met,
+            words=verdict.words,
+        )
+        tried[count] = mixed, names, point
+        if progress is not None:
+            progress(len(tried), len(tried) + _left(low, count if verdict.met else None, allowed))
+        return verdict.met
+
+    low, high = 0, None
+    count = min(1 if target_db is None else _predicted(harms, target_db), allowed)
+    while 0 < count <= allowed:
+        if attempt(count):
+            high = count
+            break
+        low = count
+        if count == allowed:
+            break
         count = min(allowed, count + max(1, count // 2))
-    if best is not None:
-        return best
-    return Mixed(plan=plan, model=apply_plan(model, plan), float_nodes=(), met=False, frontier=())
+    while high is not None and high - low > 1:
+        middle = (low + high) // 2
+        low, high = (low, middle) if attempt(middle) else (middle, high)
+    if not tried:
+        return Mixed(plan=plan, model=apply_plan(model, plan), float_nodes=(), met=False, frontier=())
+    best, names, _ = tried[low if high is None else high]
+    points = tuple(point for _, (_, _, point) in sorted(tried.items()))
+    return Mixed(plan=best, model=apply_plan(model, best), float_nodes=names, met=high is not None, frontier=points)
+
+
+def _left(low: int, high: int | None, allowed: int) -> int:
+    """How many more mixes will be tried, about."""
+    return max(0, math.ceil(math.log2(max((allowed if high is None else high) - low, 1))))
 
 
 def _within(harms: Sequence[Harm], nodes: float) -> int:

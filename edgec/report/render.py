@@ -19,7 +19,8 @@ def render_build(answer: Answer) -> str:
     """What did I get? The bundle, what it computes in and why, how true and how fast it is, and what it cost."""
     if "bundle" not in answer:  # --stop-after
         return text(*outline(_without_findings(answer)))
-    return text(facts(_build_facts(answer)), *_per_output(answer.get("fidelity")))
+    parts = (*_per_output(answer.get("fidelity")), *_frontier(answer.get("frontier")))
+    return text(facts(_build_facts(answer)), *parts)
 
 
 def render_check(answer: Answer) -> str:
@@ -83,6 +84,7 @@ def _build_facts(answer: Answer) -> dict[str, str]:
         "transposes left": str(answer.get("transposes", 0)),
         "fidelity": _fidelity(fidelity),
         "repairs": _ladder(answer.get("ladder") or ()),
+        "budget": _task(fidelity.get("task")),
         "latency here": ", ".join(
             f"{key.removesuffix('_ms').replace('_', ' ')} {cell(key, value)}" for key, value in latency.items()
         ),
@@ -104,6 +106,22 @@ def _ladder(rungs: Sequence[Mapping[str, Any]]) -> str:
     """What each repair that was kept brought, in dB on samples that it had not learnt from."""
     kept = [r for r in rungs if r["kept"] and r["before_db"] is not None]
     return ", ".join(f"{r['rung']} {r['after_db'] - r['before_db']:+.1f} dB" for r in kept)
+
+
+def _task(task: Mapping[str, Any] | None) -> str:
+    """The metric that the budget is of: float, int8, and what may be lost."""
+    if not task:
+        return ""
+    numbers = {key: f"{100 * task[key]:.2f} %" for key in ("float", "value", "drop", "max_drop")}
+    return (
+        f"{task['name']} {numbers['value']} where float has {numbers['float']}: "
+        f"{numbers['drop']} lost, at most {numbers['max_drop']}"
+    )
+
+
+def _frontier(points: Sequence[Mapping[str, Any]] | None) -> list[RenderableType]:
+    """A row a mix that was tried."""
+    return [section("mixes tried", rows(points))] if points else []
 
 
 def _per_output(fidelity: Mapping[str, Any] | None) -> list[RenderableType]:

@@ -94,6 +94,10 @@ def test_build_hands_its_options_to_the_pipeline(
         "precision": "int16x8",
         "effort": "balanced",
         "min_sqnr": None,
+        "max_drop": None,
+        "metric": None,
+        "evaluation": None,
+        "ship_anyway": False,
         "backend": "openvino",
         "output": "dist",
         "inputs": {"a:0": (1, 3, 8), "b": (4,)},
@@ -123,6 +127,7 @@ def test_build_defaults(monkeypatch: pytest.MonkeyPatch) -> None:
     assert seen.pop("io_layout") == "auto"
     assert seen.pop("target") == "raspberrypi"
     assert seen.pop("keep_graphs") is False
+    assert seen.pop("ship_anyway") is False
     assert (seen.pop("inputs"), seen.pop("reading")) == ({}, SourceOptions())
     assert set(seen.values()) == {None}
 

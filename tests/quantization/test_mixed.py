@@ -6,11 +6,12 @@ from collections.abc import Collection
 from dataclasses import replace
 
 import numpy as np
+import pytest
 
 from edgec.graph.model import Model
-from edgec.quantization.apply import apply_plan
+from edgec.quantization.apply import SCHEME_KEY, apply_plan
 from edgec.quantization.ladder import Judge
-from edgec.quantization.mixed import keep_integers, rank, revert
+from edgec.quantization.mixed import Verdict, keep_integers, multiplications, rank, revert
 from edgec.quantization.plan import make_plan
 from edgec.quantization.types import QuantPlan, Statistics
 from edgec.targets.load import load_target
@@ -68,11 +69,18 @@ def test_the_harmful_unit_comes_first_and_reverting_it_meets_the_budget() -> Non
     harms = rank(case.model, plan, case.make, case.score)
     assert "Mul_c" in harms[0].nodes or "Gemm_d" in harms[0].nodes or "Gemm_b" in harms[0].nodes
     found = revert(
-        case.model, plan, harms, case.make, case.score, lambda m: case.score(m) >= 25, target_db=25, max_share=0.7
+        case.model,
+        plan,
+        harms,
+        case.make,
+        case.score,
+        lambda m: Verdict(met=case.score(m) >= 25),
+        target_db=25,
+        max_share=0.7,
     )
     assert found.met and 0 < len(found.float_nodes) < len(plan.nodes)
     assert case.score(found.model) >= 25
-    assert found.frontier[-1][0] == len(found.float_nodes)
+    assert next(p for p in found.frontier if p.met).float_nodes == len(found.float_nodes)
     for name in found.float_nodes:
         assert found.plan.nodes[name].scheme == "float32"
 
@@ -81,9 +89,13 @@ def test_a_budget_that_nothing_meets_is_said() -> None:
     case = Setting()
     plan = case.make()
     harms = rank(case.model, plan, case.make, case.score)
-    found = revert(case.model, plan, harms, case.make, case.score, lambda _: False, target_db=90, max_share=0.5)
+    found = revert(
+        case.model, plan, harms, case.make, case.score, lambda _: Verdict(met=False), target_db=90, max_share=0.5
+    )
     assert not found.met
-    none = revert(case.model, plan, harms, case.make, case.score, lambda _: True, target_db=20, max_share=0.0)
+    none = revert(
+        case.model, plan, harms, case.make, case.score, lambda _: Verdict(met=True), target_db=20, max_share=0.0
+    )
     assert not none.met and none.float_nodes == () and none.frontier == ()
 
 
@@ -97,3 +109,39 @@ def test_integers_are_kept_where_the_parameters_are_the_same() -> None:
     other = replace(entry, qparams=replace(entry.qparams, scale=tuple(2 * s for s in entry.qparams.scale)))
     moved = replace(plan, weights={**plan.weights, key: other})
     assert keep_integers(moved, marked).weights[key].data is None
+
+
+def test_no_fewer_nodes_would_do() -> None:
+    case = Setting()
+    plan = case.make()
+    harms = rank(case.model, plan, case.make, case.score)
+    asked: list[int] = []
+
+    def judge(candidate: Model) -> Verdict:
+        floats = sum(n.metadata_props.get(SCHEME_KEY) == "float32" for n in candidate.nodes())
+        asked.append(floats)
+        return Verdict(met=floats >= 5, words=f"{floats} in float")
+
+    found = revert(case.model, plan, harms, case.make, case.score, judge, target_db=None, max_share=1.0)
+    assert found.met and [p.float_nodes for p in found.frontier] == sorted(p.float_nodes for p in found.frontier)
+    shy = [p for p in found.frontier if not p.met]
+    assert all(p.float_nodes < len(found.float_nodes) for p in shy) and shy
+    assert found.frontier[-1].words.endswith("in float")
+
+
+def test_a_cheap_block_goes_before_a_dear_one_that_harms_as_much() -> None:
+    text = """(float[1,8,16,16] x) => (float[1,4] y)
+    { a = Conv<kernel_shape=[3,3], pads=[1,1,1,1]>(x, w1) ar = Relu(a) p = GlobalAveragePool(ar) f = Flatten(p)
+      y = Gemm(f, w2) }"""
+    model = typed(text, {"w1": kernel(8, 8, 3, 3), "w2": kernel(8, 4)})
+    feeds = [random_feeds(model)]
+    stats = measured(model, feeds)
+
+    def make(float_nodes: Collection[str] = ()) -> QuantPlan:
+        return make_plan(model, stats, TARGET, "tflite", "int8", range_method="minmax", float_nodes=float_nodes)
+
+    harms = rank(model, make(), make, lambda _: 20.0)
+    assert "Conv_a" in harms[-1].nodes and harms[-1].cost > 0.9
+    assert sum(harm.cost for harm in harms) == pytest.approx(1.0, abs=1e-3)  # what stays float anyway is no block
+    work = {node.name: multiplications(node) for node in model.nodes()}
+    assert work["Conv_a"] == 8 * 16 * 16 * 8 * 9 and work["Gemm_y"] == 32 and work["Relu_ar"] == 8 * 16 * 16

@@ -1,0 +1,160 @@
+"""The accuracy that a build must keep: signal to noise, a metric on labelled data, or both; else the default."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from edgec.errors import EdgecError
+from edgec.graph.model import Model
+from edgec.pipeline.precision import keeps_accuracy
+from edgec.quantization.executor import Executor
+from edgec.quantization.labels import labels_of
+from edgec.quantization.samples import SampleSource, open_samples
+from edgec.quantization.task_metrics import Metric, load_metric
+from edgec.tensors import Array, TensorSpec
+
+#: Labelled samples that are evaluated at most, spread over all of them.
+MAX_SAMPLES = 1000
+
+_PERCENT = re.compile(r"\s*(\d+(?:\.\d*)?|\.\d+)\s*(%?)\s*")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Task:
+    """A metric on labelled data: what the float model reaches, and how much of it may be lost."""
+
+    metric_name: str
+    metric: Metric
+    samples: SampleSource
+    labels: Sequence[Any]
+    max_drop: float
+    reference: float
+
+    def measure(self, model: Model) -> dict[str, Any]:
+        """The metric of a model, and what it lost, JSON-ready."""
+        value = evaluate(model, self.samples, self.labels, self.metric)
+        return {
+            "name": self.metric_name,
+            "float": round(self.reference, 6),
+            "value": round(value, 6),
+            "drop": round(self.reference - value, 6),
+            "max_drop": self.max_drop,
+        }
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Budget:
+    """What was asked for. Without any of it the default budget of `auto` holds, and nothing is refused."""
+
+    min_sqnr: float | None = None
+    task: Task | None = None
+    ship_anyway: bool = False
+
+    @property
+    def asked(self) -> bool:
+        """True when the user set a budget."""
+        return self.min_sqnr is not None or self.task is not None
+
+    @property
+    def words(self) -> str:
+        """The budget as a sentence's part."""
+        parts = [] if self.min_sqnr is None else [f"{self.min_sqnr:g} dB"]
+        if self.task is not None:
+            parts.append(f"at most {100 * self.task.max_drop:g} points of {self.task.metric_name} lost")
+        return " and ".join(parts)
+
+    def keeps(self, fidelity: Mapping[str, Any]) -> tuple[bool, str]:
+        """Whether fidelity (with its `task`, where there is one) is within the budget, and the figures in words."""
+        found = fidelity.get("task")  # a float form has none: it is the reference
+        if self.task is None or found is None:
+            return keeps_accuracy(fidelity, min_sqnr=self.min_sqnr)
+        good, words = keeps_accuracy(fidelity, min_sqnr=-np.inf if self.min_sqnr is None else self.min_sqnr)
+        words += f", {found['name']} {100 * found['value']:.2f} % where float has {100 * found['float']:.2f} %"
+        # The figures are rounded to a millionth: less than a sample of a million.
+        return good and found["drop"] <= found["max_drop"] + 1e-6, words
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class BudgetOptions:
+    """A budget as the command line gives it, before anything is opened."""
+
+    min_sqnr: float | None = None
+    max_drop: str | None = None
+    metric: str | None = None
+    evaluation: str | Path | None = None
+    ship_anyway: bool = False
+
+
+def open_budget(options: BudgetOptions, model: Model, calibration: str | Path | None) -> Budget:
+    """The budget, with the float model measured where there is a metric.
+
+    Labels come with `evaluation`, or with the calibration data. Raises `EdgecError`: `quant/max-drop`,
+    `quant/metric`, `calibration/no-labels`, `calibration/missing`.
+    """
+    plain = Budget(min_sqnr=options.min_sqnr, ship_anyway=options.ship_anyway)
+    if options.max_drop is None:
+        if options.metric is not None or options.evaluation is not None:
+            raise EdgecError(
+                "quant/max-drop",
+                "a metric is given, but not how much of it may be lost",
+                hint="add --max-drop, as in --max-drop 0.5%",
+            )
+        return plain
+    drop, name = parse_drop(options.max_drop), options.metric or "top1"
+    metric = load_metric(name)
+    place = options.evaluation or calibration
+    if place is None:
+        raise EdgecError(
+            "calibration/missing",
+            "--max-drop needs labelled data",
+            hint="give it with --evaluation, or as --calibration",
+        )
+    samples = open_samples(place, model.inputs(), count=MAX_SAMPLES)
+    labels = labels_of(samples)
+    reference = evaluate(model, samples, labels, metric)
+    task = Task(metric_name=name, metric=metric, samples=samples, labels=labels, max_drop=drop, reference=reference)
+    return Budget(min_sqnr=options.min_sqnr, task=task, ship_anyway=options.ship_anyway)
+
+
+def parse_drop(text: str) -> float:
+    """`0.5%` and `0.005` are the same: half a point of a metric that goes from 0 to 1. Raises `quant/max-drop`."""
+    match = _PERCENT.fullmatch(text)
+    value = float(match[1]) / (100 if match[2] else 1) if match else -1.0
+    if not 0 <= value < 1:
+        raise EdgecError(
+            "quant/max-drop",
+            f"cannot take {text!r} for what may be lost of a metric",
+            hint="write 0.5% (or 0.005) for half a point",
+        )
+    return value
+
+
+def evaluate(model: Model, samples: SampleSource, labels: Sequence[Any], metric: Metric) -> float:
+    """The metric of a model over all labelled samples."""
+    executor = Executor(model)
+    outputs: list[dict[str, Array]] = []
+    wanted: list[Any] = []
+    specs = model.inputs()
+    for numbers, feed in samples.numbered():
+        found = executor.run(feed)
+        batch = _batch(specs, feed, len(numbers))
+        for place, number in enumerate(numbers):
+            outputs.append({k: _of_sample(v, place, batch) for k, v in found.items()})
+            wanted.append(labels[number])
+    return metric(outputs, wanted)
+
+
+def _batch(specs: Sequence[TensorSpec], feed: Mapping[str, Array], size: int) -> int:
+    """How many samples the feed's first axis holds."""
+    return size if any(feed[s.name].ndim and feed[s.name].shape[0] == size for s in specs) else 1
+
+
+def _of_sample(value: Array, place: int, batch: int) -> Array:
+    """One sample's part of an output, without the batch axis."""
+    return value[place] if value.ndim > 1 and value.shape[0] == batch else value

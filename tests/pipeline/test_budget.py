@@ -1,0 +1,132 @@
+"""A budget on labelled data: met with the fewest nodes in float, or refused; resumed where it stopped."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from edgec.errors import EdgecError
+from edgec.pipeline import BuildResult, mixing, run_build
+from edgec.pipeline.budget import Budget, parse_drop
+from edgec.quantization.memo import Memo
+from tests.support.graphs import run_ort
+from tests.support.plans import kernel, typed
+
+#: The second layer's outputs share a scale with one that is a thousand times as large.
+NET = """(float[1,16] x) => (float[1,8] y)
+{ a = Gemm(x, w1) ar = Relu(a) b = Gemm(ar, w2) c = Mul(b, unevenly) d = Gemm(c, w3) dr = Relu(d)
+  y = Gemm(dr, w4) }"""
+
+
+@pytest.fixture(autouse=True)
+def _own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("EDGEC_CACHE", str(tmp_path / "cache"))
+
+
+def _write(folder: Path) -> tuple[Path, Path]:
+    """The net, and samples labelled with what it says itself: float is right every time."""
+    uneven, last = np.ones((1, 16), np.float32), kernel(16, 16, seed=4)
+    uneven[0, 0], last[0] = 1000, last[0] / 1000
+    constants = {"w1": kernel(16, 16), "w2": kernel(16, 16, seed=2), "unevenly": uneven, "w3": last}
+    model = typed(NET, {**constants, "w4": kernel(16, 8, seed=6)})
+    (folder / "net.onnx").write_bytes(model.to_bytes())
+    data = np.random.default_rng(1).standard_normal((200, 16)).astype(np.float32)
+    labels = [int(run_ort(model, {"x": row[None]})["y"].argmax()) for row in data]
+    np.savez(folder / "data.npz", x=data, labels=np.asarray(labels))
+    return folder / "net.onnx", folder / "data.npz"
+
+
+def _built(folder: Path, **options: Any) -> BuildResult:
+    model, data = _write(folder)
+    options = {"precision": "int8", "stop_after": "bundle", "effort": "fast", "max_drop": "1%", **options}
+    return run_build(model, target="raspberrypi4", calibration=data, output=folder / "dist", **options)
+
+
+def test_a_metric_is_kept_with_a_few_nodes_in_float(tmp_path: Path) -> None:
+    summary = _built(tmp_path).summary
+    task = summary["fidelity"]["task"]
+    assert task["name"] == "top1" and task["float"] == 1.0 and 0 <= task["drop"] <= 0.01
+    assert 0 < len(summary["mixed"]["float_nodes"]) < 7
+    met = [point["met"] for point in summary["frontier"]]
+    assert met == sorted(met) and met[-1]  # fewer nodes in float miss the budget, more keep it
+    assert "top1" in summary["frontier"][0]["judged"] and "nodes left in float" in summary["why"]
+
+
+def test_no_drop_allowed_and_none_possible(tmp_path: Path) -> None:
+    function = tmp_path / "strict.py"
+    function.write_text(
+        "import numpy as np\nfirst = []\ndef exact(outputs, labels):\n"
+        "    rows = np.stack([o['y'] for o in outputs])\n    first.append(rows)\n"
+        "    return float(np.mean(rows == first[0]))\n"
+    )
+    asked = {"metric": f"{function}:exact", "max_drop": "0"}
+    with pytest.raises(EdgecError) as error:
+        _built(tmp_path, **asked)
+    assert error.value.code == "quant/budget-missed" and not list((tmp_path / "dist").glob("*.edgec"))
+    shipped = _built(tmp_path, **asked, ship_anyway=True)
+    assert "quant/budget-missed" in {f.code for f in shipped.findings} and shipped.bundle is not None
+    assert not any(point["met"] for point in shipped.summary["frontier"])
+
+
+def test_auto_goes_on_to_what_keeps_the_budget(tmp_path: Path) -> None:
+    summary = _built(tmp_path, precision="auto").summary
+    assert summary["fidelity"].get("task", {"drop": 0})["drop"] <= 0.01
+
+
+def test_a_search_goes_on_where_it_stopped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    used: list[Memo] = []
+
+    class Watched(Memo):
+        def __init__(self, *args: Any) -> None:
+            super().__init__(*args)
+            used.append(self)
+
+    monkeypatch.setattr(mixing, "Memo", Watched)
+    first, again = _built(tmp_path), _built(tmp_path)
+    assert used[1].reused >= used[0].reused + 5
+    assert first.summary["frontier"] == again.summary["frontier"]
+    path = next((tmp_path / "cache" / "searches").iterdir())
+    whole = path.read_text().splitlines(keepends=True)
+    path.write_text("".join(whole[:3]) + whole[3][:10])  # cut off in the middle of a line
+    assert _built(tmp_path).summary["frontier"] == first.summary["frontier"] and used[2].reused == used[0].reused + 3
+
+
+def test_evaluation_data_of_its_own(tmp_path: Path) -> None:
+    model, data = _write(tmp_path)
+    plain = tmp_path / "plain.npy"
+    np.save(plain, np.load(data)["x"][:20])
+    options: dict[str, Any] = {"target": "raspberrypi4", "precision": "int8", "effort": "fast", "max_drop": "50%"}
+    built = run_build(model, calibration=plain, evaluation=data, output=tmp_path, stop_after="bundle", **options)
+    assert built.summary["fidelity"]["task"]["max_drop"] == 0.5
+    with pytest.raises(EdgecError) as error:
+        run_build(model, calibration=plain, output=tmp_path, **options)
+    assert error.value.code == "calibration/no-labels"
+
+
+@pytest.mark.parametrize(
+    ("options", "code"),
+    [
+        ({"max_drop": None, "metric": "f1"}, "quant/max-drop"),
+        ({"max_drop": "a lot"}, "quant/max-drop"),
+        ({"metric": "f2"}, "quant/metric"),
+    ],
+)
+def test_refusals(tmp_path: Path, options: dict[str, Any], code: str) -> None:
+    with pytest.raises(EdgecError) as error:
+        _built(tmp_path, **options)
+    assert error.value.code == code
+
+
+def test_how_a_drop_is_written() -> None:
+    assert parse_drop("0.5%") == parse_drop("0.005") == pytest.approx(0.005)
+    assert parse_drop("0") == 0
+    for text in ("150%", "-1%", "", "1 of 100", "1.0"):
+        with pytest.raises(EdgecError):
+            parse_drop(text)
+
+
+def test_a_float_form_keeps_every_budget() -> None:
+    assert Budget(min_sqnr=50).keeps({"sqnr_db": None, "top1_agreement": None})[0]
