@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 JOBS ?= 2
 
-.PHONY: accuracy help venv test lint types contract unit demo bench bench-graphs conformance models docs clean
+.PHONY: accuracy help venv test lint types contract unit demo bench bench-graphs conformance zoo models docs clean
 
 help:  ## list the goals
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST)
@@ -54,6 +54,9 @@ conformance: $(VENV)/.dev  ## ONNX's own test suite through every backend; write
 
 accuracy: $(VENV)/.dev  ## int8 accuracy against the peers, into docs/accuracy.md
 	$(BIN)/python -m tools.accuracy --write
+
+zoo: $(VENV)/.dev  ## 90 Transformers architectures through both backends (rows not cached yet); writes docs/zoo.md
+	$(BIN)/python -m tools.zoo
 
 models: $(VENV)/.dev  ## export the test models from torch into .cache/models
 	$(BIN)/python tools/export_models.py

@@ -9,13 +9,16 @@ from __future__ import annotations
 import hashlib
 import importlib.util
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from edgec.errors import EdgecError, Finding, Severity
-from edgec.frontends._hf.processor import Processing, read_json, read_processing
+from edgec.frontends._hf.processor import read_json
 from edgec.frontends._onnx_model import from_ir
 from edgec.frontends.base import Loaded, Request, existing
 from edgec.graph.model import SourceInfo
+
+if TYPE_CHECKING:
+    from edgec.frontends._hf.opening import Opened
 
 _CHUNK_BYTES = 1 << 20
 _WEIGHTS = (".safetensors", ".bin")
@@ -47,40 +50,26 @@ def load(request: Request) -> Loaded:
             where=str(folder),
             hint="pip install 'edgec[huggingface]'",
         )
-    from edgec.frontends._hf import parts
-    from edgec.frontends._hf.load import load_model, offline_and_quiet
-    from edgec.frontends._hf.sentence import modules_of, sentence_encoder
-    from edgec.frontends._hf.shapes import Shapes
+    from edgec.frontends._hf.load import offline_and_quiet
+    from edgec.frontends._hf.opening import open_folder
     from edgec.frontends._torch_export import export_module
 
-    modules = modules_of(folder)
-    inner = next((path for kind, path in modules if kind == "Transformer"), folder)
+    options = request.options
     with offline_and_quiet():
-        model, findings = load_model(inner, trust=request.options.trust)
-        names = parts.part_names(model)
-        asked = request.options.signature or names[0]
-        main = parts.main_input(model, asked)
-        processing = read_processing(inner, main)
-        shapes = Shapes(
-            config=model.config,
-            given=request.inputs,
-            dtypes=request.options.dtypes,
-            processor=processing.sizes,
-            tokenizer=processing.tokenizer,
+        opened = open_folder(
+            folder, part=options.signature, given=request.inputs, dtypes=options.dtypes, trust=options.trust
         )
-        part = parts.make_part(model, asked, shapes)
-        module = sentence_encoder(part.module, modules) if modules else part.module
-        exported = export_module(module, part.inputs, name=folder.name, where=str(folder))
-    name = folder.resolve().name + (f"-{asked}" if len(names) > 1 else "")
-    source = SourceInfo(kind="huggingface", name=folder.resolve().name, digest=_digest(folder))
+        exported = export_module(opened.module, opened.inputs, name=folder.name, where=str(folder))
+    title = folder.resolve().name
+    name = f"{title}-{opened.part}" if len(opened.parts) > 1 else title
+    source = SourceInfo(kind="huggingface", name=title, digest=_digest(folder))
     loaded = from_ir(exported, source=source, name=name, inputs={})
-    shape_of = {name: list(tensor.shape) for name, tensor in part.inputs.items()}
     return Loaded(
         model=loaded.model,
-        findings=(*findings, *_parts_finding(names, asked), *shapes.findings, *processing.findings, *loaded.findings),
-        labels=_labels(model.config, asked),
-        preprocessing=_facts(processing, main, shape_of),
-        recipe=processing.recipe,
+        findings=(*_parts_finding(opened.parts, opened.part), *opened.findings, *loaded.findings),
+        labels=_labels(opened.config, opened.part),
+        preprocessing=_facts(opened),
+        recipe=opened.processing.recipe,
     )
 
 
@@ -106,12 +95,13 @@ def _labels(config: Any, part: str) -> tuple[str, ...]:
     return () if counted or part != "model" else names
 
 
-def _facts(processing: Processing, main: str, shapes: dict[str, list[int]]) -> dict[str, Any]:
-    if not processing.facts:
+def _facts(opened: Opened) -> dict[str, Any]:
+    """The preprocessing for the manifest; nothing where the folder says nothing."""
+    if not opened.processing.facts:
         return {}
-    facts = {"input": main, **processing.facts}
-    if main == "input_ids" and main in shapes:
-        facts["max_length"] = shapes[main][-1]
+    facts = {"input": opened.main, **opened.processing.facts}
+    if opened.main == "input_ids":
+        facts["max_length"] = opened.inputs["input_ids"].shape[-1]
     return facts
 
 

@@ -1,0 +1,81 @@
+"""The zoo's results as a page."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+from tools.zoo.row import COLUMNS
+
+#: The promise: this share of the rows builds for the first column's target, each within this relative error.
+SHARE = 0.95
+ERROR = 1e-3
+
+_HEAD = """# Transformers architectures
+
+Every row is a model of [Transformers](https://github.com/huggingface/transformers) made from its configuration at a
+small size with random weights, saved to disk, read through the Hugging Face frontend, and built as float and as int8.
+`make zoo` runs the rows that are not cached yet and writes this page; `python -m tools.zoo NAME` runs one anew.
+
+- **error**: largest difference between the bundle's float output and torch itself, relative to the output's largest
+  value, over 8 random inputs; the worst output counts.
+- **int8**: SQNR of the int8 bundle against torch, in dB, calibrated with the same 8 inputs, repairs off. Weights are
+  random, so it says how well the graph is covered and nothing about the accuracy of a trained model.
+- **T**: transposes left in the graph; **ops**: its operators; **s**: seconds of the float build.
+
+"""
+
+
+def page(results: list[dict[str, Any]]) -> str:
+    """The whole page."""
+    titles = {"tflite": "TFLite, `linux-x86_64`", "openvino": "OpenVINO, `intel-cpu`"}
+    lines = [_HEAD + counted(results) + "\n"]
+    lines.append(
+        "| architecture | " + " | ".join(f"{titles[c]}: error | int8 dB | T | ops | s" for c in COLUMNS) + " |"
+    )
+    lines.append("| --- |" + " ---: |" * (5 * len(COLUMNS)))
+    for result in sorted(results, key=lambda r: r["name"]):
+        cells = [_cells(result[column]) for column in COLUMNS]
+        lines.append(f"| {result['name']} ({_class(result)}) | " + " | ".join(cells) + " |")
+    notes = [
+        f"- {result['name']}, {column}{what}: {result[column][key]}"
+        for result in sorted(results, key=lambda r: r["name"])
+        for column in COLUMNS
+        for key, what in (("finding", ""), ("int8_finding", ", int8"))
+        if key in result[column]
+    ]
+    if notes:
+        lines += ["", "## Not built", "", *notes]
+    return "\n".join(lines) + "\n"
+
+
+def counted(results: list[dict[str, Any]]) -> str:
+    """The totals in a sentence or two."""
+    parts = []
+    for column in COLUMNS:
+        built = [r[column] for r in results if "finding" not in r[column]]
+        exact = [cell for cell in built if cell["error"] < ERROR]
+        quantized = [cell for cell in built if "int8_db" in cell]
+        parts.append(
+            f"{column}: {len(built)} of {len(results)} built, {len(exact)} within {ERROR:g}, {len(quantized)} in int8"
+        )
+    return "; ".join(parts) + "."
+
+
+def passes(results: list[dict[str, Any]]) -> bool:
+    """Whether the promise holds for the first column."""
+    first = next(iter(COLUMNS))
+    good = [r for r in results if "finding" not in r[first] and r[first]["error"] < ERROR]
+    return bool(results) and len(good) >= SHARE * len(results)
+
+
+def _class(result: dict[str, Any]) -> str:
+    return f"{result['class']}, {result['part']}" if result["part"] else str(result["class"])
+
+
+def _cells(cell: dict[str, Any]) -> str:
+    if "finding" in cell:
+        return "not built | | | |"
+    error = "∞" if math.isinf(cell["error"]) else f"{cell['error']:.1e}"
+    db = f"{cell['int8_db']:.1f}" if "int8_db" in cell else "not built"
+    return f"{error} | {db} | {cell['transposes']} | {cell['operators']} | {cell['seconds']:.1f}"
