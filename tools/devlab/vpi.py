@@ -14,7 +14,7 @@ from tools.devlab import debs
 from tools.devlab.common import ROOT, cache, existing, prepared, run
 
 #: Change it with whatever is made here.
-RECIPE = "4"
+RECIPE = "5"
 #: Debian 12's Python.
 PYTHON = "3.11"
 _PACKAGES = ("python3", "libstdc++6", "busybox-static", "adbd")
@@ -61,7 +61,12 @@ def _compile(folder: Path) -> None:
     if same:
         run([sys.executable, "-m", "compileall", "-q", "-j", "2", library, "-s", folder / "root"], env=env)
     else:  # what LiteRT needs is enough: the emulator is slow
-        guest = [folder / "qemu-aarch64", "-L", folder / "root", folder / "root/usr/bin/python3.11"]
+        guest: list[str | Path] = [
+            folder / "qemu-aarch64",
+            "-L",
+            folder / "root",
+            folder / "root/usr/bin" / f"python{PYTHON}",
+        ]
         run([*guest, "-c", "import numpy, ai_edge_litert.interpreter"], env=env)
 
 
@@ -72,7 +77,10 @@ def _fill(root: Path) -> None:
         place = root / "usr" / "bin" / applet
         if not place.exists() and not place.is_symlink():
             place.symlink_to("busybox")
-    (root / "bin" / "bash").symlink_to("busybox")
+    # sshd starts the shell that this machine's user has.
+    for shell in ("bash", "dash", "zsh"):
+        (root / "bin" / shell).write_text('#!/bin/sh\nexec /bin/sh "$@"\n')
+        (root / "bin" / shell).chmod(0o755)
     for name in ("proc", "sys", "dev", "tmp", "root", "run", "small", "data/local/tmp", "etc"):
         (root / name).mkdir(parents=True, exist_ok=True)
     (root / "tmp").chmod(0o1777)
