@@ -56,7 +56,10 @@ def package(job: Job, steps: Sequence[str]) -> Package:
 
     Raises `EdgecError` with all findings of a step when one of them is an error; facts stand under the step's name.
     """
-    artifact, files, facts, findings = job.artifact, [], {}, []
+    artifact = job.artifact
+    files: list[Mapping[str, bytes]] = []
+    facts: dict[str, Any] = {}
+    findings: list[Finding] = []
     for name in steps:
         made = cast(Step, load_plugin(packaging, name, kind="packaging")).package(replace(job, artifact=artifact))
         errors = [f for f in made.findings if f.severity == Severity.ERROR]

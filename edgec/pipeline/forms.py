@@ -271,7 +271,12 @@ class Build:
         return self.artifacts[form.precision]
 
     def _slower_than_float(self, form: Form) -> bool:
-        """Whether the float artifact clearly wins in the target's runtime, measured on this machine in turns."""
+        """Whether the float artifact clearly wins in the target's runtime, measured on this machine in turns.
+
+        Not asked where this machine cannot tell: TensorFlow Lite Micro's reference kernels, another processor's kernels.
+        """
+        if self.facts.runtime.engine or self.target.npu is not None or "float32" not in self.facts.precisions:
+            return False
         racers: dict[str, Artifact] = {
             form.precision: self.compile(form),
             "float32": self.compile(self.form("float32")),
