@@ -44,8 +44,10 @@ def _is_own(file: str) -> bool:
 
 
 def first_line(error: BaseException) -> str:
-    """The first line of what an error says, or its type where it says nothing."""
+    """The first line of what an error says (TorchScript's last one), or its type where it says nothing."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    if lines and "TorchScript interpreter" in lines[0]:
+        lines.reverse()
     return lines[0][:300] if lines else type(error).__name__
 
 

@@ -11,6 +11,7 @@ import contextlib
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+import numpy as np
 import onnx_ir as ir
 import torch
 from torch import Tensor, nn
@@ -19,6 +20,7 @@ from edgec.frontends import _torch_errors as errors
 from edgec.frontends._torch_quiet import quiet
 from edgec.frontends._torch_tree import dataclass_types, dotted, leaves, nest, unique
 from edgec.graph.model import ORIGIN_KEY, origin
+from edgec.tensors import Array
 
 _TORCH_KEYS = ("pkg.torch.", "pkg.onnxscript.", "namespace")
 
@@ -48,6 +50,34 @@ def export_module(
         program = _capture(module, arguments, where)
         names = output_names or [dotted(path, "output") for path, _ in given]
         return export_program(program, list(inputs), unique(names, list(inputs)), name=name, where=where)
+
+
+def answers(
+    module: nn.Module, inputs: Mapping[str, Tensor], outputs: Sequence[str]
+) -> tuple[dict[str, Array], dict[str, Array]]:
+    """What the module itself computes from the inputs, as arrays by name; nothing where it is not the same twice."""
+    with _undisturbed(module):
+        torch.manual_seed(1)
+        first = _arrays(module, inputs)
+    with _undisturbed(module):
+        torch.manual_seed(2)
+        second = _arrays(module, inputs)
+    same = len(first) == len(outputs) and all(
+        np.array_equal(a, b, equal_nan=a.dtype.kind == "f") for a, b in zip(first, second, strict=True)
+    )
+    if not same:
+        return {}, {}
+    return {name: _array(value) for name, value in inputs.items()}, dict(zip(outputs, first, strict=True))
+
+
+def _arrays(module: nn.Module, inputs: Mapping[str, Tensor]) -> list[Array]:
+    with quiet():
+        return [_array(value) for _, value in leaves(module(**nest(inputs)))]
+
+
+def _array(value: Tensor) -> Array:
+    # numpy has no bfloat16: the values are what counts.
+    return np.asarray((value.float() if value.dtype == torch.bfloat16 else value.detach()).cpu().numpy())
 
 
 def export_program(
@@ -91,7 +121,8 @@ def _undisturbed(module: nn.Module) -> Iterator[None]:
     finally:
         with torch.no_grad():
             for buffer, value in buffers.items():
-                buffer.copy_(value)
+                if not torch.equal(buffer, value):  # what is expanded cannot be written to
+                    buffer.copy_(value)
         for part, training in modes.items():
             part.training = training
 

@@ -22,8 +22,9 @@ from pathlib import Path
 
 from edgec.errors import EdgecError, Finding, Severity
 from edgec.frontends._child import run_exporter
-from edgec.frontends._handover import digest, take
+from edgec.frontends._handover import digest, digest_model, take, take_example
 from edgec.frontends._onnx_model import from_ir
+from edgec.frontends._same_answer import compare_answers
 from edgec.frontends.base import Loaded, Request, not_found
 from edgec.graph.model import SourceInfo
 
@@ -67,11 +68,17 @@ def load(request: Request) -> Loaded:
             # A file that torch.load would run code from is refused inside of torch too, unless trusted.
             environment={} if options.trust else {"TORCH_FORCE_WEIGHTS_ONLY_LOAD": "1"},
         )
-        read = [request.path] if request.path is not None else sorted(Path(folder).iterdir())
-        source = SourceInfo(kind="torch", name=_name(request), digest=digest(read))
-        model = take(Path(folder))
+        written = Path(folder)
+        from_file = request.path is not None and kind != "factory"
+        source = SourceInfo(
+            kind="torch",
+            name=_name(request),
+            digest=digest([Path(request.spec)]) if from_file else digest_model(written),
+        )
+        model, example = take(written), take_example(written)
     loaded = from_ir(model, source=source, name=answer["name"], inputs={})
     findings = tuple(Finding(**{**f, "severity": Severity(f["severity"])}) for f in answer["findings"])
+    findings += compare_answers(loaded.model, *example, where=request.spec) if example[1] else ()
     return Loaded(model=loaded.model, findings=findings + loaded.findings)
 
 

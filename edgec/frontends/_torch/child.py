@@ -11,7 +11,7 @@ from typing import Any
 sys.path.append(str(Path(__file__).resolve().parents[3]))
 
 from edgec.errors import EdgecError
-from edgec.frontends._handover import give
+from edgec.frontends._handover import give, give_example
 
 
 def _answer(request: dict[str, Any]) -> dict[str, Any]:
@@ -22,6 +22,7 @@ def _answer(request: dict[str, Any]) -> dict[str, Any]:
     try:
         result = run(Job(**request))
         give(result.model, folder)
+        give_example(result.inputs, result.outputs, folder)
     except EdgecError as error:
         return {"error": error.finding.as_dict(), "findings": [finding.as_dict() for finding in error.findings]}
     return {"name": result.name, "findings": [finding.as_dict() for finding in result.findings]}

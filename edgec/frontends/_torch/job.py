@@ -14,9 +14,10 @@ from edgec.errors import EdgecError, Finding
 from edgec.frontends._torch.examples import examples
 from edgec.frontends._torch.factory import make, stem
 from edgec.frontends._torch.program import export_saved
-from edgec.frontends._torch.script import export_script
+from edgec.frontends._torch.script import export_script, load_script, script_examples
 from edgec.frontends._torch.state import fill, read_weights
-from edgec.frontends._torch_export import export_module
+from edgec.frontends._torch_export import answers, export_module
+from edgec.tensors import Array
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -33,11 +34,13 @@ class Job:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Exported:
-    """The model, the name that its bundle gets, and what the user should know."""
+    """The model, the name that its bundle gets, what the user should know, and what torch itself computes once."""
 
     model: ir.Model
     name: str
     findings: tuple[Finding, ...] = ()
+    inputs: Mapping[str, Array] = field(default_factory=dict)
+    outputs: Mapping[str, Array] = field(default_factory=dict)
 
 
 def run(job: Job) -> Exported:
@@ -52,9 +55,14 @@ def _factory(job: Job) -> Exported:
 
 
 def _export(job: Job, module: nn.Module, name: str, findings: tuple[Finding, ...]) -> Exported:
-    inputs = examples(module, job.inputs, job.dtypes, where=job.spec)
-    model = export_module(module, inputs, name=name, where=job.spec)
-    return Exported(model=model, name=name, findings=findings)
+    if isinstance(module, torch.jit.ScriptModule):
+        inputs = script_examples(module, job.inputs, job.dtypes, where=job.spec)
+        model = export_script(module, inputs, name=name, where=job.spec)
+    else:
+        inputs = examples(module, job.inputs, job.dtypes, where=job.spec)
+        model = export_module(module, inputs, name=name, where=job.spec)
+    fed, given = answers(module, inputs, [value.name or "" for value in model.graph.outputs])
+    return Exported(model=model, name=name, findings=findings, inputs=fed, outputs=given)
 
 
 def _program(job: Job) -> Exported:
@@ -63,8 +71,7 @@ def _program(job: Job) -> Exported:
 
 
 def _script(job: Job) -> Exported:
-    model = export_script(Path(job.spec), job.inputs, job.dtypes)
-    return Exported(model=model, name=Path(job.spec).stem)
+    return _export(job, load_script(Path(job.spec)), Path(job.spec).stem, ())
 
 
 def _state(job: Job) -> Exported:

@@ -15,6 +15,7 @@ from typing import Any
 import onnx
 import onnx_ir as ir
 import torch
+from torch import Tensor
 
 from edgec.errors import EdgecError
 from edgec.frontends import _torch_errors as errors
@@ -26,13 +27,36 @@ from edgec.graph.model import ORIGIN_KEY
 _SCOPE = re.compile(r"^/(.*)/[^/]+$")
 
 
-def export_script(path: Path, shapes: Mapping[str, tuple[int, ...]], dtypes: Mapping[str, str]) -> ir.Model:
-    """A TorchScript file as an ONNX model with the shapes given. Raises `EdgecError` (`source/…`)."""
-    where = str(path)
-    module = _load(path)
-    schema: Any = module.forward
-    wanted = {a.name: a for a in schema.schema.arguments if a.name != "self"}
-    inputs = {name: example(None, shape, dtypes.get(name), where) for name, shape in shapes.items()}
+def export_script(
+    module: torch.jit.ScriptModule,
+    inputs: Mapping[str, Tensor],
+    *,
+    name: str,
+    where: str,
+) -> ir.Model:
+    """A TorchScript module as an ONNX model with the shapes of `inputs`. Raises `EdgecError` (`source/…`)."""
+    module.eval()
+    arguments = nest(inputs)
+    with torch.no_grad(), quiet():
+        result = _run(module, arguments, where)
+        given = list(leaves(result))
+        errors.check_outputs(given, where)
+        names = unique([dotted(p, "output") for p, _ in given], list(inputs))
+        wanted = _arguments(module)
+        ordered = [name for argument in wanted for name in inputs if name.partition(".")[0] == argument]
+        model = _export(module, tuple(arguments[name] for name in wanted if name in arguments), ordered, names, where)
+    model.graph.name = name
+    _keep_origins(model)
+    return model
+
+
+def script_examples(
+    module: torch.jit.ScriptModule, shapes: Mapping[str, tuple[int, ...]], dtypes: Mapping[str, str], *, where: str
+) -> dict[str, Tensor]:
+    """Example inputs of the shapes given, for exactly what `forward` takes. Raises `EdgecError` (`source/…`)."""
+    wanted = _arguments(module)
+    _check_types(wanted, where)
+    inputs = {name: example(module, shape, dtypes.get(name), where) for name, shape in shapes.items()}
     arguments = nest(inputs)
     missing = [name for name, a in wanted.items() if name not in arguments and not a.has_default_value()]
     if missing or not arguments.keys() <= wanted.keys():
@@ -43,19 +67,30 @@ def export_script(path: Path, shapes: Mapping[str, tuple[int, ...]], dtypes: Map
             hint="give every input's shape, with your numbers: "
             + " ".join(f"--input {name}:1x3x224x224" for name in missing or wanted),
         )
-    with torch.no_grad(), quiet():
-        result = _run(module, arguments, where)
-        given = list(leaves(result))
-        errors.check_outputs(given, where)
-        names = unique([dotted(p, "output") for p, _ in given], list(inputs))
-        ordered = [name for argument in wanted for name in inputs if name.partition(".")[0] == argument]
-        model = _export(module, tuple(arguments[name] for name in wanted if name in arguments), ordered, names, where)
-    model.graph.name = path.stem
-    _keep_origins(model)
-    return model
+    return inputs
 
 
-def _load(path: Path) -> torch.jit.ScriptModule:
+def _arguments(module: torch.jit.ScriptModule) -> dict[str, Any]:
+    forward: Any = module.forward
+    return {argument.name: argument for argument in forward.schema.arguments if argument.name != "self"}
+
+
+def _check_types(wanted: Mapping[str, Any], where: str) -> None:
+    numbers = [
+        f"{name} is {argument.type}"
+        for name, argument in wanted.items()
+        if not argument.has_default_value() and "Tensor" not in str(argument.type)
+    ]
+    if numbers:
+        raise EdgecError(
+            "source/needs-factory",
+            f"forward() takes more than tensors ({', '.join(numbers)}), which a fixed graph has no inputs for",
+            where=where,
+            hint="write a factory that loads the file and gives a module without them, or the part that computes",
+        )
+
+
+def load_script(path: Path) -> torch.jit.ScriptModule:
     try:
         with quiet():
             module: torch.jit.ScriptModule = torch.jit.load(str(path), map_location="cpu")  # type: ignore[no-untyped-call]
@@ -66,7 +101,6 @@ def _load(path: Path) -> torch.jit.ScriptModule:
             where=str(path),
             hint="it was cut short or damaged, or is from a newer torch: save it again",
         ) from error
-    module.eval()
     return module
 
 
