@@ -97,13 +97,15 @@ class EstimateFacts(_Facts):
     """Coefficients of latency, RAM and flash estimates, and where they come from.
 
     `factor`: the truth is expected between typical / factor and typical · factor. `operator_us` is what every operator
-    costs beside its work; `runtime_ram_bytes` and `runtime_flash_bytes` what the runtime takes beside the model.
+    costs beside its work, `operator_ram_bytes` what the runtime keeps for each; `runtime_ram_bytes` and
+    `runtime_flash_bytes` what the runtime takes beside the model.
     """
 
     basis: Literal["measured", "derived"]
     source: str
     factor: float = Field(gt=1)
     operator_us: float = Field(ge=0)
+    operator_ram_bytes: int = Field(default=0, ge=0)
     runtime_ram_bytes: int = Field(ge=0)
     runtime_flash_bytes: int = Field(default=0, ge=0)
     copies_weights: bool = False

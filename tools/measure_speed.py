@@ -1,0 +1,133 @@
+"""Measure the coefficients of estimates on this machine, and how far estimates made from them are off whole models.
+
+    python -m tools.measure_speed                 the [estimate.speed] rows of a profile, as TOML
+    python -m tools.measure_speed --check A.onnx  typical estimate over measured latency, for models in float32 and int8
+
+Single operators of middling size in LiteRT, one thread, the fastest of many interleaved runs. Run it on a quiet machine.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import onnx
+from onnx import TensorProto, helper, numpy_helper
+
+from edgec.bundle.worker import Worker
+from edgec.pipeline import run_build
+
+PRECISIONS = ("float32", "int8", "dynamic")
+_ROUNDS = 60
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Probe:
+    """One operator: what it measures, its multiply-accumulates (or bytes moved in float32), its model."""
+
+    measures: str
+    amount: int
+    shape: tuple[int, ...]
+    model: onnx.ModelProto
+
+
+def _model(node: str, shape: tuple[int, ...], out: tuple[int, ...], weight: tuple[int, ...], **attributes: object) -> onnx.ModelProto:
+    rng = np.random.default_rng(0)
+    initializers = [numpy_helper.from_array((rng.standard_normal(weight) * 0.05).astype(np.float32), "w")]
+    graph = helper.make_graph(
+        [helper.make_node(node, ["x", "w"], ["y"], name="op", **attributes)],
+        "probe",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, shape)],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, out)],
+        initializers,
+    )
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 21)], ir_version=10)
+
+
+def probes() -> list[Probe]:
+    """Convolutions as MobileNets and ResNets have them, a depthwise one, a dense layer, an addition for bandwidth."""
+    pads = {"pads": [1, 1, 1, 1]}
+    image = (1, 64, 56, 56)
+    return [
+        Probe(measures="conv", amount=56 * 56 * 64 * 64 * 9, shape=image,
+              model=_model("Conv", image, image, (64, 64, 3, 3), **pads)),
+        Probe(measures="conv", amount=28 * 28 * 192 * 64, shape=(1, 192, 28, 28),
+              model=_model("Conv", (1, 192, 28, 28), (1, 64, 28, 28), (64, 192, 1, 1))),
+        Probe(measures="depthwise", amount=56 * 56 * 144 * 9, shape=(1, 144, 56, 56),
+              model=_model("Conv", (1, 144, 56, 56), (1, 144, 56, 56), (144, 1, 3, 3), group=144, **pads)),
+        Probe(measures="dense", amount=64 * 512 * 512, shape=(64, 512),
+              model=_model("MatMul", (64, 512), (64, 512), (512, 512))),
+        Probe(measures="bytes", amount=3 * 4 * 512 * 56 * 56, shape=(1, 512, 56, 56),
+              model=_model("Add", (1, 512, 56, 56), (1, 512, 56, 56), (1, 512, 56, 56))),
+    ]  # fmt: skip
+
+
+def measure() -> dict[str, dict[str, float]]:
+    """Rates by precision and kind; where two probes measure one thing, the slower one counts."""
+    table: dict[str, dict[str, float]] = {}
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        for number, probe in enumerate(probes()):
+            source, data = folder / f"p{number}.onnx", folder / f"p{number}.npy"
+            onnx.save(probe.model, source)
+            np.save(data, np.random.default_rng(1).standard_normal((8, *probe.shape[1:])).astype(np.float32)
+                    if probe.shape[0] == 1 else np.random.default_rng(1).standard_normal((1, *probe.shape)).astype(np.float32))  # fmt: skip
+            for precision in PRECISIONS:
+                if precision == "dynamic" and probe.measures in ("depthwise", "bytes"):
+                    continue  # has no such kernels, and runs in float
+                seconds = _fastest(source, data, precision, folder / f"{number}{precision}")
+                shrink = 0.25 if precision == "int8" and probe.measures == "bytes" else 1.0
+                rate = probe.amount * shrink / seconds
+                row = table.setdefault(precision, {})
+                row[probe.measures] = min(rate, row.get(probe.measures, rate))
+    table["dynamic"] |= {key: table["float32"][key] for key in ("depthwise", "bytes")}
+    table["float16"] = table["float32"]
+    return table
+
+
+def _fastest(source: Path, data: Path, precision: str, output: Path) -> float:
+    calibration = {"calibration": data, "effort": "fast"} if precision == "int8" else {}
+    result = run_build(source, target="linux-x86_64", precision=precision, output=output, **calibration, stop_after="bundle")  # type: ignore[arg-type]
+    assert result.bundle is not None
+    with result.bundle as bundle:
+        feeds = dict(bundle.goldens()[0].raw_inputs)
+        with Worker(bundle.model_path, bundle.manifest.runner) as worker:
+            return min(worker.time(feeds) for _ in range(_ROUNDS))
+
+
+def check(models: list[str]) -> list[dict[str, object]]:
+    """Estimate beside measurement for whole models."""
+    rows: list[dict[str, object]] = []
+    with tempfile.TemporaryDirectory() as name:
+        for model in models:
+            for precision in ("float32", "dynamic"):
+                summary = run_build(model, target="linux-x86_64", precision=precision, output=name).summary
+                typical = summary["estimate"]["latency_ms"]["typical"]
+                measured = summary["latency"]["median_ms"]
+                row = {"model": Path(model).stem, "precision": precision, "typical_ms": typical, "measured_ms": measured}
+                rows.append({**row, "ratio": round(typical / measured, 2)})
+    return rows
+
+
+def main() -> int:
+    """Print what was asked for."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--check", nargs="+", metavar="MODEL", default=[])
+    args = parser.parse_args()
+    if args.check:
+        print(json.dumps(check(args.check), indent=1))
+        return 0
+    print("[estimate.speed]")
+    for precision, row in measure().items():
+        cells = ", ".join(f"{key} = {value:.2g}" for key, value in row.items())
+        print(f"{precision} = {{ {cells} }}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
