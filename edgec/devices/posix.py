@@ -34,6 +34,8 @@ SHORT_S = 60.0
 #: Time for those that read or flush whole files on slow cards.
 LONG_S = 900.0
 _BLOCK_BYTES = 1 << 16
+#: Where a connection puts a shell around the command, the variable with the number of the process group.
+GROUP = "EDGEC_GROUP"
 
 #: What tools say, in every one of the three families, and the code it gets.
 _WORDS = {
@@ -118,7 +120,7 @@ class PosixDevice(ABC):
         script = (
             f'if ! command -v "$1" >/dev/null 2>&1; then echo "{token} missing" >&2; exit 127; fi; '
             + "".join(f"export {key}={shlex.quote(value)}; " for key, value in exports.items())
-            + f'echo "{token} $$" >&2; exec "$@"'
+            + f'echo "{token} ${{{GROUP}:-$$}}" >&2; unset {GROUP}; exec "$@"'
         )
         ended = self._run(_command(script, *argv), timeout_s=timeout_s, stdin=io.BytesIO(stdin))
         _, _, rest = ended.stderr.partition(token.encode() + b" ")

@@ -2,8 +2,9 @@
 
 1. The program, not a library: it holds the user's keys, shares the USB port with the user's other tools, and knows
    every phone. Its words are not trusted, only exit codes: it says "1 file pushed" of a transfer that was cut.
-2. Everything goes through the shell protocol of Android 7 and later, which has exit codes, a separate stderr and clean
-   bytes; older devices are refused.
+2. Everything goes through the shell protocol of Android 7 and later, which has a separate stderr and clean bytes;
+   older devices are refused. When the connection breaks, `adb shell` may end with 0, so that the device's shell writes
+   the exit code after the command's own words: without it nothing has ended well.
 3. adb notices a silent peer late or never: a command that has been still for a while is checked by a second one.
 4. A network device that is gone stays "offline" for adb until it is disconnected.
 """
@@ -11,6 +12,7 @@
 from __future__ import annotations
 
 import re
+import secrets
 import shutil
 import subprocess
 import tempfile
@@ -23,7 +25,7 @@ from pydantic import Field
 
 from edgec.devices.base import Transport
 from edgec.devices.options import KindOptions
-from edgec.devices.posix import Ended, PosixDevice
+from edgec.devices.posix import GROUP, Ended, PosixDevice
 from edgec.errors import EdgecError
 
 _SERIAL = re.compile(r"[A-Za-z0-9][\w.:\[\]-]*")
@@ -73,9 +75,11 @@ class AdbDevice(PosixDevice):
         return self._shell(command, timeout_s, stdin, stdout)
 
     def _shell(self, command: str, timeout_s: float | None, stdin: IO[bytes] | None, stdout: IO[bytes] | None) -> Ended:
+        token = secrets.token_hex(8)
+        line = f"export {GROUP}=$$; ({command}); c=$?; echo {token} $c >&2; exit $c"  # rule 2
         with tempfile.TemporaryFile() as said, tempfile.TemporaryFile() as captured:
             process = subprocess.Popen(
-                [*self._adb, "shell", "-T", command],
+                [*self._adb, "shell", "-T", line],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=said,
@@ -100,11 +104,15 @@ class AdbDevice(PosixDevice):
                 raise beat.failure
             said.seek(0)
             captured.seek(0)
-            stderr = said.read()
-            if not timed_out and process.returncode:
-                self._check_alive(process.returncode, stderr)
-            code = -9 if timed_out else _code(process.returncode)
-            return Ended(returncode=code, stdout=captured.read(), stderr=stderr, timed_out=timed_out)
+            stderr, mark, code = said.read().rpartition(token.encode() + b" ")
+            if not timed_out and not mark:
+                raise self._lost(code.decode("utf-8", "replace").strip() or "the command did not come to its end")
+            return Ended(
+                returncode=-9 if timed_out else _code(int(code)),
+                stdout=captured.read(),
+                stderr=stderr if mark else code,
+                timed_out=timed_out,
+            )
 
     def _watch(self, process: subprocess.Popen[bytes], timeout_s: float | None, beat: _Beat) -> bool:
         """Wait for the end; whether the time was up. Raises `EdgecError` (device/lost) for a silent device (rule 3)."""
@@ -128,17 +136,6 @@ class AdbDevice(PosixDevice):
     def _answers(self) -> bool:
         """Whether a second command gets through."""
         return self._call("shell", "-T", "-n", "true", timeout_s=2 * self._options.keepalive_s)[0] == 0
-
-    def _check_alive(self, code: int, stderr: bytes) -> None:
-        """A command's own failure, or adb's? adb ends with 1, and the device is gone or was away."""
-        if code not in (1, 255):
-            return
-        said = stderr.decode("utf-8", "replace").strip()
-        ours = re.search(r"^(adb: |error: |adb\.exe: |protocol fault)", said, re.MULTILINE)
-        if ours or not said:
-            state, text = self._call("get-state", timeout_s=self._options.connect_timeout_s)
-            if state or text.strip() != "device" or ours:
-                raise self._lost(said or text.strip() or "the command ended with the connection")
 
     def _connect(self) -> None:
         """Make sure that adb has the device, connecting anew where that may help (rule 4)."""
@@ -229,5 +226,5 @@ def _guarded(beat: _Beat, work: Callable[[], None]) -> None:
 
 
 def _code(code: int) -> int:
-    """adbd reports a signal as the shell does."""
+    """The shell adds 128 to a signal."""
     return 128 - code if 128 < code <= 128 + 64 else code
