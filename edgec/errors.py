@@ -35,6 +35,7 @@ EXIT_CODES = {
     "env": 10,
     "bundle": 11,
     "device": 12,
+    "flash": 13,
 }
 
 

@@ -32,6 +32,7 @@ FAMILIES = {
     "env": "what is installed here",
     "bundle": "the bundle",
     "device": "the device",
+    "flash": "installing on the device",
 }
 
 ERRORS_INTRO = """\

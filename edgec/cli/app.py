@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from edgec import __version__
-from edgec.cli import build, calibrate, check, compare, doctor, inspect, targets, validate
+from edgec.cli import build, calibrate, check, compare, doctor, flash, inspect, rollback, status, targets, validate
 from edgec.cli.session import INTERRUPTED, Mode, report_failure
 from edgec.errors import EdgecError
 
@@ -20,7 +20,7 @@ app = typer.Typer(
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
 )
-for command in (build, check, calibrate, compare, inspect, validate, doctor):
+for command in (build, check, calibrate, compare, inspect, validate, flash, rollback, status, doctor):
     app.command(command.__name__.rpartition(".")[2])(command.run)
 app.add_typer(targets.app, name="targets")
 

@@ -50,6 +50,14 @@ class IoLayout(StrEnum):
     nhwc = "nhwc"
 
 
+class TravelingRuntime(StrEnum):
+    """Choices of --with-runtime."""
+
+    auto = "auto"
+    always = "always"
+    never = "never"
+
+
 Source = Annotated[
     str, typer.Argument(help="The trained model: a file, a folder, or package.module:factory.", show_default=False)
 ]
@@ -95,6 +103,17 @@ STAGES = "load, passes, legalize, calibrate, quantize, compile, goldens, bundle,
 StopAfter = Annotated[
     str | None,
     typer.Option("--stop-after", metavar="STAGE", help=f"Write a stage's product and stop: {STAGES}."),
+]
+Devices = Annotated[
+    list[str] | None,
+    typer.Option("--device", metavar="NAME", help="A device: local, ssh:user@host, adb:SERIAL, a name. Repeatable."),
+]
+Group = Annotated[str | None, typer.Option("--group", metavar="NAME", help="A group of the inventory.")]
+InventoryFile = Annotated[
+    str | None, typer.Option("--inventory", metavar="FILE", help="Instead of ./devices.toml or the user's own.")
+]
+Root = Annotated[
+    str, typer.Option("--root", metavar="FOLDER", help="Where releases are kept on the device.", show_default=False)
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout and nothing else there.")]
 Debug = Annotated[bool, typer.Option("--debug", help="Show tracebacks.")]

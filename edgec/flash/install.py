@@ -214,12 +214,18 @@ class _Flash(Session):
 
     def _failed(self, failure: str, seen: Seen) -> Finding:
         after = f"it runs {slots.digest_of(seen.link)[:12]}" if seen.link else "it runs no release"
-        what = {
-            "unhealthy": f"the release failed its health check on the device and was not switched to; {after}",
-            "unconfirmed": f"the release failed after the switch and was taken back; {after}",
+        code, what = {
+            "unhealthy": (
+                "flash/unhealthy",
+                f"the release failed its health check on the device and was not switched to; {after}",
+            ),
+            "unconfirmed": (
+                "flash/unconfirmed",
+                f"the release failed after the switch and was taken back; {after}",
+            ),
         }[failure]
         return Finding(
-            code=f"flash/{failure}",
+            code=code,
             message=what,
             where=self.device.name,
             hint="the findings above say what is wrong with it there",
