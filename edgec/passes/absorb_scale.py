@@ -54,7 +54,7 @@ class AbsorbScale:
         editor = Editor(model)
         changed = False
         for node in model.nodes():
-            found = _factor(node)
+            found = number_factor(node)
             if found is None:
                 continue
             source, factor = found
@@ -67,7 +67,7 @@ class AbsorbScale:
         return changed
 
 
-def _factor(node: ir.Node) -> tuple[ir.Value, float] | None:
+def number_factor(node: ir.Node) -> tuple[ir.Value, float] | None:
     """The other operand and the number of a Mul by a positive number."""
     if node.op_type != "Mul" or node.domain not in ("", "ai.onnx"):
         return None

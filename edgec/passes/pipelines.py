@@ -16,8 +16,10 @@ from edgec.passes.fuse_affine import AFFINE_RULES
 from edgec.passes.fuse_norms import NORM_RULES, PLAIN_NORM_RULES
 from edgec.passes.fuse_pad import PAD_RULES
 from edgec.passes.hoist_slices import HoistSlices
+from edgec.passes.lift_scale import LiftScale
 from edgec.passes.merge_reshapes import RESHAPE_RULES
 from edgec.passes.normalize import ARITHMETIC_RULES, FORM_RULES
+from edgec.passes.quantized_forms import QUANTIZED_RULES
 from edgec.passes.resolve_sequences import ResolveSequences
 from edgec.passes.rewrite import RewritePass
 from edgec.passes.unroll_loops import UnrollLoops
@@ -47,6 +49,8 @@ def canonical_passes() -> tuple[Pass, ...]:
         RewritePass("fuse-affine", AFFINE_RULES),
         RewritePass("fuse-pad", PAD_RULES),
         RewritePass("merge-reshapes", RESHAPE_RULES),
+        RewritePass("quantized-forms", QUANTIZED_RULES),
+        LiftScale(),
         HoistSlices(),
     )
 
