@@ -1,7 +1,7 @@
 """What a model will take on a device before there is one: latency, memory and flash as ranges, from the work it is.
 
     latency = Σ over operators of max(macs / rate of its kind, bytes moved / bytes a second) + a fixed cost each
-    RAM     = values alive at the same time + records per operator + what the runtime takes (+ weights, where it copies them)
+    RAM     = values alive at the same time + records per operator + the runtime's own (+ weights, where it copies them)
     flash   = the model file + what the runtime takes
 
 1. The coefficients stand in the target's profile, with their source and with `factor`: the truth is expected between
@@ -52,7 +52,7 @@ class Range:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Estimate:
-    """What one precision is expected to take on a target. Not a measurement: `basis` and `source` say what it rests on."""
+    """What one precision is expected to take on a target: no measurement, `basis` and `source` say what it rests on."""
 
     precision: str
     latency_ms: Range
@@ -85,7 +85,9 @@ def estimate(
         return None
     seconds = sum(_seconds(op, speed) for op in operators) + len(operators) * facts.operator_us * 1e-6
     weights = sum(op.weight_bytes for op in operators)
-    file_bytes = weights * _FILE_OVERHEAD + len(operators) * _OPERATOR_FILE_BYTES if model_bytes is None else model_bytes
+    file_bytes = (
+        weights * _FILE_OVERHEAD + len(operators) * _OPERATOR_FILE_BYTES if model_bytes is None else model_bytes
+    )
     ram = peak_bytes + len(operators) * facts.operator_ram_bytes + facts.runtime_ram_bytes
     ram += weights if facts.copies_weights else 0
     return Estimate(

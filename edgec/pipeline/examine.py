@@ -9,7 +9,9 @@ from typing import Any
 from edgec.backends.base import load_backend
 from edgec.errors import Finding
 from edgec.frontends.base import SourceOptions, load_source
+from edgec.graph.model import Model
 from edgec.passes.pipelines import canonicalize
+from edgec.pipeline.estimates import estimate_model
 from edgec.pipeline.precision import backend_facts
 from edgec.pipeline.stages import Progress
 from edgec.quantization.calibrate import calibrate as run_calibration
@@ -34,9 +36,15 @@ def check(
     """All findings about a source model on a target; nothing is built."""
     profile = load_target(target)
     name, _ = backend_facts(profile, backend)
+    return _check(source, profile, name, inputs, reading)[0]
+
+
+def _check(
+    source: str | Path, profile: Target, backend: str, inputs: Inputs, reading: SourceOptions | None
+) -> tuple[list[Finding], Model]:
     loaded = load_source(source, inputs=inputs, options=reading)
     model = canonicalize(loaded.model)
-    return [*loaded.findings, *load_backend(name).check(model, profile)]
+    return [*loaded.findings, *load_backend(backend).check(model, profile)], model
 
 
 def run_check(
@@ -50,11 +58,12 @@ def run_check(
     """`check` as the JSON object of the command line."""
     profile = load_target(target)
     name, _ = backend_facts(profile, backend)
-    findings = check(source, target=target, backend=backend, inputs=inputs, reading=reading)
+    findings, model = _check(source, profile, name, inputs, reading)
     return {
         "source": Path(source).name,
         "target": profile.id,
         "backend": name,
+        "estimates": estimate_model(model, profile, name),
         "findings": [f.as_dict() for f in findings],
     }
 

@@ -7,6 +7,7 @@ from typing import Any
 
 from rich.console import RenderableType
 
+from edgec.report.estimates import estimate_line, estimate_table
 from edgec.report.tables import cell, facts, outline, rows, section, text
 
 Answer = Mapping[str, Any]
@@ -29,7 +30,8 @@ def render_check(answer: Answer) -> str:
     for finding in answer.get("findings", ()):
         counts[finding["severity"]] = counts.get(finding["severity"], 0) + 1
     verdict = ", ".join(f"{count} {severity}" for severity, count in sorted(counts.items())) or "nothing in the way"
-    return text(*outline(_without_findings(answer)), facts({"findings": verdict}))
+    shown = {key: value for key, value in _without_findings(answer).items() if key != "estimates"}
+    return text(*outline(shown), *estimate_table(answer.get("estimates") or ()), facts({"findings": verdict}))
 
 
 def render_calibrate(answer: Answer) -> str:
@@ -88,6 +90,8 @@ def _build_facts(answer: Answer) -> dict[str, str]:
         "latency here": ", ".join(
             f"{key.removesuffix('_ms').replace('_', ' ')} {cell(key, value)}" for key, value in latency.items()
         ),
+        "estimate there": estimate_line(answer.get("estimate")),
+        "packaging": "; ".join(f"{step}: {cell('', made)}" for step, made in (answer.get("packaging") or {}).items()),
         "peak memory": cell("memory_bytes", answer.get("peak_memory_bytes")),
         "seconds": ", ".join(f"{stage} {seconds:.2f}" for stage, seconds in stages.items()),
     }

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import onnx.defs
 
-from edgec.artifact import Artifact, IoBinding
+from edgec.artifact import Artifact, IoBinding, OpWork
 from edgec.backends.base import CompileOptions
 from edgec.backends.tflite.control import CONTROL
 from edgec.backends.tflite.fuse import flatten_into_fully_connected, fuse, fuse_bias, merge_reshapes
@@ -108,6 +108,15 @@ def check(model: Model, target: Target) -> list[Finding]:
     lowered = lower_model(legal, target, CompileOptions())
     notes = [Finding(code="backend/transpose", message=reason, severity=Severity.INFO) for reason in lowered.transposes]
     return [*lowered.findings, *notes]
+
+
+def survey(model: Model, target: Target) -> tuple[tuple[OpWork, ...], int] | None:
+    """The work of a canonical model in float32 and the peak of its values; None when it cannot be lowered."""
+    lowered = lower_model(legalize(model, target, "float32"), target, CompileOptions())
+    graph = lowered.graph
+    if not graph.ops or not graph.outputs or not lowered.outputs:
+        return None
+    return work_of(graph), peak_bytes(graph)
 
 
 def compile(model: Model, target: Target, options: CompileOptions) -> Artifact:
