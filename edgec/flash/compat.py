@@ -117,7 +117,8 @@ def _too_new(op_versions: Mapping[str, int], have: str) -> list[str]:
 def _wrong_system(facts: Facts) -> Finding | None:
     if facts.system.lower() in ("", "linux", "android"):
         return None
-    return Finding(code="flash/wrong-system", message=f"the device runs {facts.system}; releases are made for Linux")
+    message = f"the device runs {facts.system}; releases are made for Linux and Android"
+    return Finding(code="flash/wrong-system", message=message, hint="take a device that runs one of them")
 
 
 def _wrong_arch(manifest: Manifest, facts: Facts) -> Finding | None:
