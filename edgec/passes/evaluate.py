@@ -37,7 +37,8 @@ SLOW_OPS = frozenset(
     }
 )
 MAX_SLOW_ELEMENTS = 1 << 16
-#: Quantization stays visible, randomness stays random, and what has no fixed result is not folded.
+#: Quantization stays visible (a quantized constant is an integer one), randomness stays random, and what has no fixed
+#: result is not folded.
 NEVER = frozenset(
     {
         "Bernoulli",
@@ -50,7 +51,6 @@ NEVER = frozenset(
         "Multinomial",
         "NonMaxSuppression",
         "Optional",
-        "QuantizeLinear",
         "RandomNormal",
         "RandomNormalLike",
         "RandomUniform",

@@ -75,11 +75,16 @@ def _halves(b: Builder, f: ir.Value | None) -> tuple[ir.Value, ir.Value]:
 
 
 def quantized(node: ir.Node, editor: Editor) -> bool:
-    """QuantizeLinear by a scale that is computed at run time, as arithmetic: saturate(round(x / s) + z)."""
+    """QuantizeLinear as arithmetic, saturate(round(x / s) + z): by a scale that is computed at run time, or to 16 bits.
+
+    The plugin takes a FakeQuantize of 65536 levels into its integer kernels, which give something else (2026.4).
+    """
     x, scale = node.inputs[0], node.inputs[1]
     zero = node.inputs[2] if len(node.inputs) > 2 else None
     kind = zero.dtype if zero is not None else ir.DataType(attr(node, "output_dtype", 0) or ir.DataType.UINT8)
-    if x is None or scale is None or const_of(scale) is not None or kind not in _INTEGERS or static_shape(x) is None:
+    if x is None or scale is None or kind not in _INTEGERS or static_shape(x) is None:
+        return False
+    if const_of(scale) is not None and kind not in (ir.DataType.INT16, ir.DataType.UINT16):
         return False
     b = Builder(editor, node)
     axis, block = int(attr(node, "axis", 1)), int(attr(node, "block_size", 0))

@@ -25,7 +25,9 @@ from edgec.passes.absorb_scale import AbsorbScale
 from edgec.passes.base import run_passes
 from edgec.passes.decompose import can_decompose, decompose
 from edgec.passes.fuse_affine import AFFINE_RULES
+from edgec.passes.quantized_forms import SYMMETRIC_RULES
 from edgec.passes.rewrite import RewritePass
+from edgec.quantization.apply import has_qdq
 from edgec.targets.profile import Target
 
 #: Rule 3: XNNPACK has no int8 HARD_SWISH, and TFLite no hard sigmoid; ADD with RELU6, and MUL, it has.
@@ -48,6 +50,10 @@ def legalize(model: Model, target: Target, precision: Precision) -> Model:
         return _refused(node, model.opset, kernels)  # rules 2 and 5
 
     legal = decompose(model, wanted)
+    if has_qdq(legal):
+        legal = legal.clone() if legal is model else legal
+        run_passes(legal, (RewritePass("symmetric-weights", SYMMETRIC_RULES),), rounds=1)
+        return legal
     if legal is not model:
         run_passes(legal, (RewritePass("fuse-affine", AFFINE_RULES), AbsorbScale()), rounds=2)
     return legal

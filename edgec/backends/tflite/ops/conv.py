@@ -12,6 +12,7 @@ from edgec.backends.tflite.ops.dtypes import FLOAT, computed
 from edgec.backends.tflite.ops.windows import Window, windows
 from edgec.backends.tflite.tir import Tensor, constant
 from edgec.graph.model import attr
+from edgec.tensors import DType
 
 
 def channels_last(rank: int) -> tuple[int, ...]:
@@ -100,6 +101,13 @@ def _bias(ctx: Context, bias: Tensor | None, channels: int) -> Tensor:
     return bias if bias is not None else constant(ctx.name("bias"), np.zeros(channels, np.float32))
 
 
+def _real(ctx: Context, w: Tensor) -> Tensor:
+    """int8 weights in float: the kernel that quantizes float data on the way is wrong for groups (LiteRT 2.3)."""
+    if w.data is None or w.storage is None or w.storage.dtype is not DType.INT8:
+        return w
+    return constant(ctx.name("weights"), w.storage.qparams.dequantize(w.data).astype(np.float32))
+
+
 def _insert_height(ctx: Context, w: Tensor) -> Tensor:
     shape = (w.shape[0], w.shape[1], 1, w.shape[2])
     if w.data is None:
@@ -124,6 +132,8 @@ def _conv2d(ctx: Context, c: Convolution) -> Tensor:
     }
     shape = (x.shape[0], spans[0].out, spans[1].out, filters)
     bias = _bias(ctx, c.bias, filters)
+    if c.group > 1 and x.storage is None:
+        w = _real(ctx, w)
     if (c.group == channels and channels > 1) or c.group == channels == filters == 1:
         kernel = ctx.transpose(w, (1, 2, 3, 0))
         inputs = [nhwc, kernel, bias]
