@@ -102,10 +102,15 @@ def measure() -> dict[str, dict[str, float]]:
 
 
 def _fastest(source: Path, data: Path, precision: str, output: Path) -> float:
-    calibration = {"calibration": data, "effort": "fast"} if precision == "int8" else {}
     result = run_build(
-        source, target="linux-x86_64", precision=precision, output=output, **calibration, stop_after="bundle"
-    )  # type: ignore[arg-type]
+        source,
+        target="linux-x86_64",
+        precision=precision,
+        calibration=data if precision == "int8" else None,
+        effort="fast",
+        output=output,
+        stop_after="bundle",
+    )
     assert result.bundle is not None
     with result.bundle as bundle:
         feeds = dict(bundle.goldens()[0].raw_inputs)

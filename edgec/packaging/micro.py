@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from edgec.packaging._tflm.arena import Arena, budget_findings, measure_arena
+from edgec.packaging._tflm.arena import arena_facts, budget_findings, measure_arena
 from edgec.packaging._tflm.project import Project, project_files
 from edgec.packaging.base import Job, Package
 
@@ -27,14 +27,3 @@ def package(job: Job) -> Package:
     return Package(
         files=project_files(project), facts=arena_facts(arena, artifact.peak_bytes), findings=tuple(findings)
     )
-
-
-def arena_facts(arena: Arena, peak_bytes: int) -> dict[str, object]:
-    """What manifest and report say about memory. `activation_bytes` cannot be undercut by any planner."""
-    return {
-        "arena_bytes": arena.smallest_bytes,
-        "scratch_estimate_bytes": arena.scratch_bytes,
-        "activation_bytes": peak_bytes,
-        "allocations": dict(sorted(arena.allocations.items())),
-        "runtime": arena.runtime,
-    }

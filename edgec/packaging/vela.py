@@ -22,10 +22,9 @@ from pathlib import Path
 from edgec.artifact import OpWork
 from edgec.backends.tflite.reader import describe
 from edgec.errors import EdgecError, Finding, Severity
-from edgec.packaging._tflm.arena import budget_findings, measure_arena
+from edgec.packaging._tflm.arena import arena_facts, budget_findings, measure_arena
 from edgec.packaging._tflm.project import Project, project_files
 from edgec.packaging.base import Job, Package
-from edgec.packaging.micro import arena_facts
 
 NPU_OPERATOR = "CUSTOM ethos-u"
 _TIMEOUT_S = 600.0

@@ -273,7 +273,7 @@ class Build:
     def _slower_than_float(self, form: Form) -> bool:
         """Whether the float artifact clearly wins in the target's runtime, measured on this machine in turns.
 
-        Not asked where this machine cannot tell: TensorFlow Lite Micro's reference kernels, another processor's kernels.
+        Not asked where this machine cannot tell: TensorFlow Lite Micro's reference kernels, another processor's.
         """
         if self.facts.runtime.engine or self.target.npu is not None or "float32" not in self.facts.precisions:
             return False

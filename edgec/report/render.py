@@ -8,7 +8,7 @@ from typing import Any
 from rich.console import RenderableType
 
 from edgec.report.estimates import estimate_line, estimate_table
-from edgec.report.tables import cell, facts, outline, rows, section, text
+from edgec.report.tables import cell, facts, outline, rows, section, text, words
 
 Answer = Mapping[str, Any]
 
@@ -91,11 +91,17 @@ def _build_facts(answer: Answer) -> dict[str, str]:
             f"{key.removesuffix('_ms').replace('_', ' ')} {cell(key, value)}" for key, value in latency.items()
         ),
         "estimate there": estimate_line(answer.get("estimate")),
-        "packaging": "; ".join(f"{step}: {cell('', made)}" for step, made in (answer.get("packaging") or {}).items()),
+        "packaging": "; ".join(_packaged(step, made) for step, made in (answer.get("packaging") or {}).items()),
         "peak memory": cell("memory_bytes", answer.get("peak_memory_bytes")),
         "seconds": ", ".join(f"{stage} {seconds:.2f}" for stage, seconds in stages.items()),
     }
     return {key: value for key, value in rows_.items() if value not in (None, "", "–")}
+
+
+def _packaged(step: str, made: Answer) -> str:
+    """What a packaging step says in one line; --json has the rest."""
+    plain = {key: value for key, value in made.items() if not isinstance(value, Mapping)}
+    return f"{step}: " + ", ".join(f"{words(key)} {cell(key, value)}" for key, value in plain.items())
 
 
 FIDELITY = {"sqnr_db": "SQNR", "cosine": "cosine", "max_abs": "max abs", "top1_agreement": "top-1"}

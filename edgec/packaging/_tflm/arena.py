@@ -88,3 +88,14 @@ def budget_findings(arena: Arena, target: Target, *, where: str) -> list[Finding
             f'a profile that extends "{target.id}" and gives limits.max_arena_bytes',
         )
     ]
+
+
+def arena_facts(arena: Arena, peak_bytes: int) -> dict[str, object]:
+    """What manifest and report say about memory. `activation_bytes` cannot be undercut by any planner."""
+    return {
+        "arena_bytes": arena.smallest_bytes,
+        "scratch_estimate_bytes": arena.scratch_bytes,
+        "activation_bytes": peak_bytes,
+        "allocations": dict(sorted(arena.allocations.items())),
+        "runtime": arena.runtime,
+    }
