@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal, Protocol, cast
 
 from edgec import backends
@@ -27,6 +29,18 @@ class CompileOptions:
     io_layout: Literal["auto", "source", "nhwc"] = "auto"
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Adopted:
+    """A ready model as an artifact, its bytes as they are, and what there is to say about it.
+
+    `digest` is the sha256 of what was read. A quantized input or output is float32 on the source's side.
+    """
+
+    artifact: Artifact
+    digest: str
+    findings: tuple[Finding, ...] = ()
+
+
 class Backend(Protocol):
     """The interface of a backend module."""
 
@@ -38,6 +52,14 @@ class Backend(Protocol):
 
     def compile(self, model: Model, target: Target, options: CompileOptions) -> Artifact:
         """Emit a legalized float or QDQ model. Raises `EdgecError` with all findings when it cannot."""
+
+    def adopt(
+        self, path: Path, target: Target, *, inputs: Mapping[str, tuple[int, ...]], signature: str | None = None
+    ) -> Adopted:
+        """Take a ready model as it is, checked against the target. `inputs` fixes free shapes by name.
+
+        Raises `EdgecError` with all findings when the target does not run it.
+        """
 
 
 def backend_names() -> tuple[str, ...]:

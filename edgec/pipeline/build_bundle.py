@@ -2,45 +2,28 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from edgec.artifact import Artifact
 from edgec.backends.base import load_backend
 from edgec.bundle.bundle import Bundle
-from edgec.bundle.golden import Golden
-from edgec.bundle.open import open_bundle
-from edgec.bundle.pack import write_bundle
-from edgec.bundle.report import report_html, report_json, stable
-from edgec.errors import EdgecError, Finding, Severity
+from edgec.errors import EdgecError, Severity
 from edgec.frontends.base import SourceOptions, load_source
-from edgec.packaging.base import Job, Package, package, steps_of
 from edgec.passes.pipelines import canonicalize
 from edgec.pipeline import kept_graphs
 from edgec.pipeline.budget import BudgetOptions, open_budget
+from edgec.pipeline.deliver import BuildResult, Delivery, deliver, slug
 from edgec.pipeline.forms import Build, Form, IoLayout, output_steps
 from edgec.pipeline.precision import Candidates, backend_facts, candidates, check_effort
+from edgec.pipeline.ready import build_ready, ready_model
 from edgec.pipeline.stages import Clock, Progress, check_stage, peak_memory_bytes
 from edgec.pipeline.summary import provenance, summarize
 from edgec.pipeline.write import write_product
 from edgec.quantization.apply import has_qdq, without_activation_pairs
 from edgec.quantization.samples import open_samples
-from edgec.runners.base import agent_source
-from edgec.runners.validate import validate_bundle
 from edgec.targets.load import load_target
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class BuildResult:
-    """What a build gave: the bundle (None after --stop-after), where it is, the JSON summary, all findings."""
-
-    bundle: Bundle | None
-    path: Path
-    summary: dict[str, Any]
-    findings: tuple[Finding, ...]
 
 
 def run_build(
@@ -81,6 +64,18 @@ def run_build(
     check_stage(stop_after)
     wanted = check_effort(effort)
     profile = load_target(target)
+    ready = ready_model(source, profile, backend=backend, precision=precision, inputs=inputs, reading=reading)
+    if ready is not None:
+        return build_ready(
+            ready,
+            output=Path(output),
+            calibration=calibration,
+            samples=samples,
+            clock=Clock(progress),
+            packaging=packaging,
+            sign_key=sign_key,
+            stop_after=stop_after,
+        )
     name, facts = backend_facts(profile, backend)
     options = candidates(precision, profile, name, facts, calibrated=calibration is not None)
     clock = Clock(progress)
@@ -137,69 +132,32 @@ def _finish(
         return _stopped(work, artifact, form)
     with work.clock.stage("goldens"):
         goldens, fidelity, agreement = work.goldens(form, artifact)
-    with work.clock.stage("bundle"):
-        packed = _package(work, artifact, goldens, packaging)
-    artifact = packed.artifact or artifact
-    work.findings += packed.findings
-    summary = summarize(work, form, artifact, fidelity, agreement)
-    if packed.facts:
-        summary["packaging"] = dict(packed.facts)
-    graphs = _keep_graphs(form, artifact)
-    path = work.output / f"{_slug(work.model.name)}-{work.target.id}.edgec"
-    with work.clock.stage("bundle"):
-        write_bundle(
-            path,
+
+    def graphs(packaged: Artifact) -> Mapping[str, bytes]:
+        kept = _keep_graphs(form, packaged)
+        return kept if keep_graphs else {}
+
+    return deliver(
+        Delivery(
             name=work.model.name,
             artifact=artifact,
             target=work.target,
-            provenance=provenance(work),
+            output=work.output,
             goldens=goldens,
-            agent=agent_source(),
+            provenance=provenance(work),
+            clock=work.clock,
+            findings=work.findings,
+            summarize=lambda packaged: summarize(work, form, packaged, fidelity, agreement),
+            graphs=graphs,
+            fidelity=fidelity,
             output_steps=output_steps(form),
             labels=work.labels,
             preprocessing=work.preprocessing,
-            fidelity=fidelity,
-            packaging=packed.facts,
-            packaged=packed.files,
-            findings=work.findings,
-            report_json=report_json(stable(summary)),
-            report_html=report_html(stable(summary)),
-            sign_key=None if sign_key is None else Path(sign_key),
-            graphs=graphs if keep_graphs else {},
+            packaging=packaging,
+            sign_key=sign_key,
+            validates=work.stop_after != "bundle",
         )
-    bundle = open_bundle(path)
-    if work.stop_after != "bundle":
-        with work.clock.stage("validate"):
-            validation = validate_bundle(bundle)
-        work.findings += validation.findings
-        summary["validation"] = {
-            "passed": validation.passed,
-            "device": validation.device,
-            "runtime": validation.runtime,
-        }
-        if validation.latency:
-            first = validation.latency[0]
-            summary["latency"] = {"median_ms": first.median_ms, "p95_ms": first.p95_ms, "threads": first.threads}
-    summary.update(
-        bundle=str(path),
-        stages={k: round(v, 4) for k, v in work.clock.seconds.items()},
-        peak_memory_bytes=peak_memory_bytes(),
-        findings=[f.as_dict() for f in work.findings],
     )
-    return BuildResult(bundle=bundle, path=path, summary=summary, findings=tuple(work.findings))
-
-
-def _package(work: Build, artifact: Artifact, goldens: Sequence[Golden], extra: Sequence[str]) -> Package:
-    """What the target's packaging steps, and those asked for, make of the artifact."""
-    job = Job(
-        artifact=artifact,
-        target=work.target,
-        name=work.model.name,
-        goldens=goldens,
-        labels=work.labels,
-        preprocessing=work.preprocessing,
-    )
-    return package(job, (*steps_of(work.target, work.backend_name), *extra))
 
 
 def _keep_graphs(form: Form, artifact: Artifact) -> Mapping[str, bytes]:
@@ -218,7 +176,7 @@ def _keep_graphs(form: Form, artifact: Artifact) -> Mapping[str, bytes]:
 
 def _stopped(work: Build, product: Any, form: Form | None = None) -> BuildResult:
     assert work.stop_after is not None
-    path = write_product(work.output, _slug(work.model.name), work.stop_after, product, form.plan if form else None)
+    path = write_product(work.output, slug(work.model.name), work.stop_after, product, form.plan if form else None)
     summary: dict[str, Any] = {
         "name": work.model.name,
         "target": work.target.id,
@@ -232,11 +190,6 @@ def _stopped(work: Build, product: Any, form: Form | None = None) -> BuildResult
     if form is not None:
         summary.update(precision=form.precision, why=work.why, fidelity=form.fidelity)
     return BuildResult(bundle=None, path=path, summary=summary, findings=tuple(work.findings))
-
-
-def _slug(name: str) -> str:
-    """A file name's stem from a model's name."""
-    return re.sub(r"[^A-Za-z0-9._-]+", "-", name).strip("-.") or "model"
 
 
 def build(source: str | Path, *, target: str, **options: Any) -> Bundle:

@@ -21,15 +21,7 @@ def summarize(
         "backend": work.backend_name,
         "precision": form.precision,
         "why": work.why,
-        "inputs": [_io(b.source.name, b.source.shape, str(b.source.dtype), b.artifact.shape) for b in artifact.inputs],
-        "outputs": [
-            _io(b.source.name, b.source.shape, str(b.source.dtype), b.artifact.shape) for b in artifact.outputs
-        ],
-        "operators": dict(artifact.operators),
-        "operator_count": sum(artifact.operators.values()),
-        "transposes": len(artifact.transposes),
-        "transpose_reasons": [{"reason": reason} for reason in artifact.transposes],
-        "size_bytes": artifact.size_bytes,
+        **artifact_facts(artifact),
         "fidelity": dict(fidelity),
         "agreement": dict(agreement),
         "findings": [f.as_dict() for f in work.findings],
@@ -50,6 +42,21 @@ def summarize(
     if work.samples is not None:
         summary["calibration"] = {"samples": work.samples.count, "data": work.samples.description}
     return summary
+
+
+def artifact_facts(artifact: Artifact) -> dict[str, Any]:
+    """What a summary says of the artifact itself."""
+    return {
+        "inputs": [_io(b.source.name, b.source.shape, str(b.source.dtype), b.artifact.shape) for b in artifact.inputs],
+        "outputs": [
+            _io(b.source.name, b.source.shape, str(b.source.dtype), b.artifact.shape) for b in artifact.outputs
+        ],
+        "operators": dict(artifact.operators),
+        "operator_count": sum(artifact.operators.values()),
+        "transposes": len(artifact.transposes),
+        "transpose_reasons": [{"reason": reason} for reason in artifact.transposes],
+        "size_bytes": artifact.size_bytes,
+    }
 
 
 def _io(name: str, shape: Sequence[int], dtype: str, artifact: Sequence[int]) -> dict[str, str]:

@@ -3,6 +3,7 @@
 legalize (rewrite what the importer gets wrong) → read → tidy → name → serialize.
 """
 
+from edgec.backends.openvino.adopt import adopt
 from edgec.backends.openvino.backend import check, compile, legalize
 
-__all__ = ["check", "compile", "legalize"]
+__all__ = ["adopt", "check", "compile", "legalize"]

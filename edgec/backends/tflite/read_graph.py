@@ -32,12 +32,17 @@ class Signature:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class FlatModel:
-    """A .tflite file: its main graph, the axes that are free at run time by tensor, and what else it says."""
+    """A .tflite file: its main graph, and what TIR has no place for.
+
+    `free` has the axes that are free at run time by tensor, `foreign` the element types of tensors that no DType is,
+    `misquantized` what is wrong with the axes of scales, a sentence a tensor.
+    """
 
     graph: Graph
     free: dict[Tensor, tuple[int, ...]]
+    foreign: dict[Tensor, str]
     signatures: tuple[Signature, ...]
-    unreadable: tuple[str, ...]
+    misquantized: tuple[str, ...]
 
 
 def read_graph(data: bytes, where: str) -> FlatModel:
@@ -56,8 +61,9 @@ def read_graph(data: bytes, where: str) -> FlatModel:
 class _Reader:
     def __init__(self, model: Any, data: bytes) -> None:
         self._model, self._data = model, data
-        self._unreadable: list[str] = []
+        self._misquantized: list[str] = []
         self._free: dict[Tensor, tuple[int, ...]] = {}
+        self._foreign: dict[Tensor, str] = {}
         codes = model.operatorCodes or ()
         self._kinds = [_kind(code) for code in codes]
         self._versions = [int(code.version) for code in codes]
@@ -68,8 +74,9 @@ class _Reader:
         return FlatModel(
             graph=graph,
             free=self._free,
+            foreign=self._foreign,
             signatures=tuple(_signature(s, self._model.subgraphs) for s in self._model.signatureDefs or ()),
-            unreadable=tuple(dict.fromkeys(self._unreadable)),
+            misquantized=tuple(self._misquantized),
         )
 
     def _graph(self, index: int) -> Graph:
@@ -99,14 +106,13 @@ class _Reader:
 
     def _tensor(self, t: Any) -> Tensor:
         name = _text(t.name)
-        dtype = DTYPE_OF.get(t.type)
-        if dtype is None:
-            self._unreadable.append(f"tensor {name!r} has the element type {_type_name(t.type)}")
-            dtype = DType.FLOAT32
+        dtype = DTYPE_OF.get(t.type, DType.UINT8)
         shape = tuple(_ints(t.shape))
         storage = None if dtype.is_float else self._storage(t, dtype, shape, name)
         real = DType.FLOAT32 if storage is not None else dtype
         tensor = Tensor(name, shape, real, self._constant(t, dtype, shape), storage)
+        if t.type not in DTYPE_OF:
+            self._foreign[tensor] = _type_name(t.type)
         loose = tuple(axis for axis, size in enumerate(_ints(t.shapeSignature)) if size < 0)
         if loose:
             self._free[tensor] = loose
@@ -122,9 +128,7 @@ class _Reader:
             zeros *= len(scales)
         axis = int(q.quantizedDimension) if len(scales) > 1 else None
         if axis is not None and (not 0 <= axis < len(shape) or shape[axis] != len(scales)):
-            self._unreadable.append(
-                f"tensor {name!r} of shape {list(shape)} has {len(scales)} scales along its axis {axis}"
-            )
+            self._misquantized.append(f"{name!r} of shape {list(shape)} has {len(scales)} scales along its axis {axis}")
             axis = next((i for i, size in enumerate(shape) if size == len(scales)), None)
             if axis is None:
                 return None
@@ -156,7 +160,7 @@ def _kind(code: Any) -> str:
 
 
 def _options(op: Any) -> dict[str, Any]:
-    found = {}
+    found: dict[str, Any] = {}
     for table in (op.builtinOptions, op.builtinOptions2):
         found.update(vars(table) if table is not None else {})
     return found
