@@ -13,6 +13,7 @@ from edgec.graph.model import Model
 from edgec.passes.pipelines import canonicalize
 from edgec.pipeline.estimates import estimate_model
 from edgec.pipeline.precision import backend_facts
+from edgec.pipeline.ready import check_ready
 from edgec.pipeline.stages import Progress
 from edgec.quantization.calibrate import calibrate as run_calibration
 from edgec.quantization.plan import tensors_to_observe
@@ -35,6 +36,9 @@ def check(
 ) -> list[Finding]:
     """All findings about a source model on a target; nothing is built."""
     profile = load_target(target)
+    found = check_ready(source, profile, backend=backend, inputs=inputs, reading=reading)
+    if found is not None:
+        return list(found.findings)
     name, _ = backend_facts(profile, backend)
     return _check(source, profile, name, inputs, reading)[0]
 
@@ -57,6 +61,14 @@ def run_check(
 ) -> dict[str, Any]:
     """`check` as the JSON object of the command line."""
     profile = load_target(target)
+    found = check_ready(source, profile, backend=backend, inputs=inputs, reading=reading)
+    if found is not None:
+        return {
+            "source": Path(source).name,
+            "target": profile.id,
+            "backend": found.backend,
+            "findings": [f.as_dict() for f in found.findings],
+        }
     name, _ = backend_facts(profile, backend)
     findings, model = _check(source, profile, name, inputs, reading)
     return {

@@ -134,6 +134,38 @@ def ready_model(
     )
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Checked:
+    """What stands between a ready model and a target, and the backend it was checked for."""
+
+    backend: str
+    findings: tuple[Finding, ...]
+
+
+def check_ready(
+    source: str | Path,
+    target: Target,
+    *,
+    backend: str | None,
+    inputs: Mapping[str, Sequence[int]] | None = None,
+    reading: SourceOptions | None = None,
+) -> Checked | None:
+    """All findings about a ready model, its transposes among them; None for a source that is to be compiled."""
+    kind = ready_kind(source)
+    try:
+        ready = ready_model(source, target, backend=backend, inputs=inputs, reading=reading)
+    except EdgecError as error:
+        if error.code.startswith(("source/not-", "target/")):  # no model, or no such backend: not a finding about it
+            raise
+        return Checked(backend=backend or kind or target.default_backend, findings=error.findings)
+    if ready is None:
+        return None
+    notes = [
+        Finding(code="backend/transpose", message=why, severity=Severity.INFO) for why in ready.artifact.transposes
+    ]
+    return Checked(backend=ready.artifact.backend, findings=(*ready.findings, *notes))
+
+
 def _rebound(bindings: Sequence[IoBinding], own: Sequence[IoBinding]) -> tuple[IoBinding, ...]:
     """Bindings of the converted model, with what the original file says of the same tensors."""
     known = {b.artifact.name: b for b in own}
