@@ -16,15 +16,18 @@ from onnx_ir.passes.common import (
     RemoveInitializersFromInputsPass,
 )
 
-from edgec.errors import EdgecError, Finding
+from edgec.errors import EdgecError, Finding, Severity
 from edgec.frontends.base import Loaded
-from edgec.graph.edit import remove_dead
+from edgec.graph.edit import Editor, remove_dead
 from edgec.graph.model import Model, SourceInfo
 from edgec.graph.names import name_everything
 from edgec.graph.verify import verify
 from edgec.passes.fix_inputs import fix_inputs
 from edgec.passes.lower_opset import lower_opset
+from edgec.passes.plain_labels import plain_labels
 from edgec.passes.upgrade_opset import upgrade_opset
+
+_SHOWN_LABELS = 5
 
 
 def from_proto(
@@ -56,10 +59,11 @@ def from_proto(
 def from_ir(onnx_model: ir.Model, *, source: SourceInfo, name: str, inputs: Mapping[str, tuple[int, ...]]) -> Loaded:
     """As `from_proto`, from a model in memory, which is edited in place."""
     model = Model(ir=onnx_model, source=source, name=name)
-    return Loaded(model=model, findings=_prepare(model, inputs))
+    findings, labels = _prepare(model, inputs)
+    return Loaded(model=model, findings=findings, labels=labels)
 
 
-def _prepare(model: Model, inputs: Mapping[str, tuple[int, ...]]) -> tuple[Finding, ...]:
+def _prepare(model: Model, inputs: Mapping[str, tuple[int, ...]]) -> tuple[tuple[Finding, ...], tuple[str, ...]]:
     onnx_model = model.ir
     try:
         InlinePass()(onnx_model)
@@ -73,6 +77,7 @@ def _prepare(model: Model, inputs: Mapping[str, tuple[int, ...]]) -> tuple[Findi
             hint="check it with onnx.checker.check_model, and export it again",
         ) from error
     name_everything(onnx_model)
+    labels = plain_labels(onnx_model, Editor(model))
     remove_dead(onnx_model)
     verify(onnx_model)
     findings = fix_inputs(model, inputs)
@@ -81,7 +86,22 @@ def _prepare(model: Model, inputs: Mapping[str, tuple[int, ...]]) -> tuple[Findi
     onnx_model = model.ir
     onnx_model.ir_version = max(onnx_model.ir_version, 10)
     verify(onnx_model)
-    return findings
+    return (*findings, *_numbered(labels)), labels
+
+
+def _numbered(labels: tuple[str, ...]) -> tuple[Finding, ...]:
+    if not labels:
+        return ()
+    shown = ", ".join(f"{i} = {text}" for i, text in enumerate(labels[:_SHOWN_LABELS]))
+    more = ", …" if len(labels) > _SHOWN_LABELS else ""
+    return (
+        Finding(
+            code="source/labels-numbered",
+            message=f"labels that are text become numbers, as devices have no text: {shown}{more}",
+            severity=Severity.INFO,
+            hint="the whole list is `labels` in the bundle's manifest",
+        ),
+    )
 
 
 def _first_line(error: Exception) -> str:

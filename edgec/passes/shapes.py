@@ -16,6 +16,7 @@ from onnx import checker, shape_inference
 
 from edgec.errors import EdgecError
 from edgec.graph.model import label, origin
+from edgec.passes.ml_shapes import infer_ml
 
 #: Constants up to this many elements are shown to the inference (shapes, axes, pads, repeats).
 SMALL_CONSTANT = 1024
@@ -77,6 +78,8 @@ def infer_node(node: ir.Node, opsets: dict[str, int]) -> None:
         if found is not None:
             _merge(output, found)
             _possible(output, node)
+    if node.domain == "ai.onnx.ml":
+        infer_ml(node)
 
 
 def _no_elements(name: str, value: ir.Value) -> onnx.TensorProto:
