@@ -58,6 +58,9 @@ def run(
     keep_graphs: Annotated[
         bool, typer.Option("--keep-graphs", help="Put the graphs into the bundle, for `edgec compare`.")
     ] = False,
+    openvino_cache: Annotated[
+        bool, typer.Option("--openvino-cache", help="Put OpenVINO's compiled model into the bundle.")
+    ] = False,
     json: options.Json = False,
     quiet: options.Quiet = False,
     debug: options.Debug = False,
@@ -91,6 +94,7 @@ def run(
             ),
             io_layout=io_layout.value,
             stop_after=stop_after,
+            packaging=["openvino_cache"] if openvino_cache else [],
             sign_key=str(sign_key) if sign_key else None,
             keep_graphs=keep_graphs,
             progress=progress,
