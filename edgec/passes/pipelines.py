@@ -7,6 +7,7 @@ from edgec.graph.verify import verify
 from edgec.passes.base import Observer, Pass, run_passes
 from edgec.passes.body_shapes import BodyShapes
 from edgec.passes.carry_types import CarryTypes
+from edgec.passes.clip_windows import WINDOW_RULES
 from edgec.passes.common_subexpressions import CommonSubexpressions
 from edgec.passes.declared_shapes import DeclaredShapes
 from edgec.passes.eliminate import Eliminate
@@ -46,6 +47,7 @@ def canonical_passes() -> tuple[Pass, ...]:
         RewritePass("fuse-plain-norms", PLAIN_NORM_RULES),
         RewritePass("normalize-arithmetic", ARITHMETIC_RULES),
         RewritePass("normalize-forms", FORM_RULES),
+        RewritePass("clip-windows", WINDOW_RULES),
         RewritePass("fuse-affine", AFFINE_RULES),
         RewritePass("fuse-pad", PAD_RULES),
         RewritePass("merge-reshapes", RESHAPE_RULES),
