@@ -9,7 +9,20 @@ from typing import Annotated
 import typer
 
 from edgec import __version__
-from edgec.cli import build, calibrate, check, compare, doctor, flash, inspect, rollback, status, targets, validate
+from edgec.cli import (
+    build,
+    calibrate,
+    check,
+    compare,
+    devices,
+    doctor,
+    flash,
+    inspect,
+    rollback,
+    status,
+    targets,
+    validate,
+)
 from edgec.cli.session import INTERRUPTED, Mode, report_failure
 from edgec.errors import EdgecError
 
@@ -23,6 +36,7 @@ app = typer.Typer(
 for command in (build, check, calibrate, compare, inspect, validate, flash, rollback, status, doctor):
     app.command(command.__name__.rpartition(".")[2])(command.run)
 app.add_typer(targets.app, name="targets")
+app.add_typer(devices.app, name="devices")
 
 
 def _version(wanted: bool) -> None:

@@ -5,24 +5,29 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections.abc import Coroutine
-from functools import lru_cache
 from typing import Any, TypeVar
 
 T = TypeVar("T")
 
-
-@lru_cache(maxsize=1)
-def _loop() -> asyncio.AbstractEventLoop:
-    loop = asyncio.new_event_loop()
-    threading.Thread(target=loop.run_forever, name="edgec-devices", daemon=True).start()
-    return loop
+_lock = threading.Lock()
+_loop: asyncio.AbstractEventLoop | None = None
 
 
 def await_here(coroutine: Coroutine[Any, Any, T]) -> T:
     """The coroutine's result, from ordinary code of any thread; an interrupt here cancels it there."""
-    future = asyncio.run_coroutine_threadsafe(coroutine, _loop())
+    future = asyncio.run_coroutine_threadsafe(coroutine, _running())
     try:
         return future.result()
     except BaseException:
         future.cancel()
         raise
+
+
+def _running() -> asyncio.AbstractEventLoop:
+    """The one loop: what is bound to it (connections) outlives a call."""
+    global _loop  # noqa: PLW0603
+    with _lock:
+        if _loop is None:
+            _loop = asyncio.new_event_loop()
+            threading.Thread(target=_loop.run_forever, name="edgec-devices", daemon=True).start()
+        return _loop

@@ -45,6 +45,11 @@ def open_device(spec: str | Device, *, inventory: Inventory | None = None) -> Tr
     return transport
 
 
+def check_options(device: Device) -> None:
+    """Raise `EdgecError` (device/inventory) for options that the device's kind does not have."""
+    _options(load_plugin(kinds, device.address.partition(":")[0], kind="device").Options, device)
+
+
 def _options(model: Any, device: Device) -> Any:
     """The options as the kind's own record."""
     context = {"folder": device.path.parent if device.path else None}
