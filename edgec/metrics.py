@@ -78,12 +78,14 @@ def looks_like_scores(reference: Array) -> bool:
     """True when a largest value along the last axis means something.
 
     Either one row of at least two values a sample (logits, probabilities), or rows of any rank that are
-    probabilities: no negatives, each summing to 1 within 1e-3.
+    probabilities: no negatives, each summing to 1 within 1e-3. Rows of length 1 with negatives are none: directions,
+    as an encoder gives them to be compared with each other.
     """
     if not np.issubdtype(reference.dtype, np.floating) or reference.ndim < 2 or reference.shape[-1] < 2:
         return False
     if reference.ndim == 2:
-        return True
+        lengths = np.linalg.norm(reference.astype(np.float64), axis=-1)
+        return not (reference.min(initial=0) < 0 and bool(np.all(np.abs(lengths - 1) <= 1e-3)))
     sums = reference.astype(np.float64).sum(axis=-1)
     return bool(reference.min() >= 0 and np.all(np.abs(sums - 1) <= 1e-3))
 

@@ -83,6 +83,13 @@ def test_top1_only_where_it_means_something() -> None:
     assert not looks_like_scores(np.ones((4, 1), np.float32))
 
 
+def test_directions_are_no_scores() -> None:
+    directions = np.array([[0.6, -0.8], [-1.0, 0.0]], np.float32)
+    assert not looks_like_scores(directions)
+    assert looks_like_scores(2 * directions)
+    assert looks_like_scores(np.abs(directions))  # probabilities as sure as can be
+
+
 def test_steps_of_integers_do_not_overflow() -> None:
     expected = np.array([-128, 127, 0, 5], np.int8)
     steps = step_differences(expected, np.array([127, -128, 1, 7], np.int8))
