@@ -16,18 +16,18 @@ from edgec.frontends._onnx_model import from_proto
 from edgec.frontends.base import Loaded, Request, existing
 from edgec.graph.model import SourceInfo
 
-_SCRIPT = Path(__file__).parent / "exporters" / "tensorflow_to_onnx.py"
+_SCRIPTS = Path(__file__).parent / "exporters"
 _CHUNK_BYTES = 1 << 20
 
 
-def load_with_tensorflow(request: Request, kind: Literal["keras", "saved_model"]) -> Loaded:
+def load_with_tensorflow(request: Request, kind: Literal["keras", "saved_model", "tflite"]) -> Loaded:
     """Export to ONNX in a process of its own, and read that. Raises `EdgecError` (`source/…`, `env/…`)."""
     path, options = existing(request), request.options
     python = python_of("tensorflow", where=str(path))
     with tempfile.TemporaryDirectory(prefix="edgec-") as folder:
         output = Path(folder) / "model.onnx"
         answer = run_exporter(
-            _SCRIPT,
+            _SCRIPTS / ("tflite_to_onnx.py" if kind == "tflite" else "tensorflow_to_onnx.py"),
             {
                 "source": str(path.resolve()),
                 "kind": kind,

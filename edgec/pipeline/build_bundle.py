@@ -17,7 +17,7 @@ from edgec.pipeline.budget import BudgetOptions, open_budget
 from edgec.pipeline.deliver import BuildResult, Delivery, deliver, slug
 from edgec.pipeline.forms import Build, Form, IoLayout, output_steps
 from edgec.pipeline.precision import Candidates, backend_facts, candidates, check_effort
-from edgec.pipeline.ready import build_ready, ready_model
+from edgec.pipeline.ready import build_ready, check_lifted, ready_model
 from edgec.pipeline.stages import Clock, Progress, check_stage, peak_memory_bytes
 from edgec.pipeline.summary import provenance, summarize
 from edgec.pipeline.write import write_product
@@ -85,6 +85,8 @@ def run_build(
     if stop_after != "load":
         with clock.stage("passes"):
             model = canonicalize(model)
+            if model.source.kind == "tflite":
+                check_lifted(source, model, profile)
     opened = None
     if calibration is not None:
         opened = open_samples(calibration, model.inputs(), count=samples, usual=loaded.recipe)

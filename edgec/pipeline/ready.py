@@ -23,11 +23,14 @@ from edgec.bundle.golden import Golden
 from edgec.bundle.manifest import Provenance
 from edgec.errors import EdgecError, Finding, Severity
 from edgec.frontends.base import SourceOptions
+from edgec.graph.model import Model
+from edgec.metrics import relative_error
 from edgec.pipeline import measure
 from edgec.pipeline.deliver import BuildResult, Delivery, deliver
 from edgec.pipeline.precision import backend_facts
 from edgec.pipeline.stages import Clock
 from edgec.pipeline.summary import artifact_facts
+from edgec.quantization.executor import Executor
 from edgec.quantization.samples import SampleSource, open_samples
 from edgec.runners.base import run_artifact
 from edgec.targets.profile import Target
@@ -36,6 +39,8 @@ from edgec.tensors import Array, DType, TensorSpec
 #: Offset, magic bytes, the backend whose runtime takes the file as it is.
 _MAGIC = ((4, b"TFL3", "tflite"), (0, b"<?xml", "openvino"), (0, b"<net", "openvino"))
 _GOLDENS = 3
+#: Relative to the largest value: what a model lifted from a file may differ from the file.
+_LIFTED = 1e-3
 _QUANTIZED = ("int8", "int16x8", "dynamic")
 
 
@@ -232,6 +237,30 @@ def build_ready(
             validates=stop_after != "bundle",
         )
     )
+
+
+def check_lifted(source: str | Path, model: Model, target: Target) -> None:
+    """Compare a model that was lifted from a .tflite file with LiteRT on the file itself.
+
+    Raises `EdgecError` (source/lifted-differs).
+    """
+    shapes = {spec.name: spec.shape for spec in model.inputs()}
+    own = load_backend("tflite").adopt(Path(source), target, inputs=shapes).artifact
+    feeds = _feeds(own.inputs)
+    raw = run_artifact(own, [{b.artifact.name: b.to_artifact(f[b.source.name]) for b in own.inputs} for f in feeds])
+    executor = Executor(model)
+    for feed, expected in zip(feeds, raw, strict=True):
+        lifted = list(executor.run(feed).values())
+        for value, binding in zip(lifted, own.outputs, strict=True):
+            error = relative_error(binding.to_source(expected[binding.artifact.name]), value)
+            if not error <= _LIFTED:
+                raise EdgecError(
+                    "source/lifted-differs",
+                    f"lifted to ONNX, {Path(source).name} no longer computes the same: "
+                    f"output {binding.source.name!r} is off by {error:.2g}, relative to its largest value",
+                    where=str(source),
+                    hint="take the file as it is (leave --precision out), or build from the model it was made from",
+                )
 
 
 def _goldens(ready: Ready, opened: SampleSource | None) -> tuple[list[Golden], Artifact, dict[str, Any]]:

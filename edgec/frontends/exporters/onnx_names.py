@@ -63,6 +63,7 @@ def finish(proto: Any, inputs: dict[str, tuple[str, Any]], outputs: dict[str, st
     for name in names & taken - set(renames):
         renames[name] = free_name(name, names | taken)
     rename(graph, renames)
+    tidy_dimensions(graph)
     held = {value.name: value for value in graph.input}
     ordered = []
     for name, spec in inputs.values():
@@ -96,3 +97,11 @@ def rename(graph: Any, names: dict[str, str]) -> None:
         for attribute in node.attribute:
             if attribute.HasField("g"):
                 rename(attribute.g, names)
+
+
+def tidy_dimensions(graph: Any) -> None:
+    """Free dimensions lose the names that tf2onnx invents: they mean nothing to the user."""
+    for value in (*graph.input, *graph.output):
+        for dim in value.type.tensor_type.shape.dim:
+            if dim.dim_param.startswith("unk_"):
+                dim.ClearField("dim_param")
