@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -12,10 +11,6 @@ from edgec.cli.session import Answer, Mode, Progress, finish
 
 app = typer.Typer(help="List devices, or ask what they are.", rich_markup_mode=None)
 
-InventoryFile = Annotated[
-    Path | None,
-    typer.Option("--inventory", metavar="FILE", help="The devices.toml; default: here, else ~/.config/edgec."),
-]
 Group = Annotated[str | None, typer.Option("--group", metavar="NAME", help="The devices of a group.")]
 
 
@@ -28,7 +23,10 @@ def default(context: typer.Context, json: options.Json = False, debug: options.D
 
 @app.command("list")
 def list_all(
-    inventory: InventoryFile = None, group: Group = None, json: options.Json = False, debug: options.Debug = False
+    inventory: options.InventoryFile = None,
+    group: Group = None,
+    json: options.Json = False,
+    debug: options.Debug = False,
 ) -> None:
     """List the devices of the inventory."""
 
@@ -48,7 +46,7 @@ def list_all(
 @app.command("show")
 def show_one(
     name: Annotated[str, typer.Argument(help="A name of the inventory.", show_default=False)],
-    inventory: InventoryFile = None,
+    inventory: options.InventoryFile = None,
     json: options.Json = False,
     debug: options.Debug = False,
 ) -> None:
@@ -76,7 +74,7 @@ def probe(
     target: Annotated[
         str | None, typer.Option("--target", metavar="NAME", help="Check this profile instead of picking one.")
     ] = None,
-    inventory: InventoryFile = None,
+    inventory: options.InventoryFile = None,
     json: options.Json = False,
     debug: options.Debug = False,
 ) -> None:

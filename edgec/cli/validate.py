@@ -12,8 +12,16 @@ from edgec.cli.session import Answer, Mode, Progress, finish
 
 def run(
     bundle: Annotated[str, typer.Argument(help="The .edgec file.", show_default=False)],
-    device: Annotated[str, typer.Option("--device", metavar="NAME", help="Where to run it.")] = "local",
+    device: Annotated[
+        str,
+        typer.Option(
+            "--device",
+            metavar="NAME",
+            help="Where to run it: a name of the inventory, or ssh:user@host, adb:SERIAL, local.",
+        ),
+    ] = "local",
     threads: Annotated[int, typer.Option("--threads", min=1, metavar="N", help="Threads of the runtime.")] = 1,
+    inventory: options.InventoryFile = None,
     json: options.Json = False,
     quiet: options.Quiet = False,
     debug: options.Debug = False,
@@ -25,10 +33,12 @@ def run(
 
     def work(_progress: Progress) -> Answer:
         from edgec.bundle.open import open_bundle
+        from edgec.devices.inventory import find_inventory
+        from edgec.devices.open import open_device
         from edgec.runners.validate import validate_bundle
 
-        with open_bundle(bundle) as opened:
-            return validate_bundle(opened, device=device, threads=(threads,)).as_dict()
+        with open_bundle(bundle) as opened, open_device(device, inventory=find_inventory(inventory)) as transport:
+            return validate_bundle(opened, device=transport, threads=(threads,)).as_dict()
 
     def show(answer: Answer) -> str:
         from edgec.report.render import render_validation

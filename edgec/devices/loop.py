@@ -25,7 +25,7 @@ def await_here(coroutine: Coroutine[Any, Any, T]) -> T:
 
 def _running() -> asyncio.AbstractEventLoop:
     """The one loop: what is bound to it (connections) outlives a call."""
-    global _loop  # noqa: PLW0603
+    global _loop
     with _lock:
         if _loop is None:
             _loop = asyncio.new_event_loop()

@@ -18,7 +18,7 @@ from edgec.targets.load import load_target
 Progress = Callable[[str, int, int], None]
 
 
-def describe_devices(inventory: Path | None, group: str | None = None) -> dict[str, Any]:
+def describe_devices(inventory: str | Path | None, group: str | None = None) -> dict[str, Any]:
     """The inventory in one row a device, its options checked. Raises `EdgecError` (device/…)."""
     found = find_inventory(inventory)
     devices = found.group(group) if group else tuple(found.devices.values())
@@ -29,14 +29,14 @@ def describe_devices(inventory: Path | None, group: str | None = None) -> dict[s
     }
 
 
-def describe_device(name: str, inventory: Path | None) -> dict[str, Any]:
+def describe_device(name: str, inventory: str | Path | None) -> dict[str, Any]:
     """One entry with its options, nothing connected."""
     device = resolve_device(name, inventory=find_inventory(inventory))
     return {**_row(device), "options": dict(device.options)}
 
 
 def probe_devices(
-    names: Sequence[str], inventory: Path | None, *, group: str | None, target: str | None, progress: Progress
+    names: Sequence[str], inventory: str | Path | None, *, group: str | None, target: str | None, progress: Progress
 ) -> dict[str, Any]:
     """Ask devices, eight at a time: facts, the fitting profile, findings. One that fails does not stop the others."""
     found = find_inventory(inventory)
@@ -85,5 +85,5 @@ def _probed(device: Device, inventory: Inventory, chosen: str) -> dict[str, Any]
 
 
 def _located(finding: Finding, name: str) -> dict[str, str]:
-    where = finding.where if name in finding.where else f"{name} {finding.where}".strip()
+    where = name if finding.where in name else f"{name}  {finding.where}"
     return {**finding.as_dict(), "where": where}

@@ -63,23 +63,25 @@ class Validation:
 def validate_bundle(
     bundle: Bundle,
     *,
-    device: str = "local",
+    device: str | Transport = "local",
     threads: Sequence[int] = (1,),
     runs: int = 50,
     timeout_s: float = 300.0,
 ) -> Validation:
     """Run the goldens once and the benchmark once for each number of threads, each in a process of its own.
 
-    What is wrong with the model or the runtime comes back as findings; `EdgecError` (device/…) is raised when the
-    device itself cannot be used. `timeout_s` holds for each process. `runs` of 0 measures nothing.
+    A device given by name is opened, and closed again. What is wrong with the model or the runtime comes back as
+    findings; `EdgecError` (device/…) is raised when the device itself cannot be used. `timeout_s` holds for each process. `runs` of 0 measures nothing.
     """
-    transport = open_device(device)
+    if isinstance(device, str):
+        with open_device(device) as opened:
+            return validate_bundle(bundle, device=opened, threads=threads, runs=runs, timeout_s=timeout_s)
     answer: dict[str, Any] = {}
     checks: list[OutputCheck] = []
     latency: list[Latency] = []
     findings = _agent_findings(bundle)
-    with transport.scratch() as scratch, tempfile.TemporaryDirectory(prefix="edgec-") as here:
-        session = _Session(bundle, transport, scratch, Path(here), timeout_s)
+    with device.scratch() as scratch, tempfile.TemporaryDirectory(prefix="edgec-") as here:
+        session = _Session(bundle, device, scratch, Path(here), timeout_s)
         try:
             session.install()
             findings += _version_findings(bundle, session.call("info"))
@@ -97,7 +99,7 @@ def validate_bundle(
         findings.append(Finding(code="validate/no-goldens", message="the bundle has no goldens to compare with"))
     return Validation(
         passed=all(finding.severity != Severity.ERROR for finding in findings),
-        device=transport.name,
+        device=device.name,
         runtime=str(answer.get("runtime", "")),
         kernels=dict(answer.get("kernels", {})),
         goldens=int(answer.get("goldens", 0)),

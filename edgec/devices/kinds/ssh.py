@@ -246,4 +246,6 @@ def _code(process: asyncssh.SSHClientProcess[bytes]) -> int:
 
 def _why(error: Exception) -> str:
     """The reason in words; a timeout has none of its own."""
+    if isinstance(error, OSError) and error.errno:  # asyncio puts the address into strerror; resolvers count down
+        return os.strerror(error.errno) if error.errno > 0 else str(error.strerror)
     return str(error) or ("no answer in time" if isinstance(error, TimeoutError) else type(error).__name__)
