@@ -22,6 +22,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import io
 import json
 import os
 import platform
@@ -313,7 +314,7 @@ class OpenvinoRuntime:
         try:
             blob = _cached_blob(Path(path), chosen, self.runtime)
             if blob is not None:
-                self._compiled = core.import_model(blob, chosen, config)
+                self._compiled = core.import_model(io.BytesIO(blob), chosen, config)
                 self.loaded_from = "cache"
             else:
                 self._compiled = core.compile_model(path, chosen, config)
@@ -361,7 +362,8 @@ class OpenvinoRuntime:
     def export(self, out: Path) -> dict[str, Any]:
         """Write the compiled model, and say for what it is good."""
         out.mkdir(parents=True, exist_ok=True)
-        (out / BLOB).write_bytes(self._compiled.export_model())
+        made = self._compiled.export_model()  # bytes, or a stream in newer versions
+        (out / BLOB).write_bytes(made.getvalue() if hasattr(made, "getvalue") else made)
         facts = {"device": self._chosen, "wanted": self.device, "runtime": self.runtime}
         (out / BLOB_FACTS).write_text(json.dumps(facts, sort_keys=True) + "\n")
         return facts
