@@ -13,6 +13,7 @@ from edgec.artifact import Artifact
 from edgec.backends.base import Backend, CompileOptions, Precision
 from edgec.bundle.golden import Golden
 from edgec.errors import EdgecError, Finding, Severity
+from edgec.graph.indices import index_limits
 from edgec.graph.model import Model
 from edgec.pipeline import measure
 from edgec.pipeline.budget import Budget
@@ -87,7 +88,9 @@ class Build:
 
     def prepare_references(self) -> None:
         """The inputs that judge fidelity, and what the float model makes of them."""
-        known = measure.random_feeds(self.model.inputs(), _GOLDENS) if self.samples is None else self.samples
+        limits = index_limits(self.model)
+        made = measure.random_feeds(self.model.inputs(), _GOLDENS, limits=limits) if self.samples is None else ()
+        known = made if self.samples is None else self.samples
         executor, held = Executor(self.model), 0
         for feed in itertools.islice(iter(known), _JUDGE_SAMPLES):
             self.feeds.append(feed)

@@ -13,16 +13,21 @@ from edgec.tensors import Array, TensorSpec
 Outputs = Sequence[Mapping[str, Array]]
 
 
-def random_feeds(specs: Sequence[TensorSpec], count: int) -> list[dict[str, Array]]:
-    """Seeded inputs where there is no data: standard normal, small integers, booleans."""
+def random_feeds(
+    specs: Sequence[TensorSpec], count: int, *, limits: Mapping[str, int] | None = None
+) -> list[dict[str, Array]]:
+    """Seeded inputs where there is no data: standard normal; indices below their limit; masks that leave nothing out;
+    other integers 0 or 1, booleans either."""
     rng = np.random.default_rng(0)
-    return [{s.name: _random(rng, s) for s in specs} for _ in range(count)]
+    return [{s.name: _random(rng, s, (limits or {}).get(s.name, 2)) for s in specs} for _ in range(count)]
 
 
-def _random(rng: np.random.Generator, spec: TensorSpec) -> Array:
+def _random(rng: np.random.Generator, spec: TensorSpec, limit: int) -> Array:
     if spec.dtype.is_float:
         return rng.standard_normal(spec.shape).astype(spec.dtype.numpy)
-    return rng.integers(0, 2, spec.shape).astype(spec.dtype.numpy)
+    if "mask" in spec.name.lower():
+        return np.ones(spec.shape, spec.dtype.numpy)
+    return rng.integers(0, limit, spec.shape).astype(spec.dtype.numpy)
 
 
 def fidelity(reference: Outputs, value: Outputs) -> dict[str, Any]:

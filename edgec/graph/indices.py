@@ -1,0 +1,41 @@
+"""Which integer inputs of a model are indices into a table, such as tokens, and how many entries it has."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import onnx_ir as ir
+
+from edgec.graph.model import Model, attr, static_shape
+
+#: Operators that hand on what they are given, in another shape or type.
+_MOVERS = frozenset(
+    {"Cast", "Expand", "Flatten", "Identity", "Reshape", "Slice", "Split", "Squeeze", "Transpose", "Unsqueeze"}
+)
+
+
+def index_limits(model: Model) -> Mapping[str, int]:
+    """Input name → the entries of the smallest table that it looks up; inputs that look up none are left out."""
+    found = {value.name or "": _limit(value) for value in model.graph.inputs if not value.is_initializer()}
+    return {name: limit for name, limit in found.items() if limit is not None}
+
+
+def _limit(value: ir.Value) -> int | None:
+    if value.dtype is None or not value.dtype.is_integer():
+        return None
+    limits: list[int] = []
+    seen: set[ir.Value] = set()
+    waiting = [value]
+    while waiting:
+        current = waiting.pop()
+        if current in seen:
+            continue
+        seen.add(current)
+        for node, place in current.uses():
+            if node.op_type in _MOVERS and place == 0:
+                waiting += node.outputs
+            elif node.op_type == "Gather" and place == 1:
+                shape = static_shape(node.inputs[0])
+                if shape:
+                    limits.append(shape[int(attr(node, "axis", 0))])
+    return min(limits, default=None)
