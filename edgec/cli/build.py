@@ -58,6 +58,9 @@ def run(
     keep_graphs: Annotated[
         bool, typer.Option("--keep-graphs", help="Put the graphs into the bundle, for `edgec compare`.")
     ] = False,
+    labels: Annotated[
+        Path | None, typer.Option("--labels", metavar="FILE", help="Names of the classes, one a line, for the bundle.")
+    ] = None,
     openvino_cache: Annotated[
         bool, typer.Option("--openvino-cache", help="Put OpenVINO's compiled model into the bundle.")
     ] = False,
@@ -94,6 +97,7 @@ def run(
             ),
             io_layout=io_layout.value,
             stop_after=stop_after,
+            labels=labels,
             packaging=["openvino_cache"] if openvino_cache else [],
             sign_key=str(sign_key) if sign_key else None,
             keep_graphs=keep_graphs,

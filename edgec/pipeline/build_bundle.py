@@ -16,6 +16,7 @@ from edgec.pipeline import kept_graphs
 from edgec.pipeline.budget import BudgetOptions, open_budget
 from edgec.pipeline.deliver import BuildResult, Delivery, deliver, slug
 from edgec.pipeline.forms import Build, Form, IoLayout, output_steps
+from edgec.pipeline.io_facts import read_labels, recipe_facts
 from edgec.pipeline.precision import Candidates, backend_facts, candidates, check_effort
 from edgec.pipeline.ready import build_ready, check_lifted, ready_model
 from edgec.pipeline.stages import Clock, Progress, check_stage, peak_memory_bytes
@@ -48,6 +49,7 @@ def run_build(
     sign_key: str | Path | None = None,
     keep_graphs: bool = False,
     packaging: Sequence[str] = (),
+    labels: str | Path | None = None,
     progress: Progress | None = None,
 ) -> BuildResult:
     """Build a bundle and validate it on this machine.
@@ -58,7 +60,7 @@ def run_build(
     `inputs` fixes input shapes by name; `reading` says how to read the source where its looks do not tell.
     `stop_after` writes that stage's product into `output` and stops. `keep_graphs` puts the float and the QDQ model
     into the bundle, for `edgec compare` on other machines; this one keeps them in its cache.
-    `packaging` names steps beyond the target's own, such as `openvino_cache`.
+    `packaging` names steps beyond the target's own, such as `openvino_cache`; `labels` is a file with the classes' names.
     Raises `EdgecError` with every finding that stands in the way; nothing half-written is left.
     """
     check_stage(stop_after)
@@ -109,8 +111,8 @@ def run_build(
         model=model,
         samples=opened,
         findings=[*loaded.findings, *options.findings],
-        labels=loaded.labels,
-        preprocessing=loaded.preprocessing,
+        labels=loaded.labels if labels is None else read_labels(labels),
+        preprocessing=loaded.preprocessing or ({} if opened is None else recipe_facts(opened.recipe)),
     )
     if stop_after in ("load", "passes"):
         return _stopped(work, model)
