@@ -29,12 +29,13 @@ from edgec.metrics import sqnr_db, top1_agreement
 from edgec.passes.pipelines import canonicalize
 from edgec.pipeline.precision import backend_facts
 from edgec.quantization.calibrate import calibrate
+from edgec.quantization.even import evener
 from edgec.quantization.executor import Executor
 from edgec.quantization.ladder import Climb, Effort, climb
 from edgec.quantization.plan import make_plan, tensors_to_observe
 from edgec.quantization.range_choice import RangeMethod
 from edgec.quantization.samples import open_samples
-from edgec.quantization.types import QuantPlan
+from edgec.quantization.types import QuantPlan, Statistics
 from edgec.runners.base import run_artifact
 from edgec.targets.load import load_target
 from edgec.tensors import Array
@@ -113,10 +114,12 @@ def ours(model: Model, target_name: str, data: Samples, evaluation: Feeds, effor
     wanted = tensors_to_observe(legal, facts.scheme, precision="int8", backend=name)
     stats = calibrate(legal, data, tensors=wanted)
 
-    def make(method: RangeMethod) -> QuantPlan:
-        return make_plan(legal, stats, target, name, "int8", range_method=method)
+    def make(of: Model, seen: Statistics | None, method: RangeMethod) -> QuantPlan:
+        return make_plan(of, seen, target, name, "int8", range_method=method)
 
-    found = climb(legal, make, data.feeds, effort=effort, weight_bits=facts.scheme.weight_bits)
+    even = evener(legal, stats, data)
+    bits = facts.scheme.weight_bits
+    found = climb(legal, make, stats, data.feeds, effort=effort, weight_bits=bits, even=even)
     artifact = backend.compile(found.model, target, CompileOptions(precision="int8", io_layout="auto"))
     raw = run_artifact(
         artifact, [{b.artifact.name: b.to_artifact(f[b.source.name]) for b in artifact.inputs} for f in evaluation]

@@ -22,6 +22,7 @@ from edgec.pipeline.precision import HAS_INT8_WEIGHTS, NEEDS_CALIBRATION, Candid
 from edgec.pipeline.stages import Clock
 from edgec.quantization.apply import has_qdq
 from edgec.quantization.calibrate import calibrate as run_calibration
+from edgec.quantization.even import evener
 from edgec.quantization.executor import Executor
 from edgec.quantization.ladder import Climb, Effort, Rung, climb
 from edgec.quantization.mixed import MAX_SHARE, Mixed
@@ -57,6 +58,7 @@ class Form:
     ladder: tuple[Rung, ...] = ()
     ranges: RangeMethod = "auto"
     mixed: Mixed | None = None
+    statistics: Statistics | None = None
 
 
 @dataclass(slots=True)
@@ -108,19 +110,34 @@ class Build:
         statistics = self._calibrate(legal, precision) if precision in NEEDS_CALIBRATION else None
         climbed = self._climb(legal, statistics, precision)
         fidelity = self._fidelity(climbed.model) if precision != "float32" else measure.fidelity([], [])
-        return Form(precision, legal, climbed.plan, climbed.model, fidelity, climbed.rungs, climbed.ranges)
+        legal, statistics = climbed.evened or (legal, statistics)
+        rungs, ranges = climbed.rungs, climbed.ranges
+        return Form(precision, legal, climbed.plan, climbed.model, fidelity, rungs, ranges, statistics=statistics)
 
     def _climb(self, legal: Model, statistics: Statistics | None, precision: Precision) -> Climb:
         """Plan and apply, and climb the repair ladder where there is data to learn from."""
 
-        make = partial(self._plan, legal, statistics, precision)
+        def make(model: Model, seen: Statistics | None, method: RangeMethod) -> QuantPlan:
+            return self._plan(model, seen, precision, method)
+
         with self.clock.stage("quantize"):
-            planned = climb(legal, make, (), effort="fast")
+            planned = climb(legal, make, statistics, (), effort="fast")
         if self.samples is None or self.effort == "fast" or precision not in HAS_INT8_WEIGHTS:
             return planned
         with self.clock.stage("repair") as report:
-            bits = self.facts.scheme.weight_bits
-            return climb(legal, make, self.feeds, effort=self.effort, weight_bits=bits, progress=report)
+            even = None
+            if precision == "int8" and statistics is not None:
+                even = evener(legal, statistics, self.samples)
+            return climb(
+                legal,
+                make,
+                statistics,
+                self.feeds,
+                effort=self.effort,
+                weight_bits=self.facts.scheme.weight_bits,
+                even=even,
+                progress=report,
+            )
 
     def _plan(
         self,
@@ -148,7 +165,7 @@ class Build:
         """The form with its most harmful nodes left in float, as few as the budget needs; itself when that fails."""
         if form.plan is None or form.precision not in NEEDS_CALIBRATION or self.samples is None:
             return form
-        make = partial(self._plan, form.legal, self.statistics, form.precision, form.ranges)
+        make = partial(self._plan, form.legal, form.statistics, form.precision, form.ranges)
         digests = [self.samples.digest] + ([] if self.budget.task is None else [self.budget.task.samples.digest])
         with self.clock.stage("mix") as report:
             found = mix(

@@ -1,8 +1,9 @@
 """Climb the repair ladder: each rung is tried on samples that it has not learnt from, and kept only where it helps.
 
 1. Ranges: the least-error range of each tensor against the full one, whichever serves the whole model better.
-2. Rounding: weights rounded so that each layer's output keeps closest to float (`algorithms.rounding`).
-3. Bias: each output's mean error goes into its bias (`algorithms.bias`).
+2. Equalisation: differences between channels move from activations into weights (`algorithms.equalize`).
+3. Rounding: weights rounded so that each layer's output keeps closest to float (`algorithms.rounding`).
+4. Bias: each output's mean error goes into its bias (`algorithms.bias`).
 
 Effort `fast` climbs nothing and judges nothing; `balanced` tries what is cheap; `max` tries more ranges, learns from
 more positions, and corrects the biases from runs of the quantized model.
@@ -28,12 +29,17 @@ from edgec.quantization.algorithms.rounding import Moments, round_rows
 from edgec.quantization.apply import apply_plan
 from edgec.quantization.executor import Executor
 from edgec.quantization.range_choice import RangeMethod
-from edgec.quantization.types import QuantPlan
+from edgec.quantization.types import QuantPlan, Statistics
 from edgec.tensors import Array
 
 Effort = Literal["fast", "balanced", "max"]
 
 Feeds = Sequence[Mapping[str, Array]]
+
+#: An evener form of the model that a plan is of, with its statistics; None where there is nothing to even out.
+Even = Callable[[QuantPlan], tuple[Model, Statistics] | None]
+#: Plans a model from its statistics, with one way to choose ranges.
+Plan = Callable[[Model, Statistics | None, RangeMethod], QuantPlan]
 
 #: A rung may cost this much: less is the noise of the judging samples.
 _TOLERANCE_DB = 0.05
@@ -80,12 +86,16 @@ class Rung:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Climb:
-    """Where the ladder led: the plan, its QDQ model, every rung tried, and how the plan's ranges are chosen."""
+    """Where the ladder led: the plan, its QDQ model, every rung tried, and how the plan's ranges are chosen.
+
+    `evened` is the float model that the plan is of where equalisation stayed, with its statistics.
+    """
 
     plan: QuantPlan
     model: Model
     rungs: tuple[Rung, ...]
     ranges: RangeMethod = "auto"
+    evened: tuple[Model, Statistics] | None = None
 
 
 class Judge:
@@ -110,44 +120,53 @@ class Judge:
 
 def climb(
     model: Model,
-    make: Callable[[RangeMethod], QuantPlan],
+    make: Plan,
+    stats: Statistics | None,
     feeds: Feeds,
     *,
     effort: Effort = "balanced",
     weight_bits: int = 8,
+    even: Even | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> Climb:
-    """The best plan that `effort` finds. `make` plans with one way to choose ranges; `feeds` are samples.
+    """The best plan that `effort` finds. `make` plans a model; `feeds` are samples; `even` prepares rung 2.
 
-    Without samples, or where nothing is quantized, the plan is what `make("auto")` gives.
+    Without samples, or where nothing is quantized, the plan is the first that `make` gives.
     """
     reach = REACH[effort]
-    plan = make(reach.ranges[0])
+    plan = make(model, stats, reach.ranges[0])
     if not reach.learn or not feeds or not (plan.activations or plan.weights):
         return Climb(plan=plan, model=apply_plan(model, plan), rungs=())
     learn, judged = split(feeds, reach.learn, reach.judge)
-    ladder = _Ladder(model, Judge(model, judged), plan)
     methods = reach.ranges[1:] if plan.activations else ()
-    steps: list[tuple[str, Callable[[QuantPlan], QuantPlan]]]
-    steps = [(f"ranges: {method}", partial(_with_ranges, make, method)) for method in methods]
+    ladder = _Ladder(model, Judge(model, judged), plan)
+    total = len(methods) + 1 + (1 + reach.full_bias) * bool(plan.biases) + (even is not None)
+
+    def step(name: str, change: Callable[[QuantPlan], QuantPlan], of: Model) -> bool:
+        if progress is not None:
+            progress(len(ladder.rungs) - 1, total)
+        return ladder.step(name, change, of)
+
+    ranges: RangeMethod = reach.ranges[0]
+    for method in methods:
+        if step(f"ranges: {method}", partial(_with_ranges, make, method, (model, stats)), model):
+            ranges = method
+    evened = even(ladder.plan) if even is not None and plan.activations else None
+    if evened is not None and not step("equalisation", partial(_with_ranges, make, ranges, evened), evened[0]):
+        evened = None
+    base = model if evened is None else evened[0]
     means: dict[str, Array] = {}
     how = {"positions": reach.positions, "bits": weight_bits}
-    steps.append(("rounding", lambda p: round_weights(model, p, learn, means=means, **how)))
+    step("rounding", lambda p: round_weights(base, p, learn, means=means, **how), base)
     if plan.biases:
-        steps.append(("bias", lambda p: correct_biases(model, p, means)))
+        step("bias", lambda p: correct_biases(base, p, means), base)
     if plan.biases and reach.full_bias:
-        steps.append(("bias, full", lambda p: correct_fully(model, p, find_layers(model, p), learn)))
-    ranges: RangeMethod = reach.ranges[0]
-    for i, (name, change) in enumerate(steps):
-        if progress is not None:
-            progress(i, len(steps))
-        if ladder.step(name, change) and i < len(methods):
-            ranges = methods[i]
-    return Climb(plan=ladder.plan, model=ladder.quantized, rungs=tuple(ladder.rungs), ranges=ranges)
+        step("bias, full", lambda p: correct_fully(base, p, find_layers(base, p), learn), base)
+    return Climb(plan=ladder.plan, model=ladder.quantized, rungs=tuple(ladder.rungs), ranges=ranges, evened=evened)
 
 
-def _with_ranges(make: Callable[[RangeMethod], QuantPlan], method: RangeMethod, _: QuantPlan) -> QuantPlan:
-    return make(method)
+def _with_ranges(make: Plan, method: RangeMethod, of: tuple[Model, Statistics | None], _: QuantPlan) -> QuantPlan:
+    return make(*of, method)
 
 
 class _Ladder:
@@ -155,7 +174,7 @@ class _Ladder:
 
     def __init__(self, model: Model, judge: Judge, plan: QuantPlan) -> None:
         start = time.perf_counter()
-        self._model, self._judge = model, judge
+        self._judge = judge
         self.plan, self.quantized = plan, apply_plan(model, plan)
         self.score = judge(self.quantized)
         first = Rung(
@@ -163,15 +182,15 @@ class _Ladder:
         )
         self.rungs = [first]
 
-    def step(self, name: str, change: Callable[[QuantPlan], QuantPlan]) -> bool:
-        """Try one repair, and keep it unless the score falls; True when it stays."""
+    def step(self, name: str, change: Callable[[QuantPlan], QuantPlan], model: Model) -> bool:
+        """Try one repair of a plan of `model`, and keep it unless the score falls; True when it stays."""
         start = time.perf_counter()
         plan = change(self.plan)
-        quantized = apply_plan(self._model, plan)
+        quantized = apply_plan(model, plan)
         score = self._judge(quantized)
-        # Another way to choose ranges must be better, a repair of the present plan must only not be worse.
+        # Other ranges and another model must be better, a repair of the present plan must only not be worse.
         gain = score - self.score
-        kept = gain > 0 if name.startswith("ranges") else gain >= -_TOLERANCE_DB
+        kept = gain > 0 if name.startswith(("ranges", "equalisation")) else gain >= -_TOLERANCE_DB
         seconds = time.perf_counter() - start
         self.rungs.append(Rung(name=name, before_db=self.score, after_db=score, kept=kept, seconds=seconds))
         if kept:

@@ -11,7 +11,7 @@ from edgec.quantization.apply import apply_plan
 from edgec.quantization.ladder import Climb, Effort, Judge, climb, split
 from edgec.quantization.plan import make_plan
 from edgec.quantization.range_choice import RangeMethod
-from edgec.quantization.types import QuantPlan
+from edgec.quantization.types import QuantPlan, Statistics
 from edgec.targets.load import load_target
 from edgec.targets.profile import PrecisionName
 from edgec.tensors import Array
@@ -49,10 +49,10 @@ def climbed(effort: Effort, *, precision: PrecisionName = "int8", count: int = 2
     feeds = feeds_of(model, count)
     stats = measured(model, feeds)
 
-    def make(method: RangeMethod) -> QuantPlan:
-        return make_plan(model, stats, TARGET, "tflite", precision, range_method=method)
+    def make(of: Model, seen: Statistics | None, method: RangeMethod) -> QuantPlan:
+        return make_plan(of, seen, TARGET, "tflite", precision, range_method=method)
 
-    return model, climb(model, make, feeds, effort=effort)
+    return model, climb(model, make, stats, feeds, effort=effort)
 
 
 def fidelity(model: Model, quantized: Model) -> float:
