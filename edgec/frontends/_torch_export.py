@@ -138,7 +138,7 @@ def _run(module: nn.Module, arguments: Mapping[str, Any], where: str) -> Any:
 def _register(result: Any) -> None:
     # torch.export refuses outputs of types that it has not been told how to take apart.
     for kind in dataclass_types(result):
-        with contextlib.suppress(ValueError):  # known already
+        with contextlib.suppress(ValueError), quiet():  # known already
             torch.export.register_dataclass(kind)
 
 

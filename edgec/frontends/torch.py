@@ -76,7 +76,9 @@ def load(request: Request) -> Loaded:
             digest=digest([Path(request.spec)]) if from_file else digest_model(written),
         )
         model, example = take(written), take_example(written)
-    loaded = from_ir(model, source=source, name=answer["name"], inputs={})
+    # A program may have free dimensions; everything else was exported with the shapes asked for.
+    inputs = request.inputs if kind == "program" else {}
+    loaded = from_ir(model, source=source, name=answer["name"], inputs=inputs)
     findings = tuple(Finding(**{**f, "severity": Severity(f["severity"])}) for f in answer["findings"])
     findings += compare_answers(loaded.model, *example, where=request.spec) if example[1] else ()
     return Loaded(model=loaded.model, findings=findings + loaded.findings)

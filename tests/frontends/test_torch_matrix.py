@@ -10,8 +10,6 @@ from typing import Any
 import numpy as np
 import pytest
 
-pytest.importorskip("torch")
-
 from edgec.backends.base import CompileOptions, load_backend
 from edgec.frontends._onnx_model import from_ir
 from edgec.frontends._torch.job import Job, run

@@ -30,7 +30,7 @@ def make(spec: str, where: str) -> nn.Module:
     place, colon, attribute = spec.rpartition(":")
     if not colon:
         raise _no_attribute(spec, where)
-    with _importable(place):
+    with importable(place):
         found = _attribute(_import(place, where), attribute, where)
         module = found if isinstance(found, nn.Module) else _call(found, spec, where)
     if not isinstance(module, nn.Module):
@@ -44,11 +44,11 @@ def make(spec: str, where: str) -> nn.Module:
 
 
 @contextlib.contextmanager
-def _importable(place: str) -> Iterator[None]:
+def importable(place: str) -> Iterator[None]:
     """The working folder, and a file's own, are searched first, as `python` would."""
     before = list(sys.path)
     folders = [str(Path.cwd())]
-    if place.endswith(".py"):
+    if Path(place).is_file():
         folders.insert(0, str(Path(place).resolve().parent))
     sys.path[:0] = folders
     try:

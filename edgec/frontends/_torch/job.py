@@ -12,7 +12,7 @@ from torch import nn
 
 from edgec.errors import EdgecError, Finding
 from edgec.frontends._torch.examples import examples
-from edgec.frontends._torch.factory import make, stem
+from edgec.frontends._torch.factory import importable, make, stem
 from edgec.frontends._torch.program import export_saved
 from edgec.frontends._torch.script import export_script, load_script, script_examples
 from edgec.frontends._torch.state import fill, read_weights
@@ -76,7 +76,8 @@ def _script(job: Job) -> Exported:
 
 def _state(job: Job) -> Exported:
     path = Path(job.spec)
-    weights = read_weights(path, trust=job.trust)
+    with importable(job.spec):  # a pickle that is trusted imports the classes it holds
+        weights = read_weights(path, trust=job.trust)
     if isinstance(weights, nn.Module):
         return _export(job, weights, path.stem, ())
     if job.factory is None:
