@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import tempfile
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -25,6 +26,8 @@ from edgec.flash.wheels import RuntimeArchive, fetch_runtime
 #: What an upload is taken to need at the least, when the lock is claimed for it.
 _SLOWEST_BYTES_S = 50_000
 _ARCHIVE = "runtime.zip"
+#: Smaller files are sent together; sending one again costs less than asking how much of it is there.
+_LARGE_BYTES = 1 << 18
 
 
 def flash_bundle(
@@ -47,6 +50,12 @@ def flash_bundle(
         facts = probe(device)
     with tempfile.TemporaryDirectory(prefix="edgec-") as folder:
         return _Flash(bundle, device, options, facts, progress, Path(folder)).run()
+
+
+def _item(name: str, path: Path) -> Item:
+    with path.open("rb") as stream:
+        digest = hashlib.file_digest(stream, "sha256").hexdigest()
+    return Item(name=name, source=path, sha256=digest, size_bytes=path.stat().st_size)
 
 
 class _Flash(Session):
@@ -146,16 +155,26 @@ class _Flash(Session):
 
     def _upload_release(self, release: str) -> None:
         here = self._folder / "release"
-        self._bundle.extract(here)
-        items = tuple(self._item(name, here / name) for name in sorted(self._bundle.names))
+        self._bundle.extract(here / "small")
+        items, large = [], []
+        for name in sorted(self._bundle.names):
+            item = _item(name, here / "small" / name)
+            if item.size_bytes > _LARGE_BYTES:
+                place = here / "large" / name
+                place.parent.mkdir(parents=True, exist_ok=True)
+                item = replace(item, source=item.source.rename(place))
+                large.append(item)
+            items.append(item)
         runtime = slots.runtime_of(release)
-        links = {RUNTIME: f"../../{runtime}"} if runtime else {}
-        self._send(Parcel(path=f"{slots.RELEASES}/{release}", items=items, links=links))
-
-    def _item(self, name: str, path: Path) -> Item:
-        with path.open("rb") as stream:
-            digest = hashlib.file_digest(stream, "sha256").hexdigest()
-        return Item(name=name, source=path, sha256=digest, size_bytes=path.stat().st_size)
+        self._send(
+            Parcel(
+                path=f"{slots.RELEASES}/{release}",
+                items=tuple(items),
+                small=here / "small",
+                large=tuple(large),
+                links={RUNTIME: f"../../{runtime}"} if runtime else {},
+            )
+        )
 
     def _send(self, parcel: Parcel) -> None:
         self._moved, self._total = 0, parcel.size_bytes
@@ -176,7 +195,7 @@ class _Flash(Session):
         size = archive.path.stat().st_size
         item = Item(name=_ARCHIVE, source=archive.path, sha256=archive.sha256, size_bytes=size)
         packed, folder = f"archives/{archive.digest}", self.site.at(slots.INCOMING, path)
-        self._send(Parcel(path=packed, items=(item,), links={}))
+        self._send(Parcel(path=packed, items=(item,), small=None, large=(item,), links={}))
         self._progress("unpack", 0, 0)
         self.device.remove(folder)
         command = [*self.device.python, "-", "unpack", self.site.at(slots.INCOMING, packed, _ARCHIVE), folder]

@@ -14,6 +14,7 @@ import hashlib
 import os
 import secrets
 import socket
+import time
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import TracebackType
@@ -25,6 +26,8 @@ from edgec.errors import EdgecError
 LOCK = "lock"
 #: How much longer a claim holds than its step is expected to take.
 SLACK_S = 60.0
+#: The first claim: short flashes need no other.
+FIRST_S = 120.0
 
 #: Nonces of the leases that this process holds.
 _held: set[str] = set()
@@ -70,10 +73,11 @@ class Lease:
             boot="",
             until_s=0,
         )
+        self._until = 0.0
 
     def __enter__(self) -> Self:
         self._device.make_folder(self._root)
-        self._claim = self._extended(SLACK_S)
+        self._extend(FIRST_S)
         for _ in range(3):
             try:
                 self._device.make_link(self._claim.text(), self._path)
@@ -91,7 +95,7 @@ class Lease:
     ) -> None:
         _held.discard(self._claim.nonce)
         try:
-            if self._holder() == self._claim:
+            if self._is_ours():
                 self._device.remove(self._path)
         except EdgecError:
             # The device is gone: what ended the session is the news. The claim ends by rule 1 or 2.
@@ -100,34 +104,41 @@ class Lease:
 
     def renew(self, needs_s: float = 0.0) -> None:
         """Hold it for a step that may take `needs_s`. Raises `flash/lock-lost` when somebody else has taken it."""
-        if self._holder() != self._claim:
+        if not self._is_ours():
             raise EdgecError(
                 "flash/lock-lost",
                 "somebody else has taken this device over; this flash stops here",
                 where=self._where,
                 hint="the device runs a whole release: look at `edgec status` before you try again",
             )
-        claim = self._extended(needs_s + SLACK_S)
-        if claim.until_s <= self._claim.until_s and claim.boot == self._claim.boot:
+        if time.monotonic() + needs_s <= self._until:
             return
-        part = f"{self._root}/.{LOCK}.{claim.nonce}"
-        self._device.remove(part)
-        self._device.make_link(claim.text(), part)
+        self._extend(needs_s + SLACK_S)
+        part = f"{self._root}/.{LOCK}.{secrets.token_hex(8)}"
+        self._device.make_link(self._claim.text(), part)
         self._device.rename(part, self._path)
-        self._claim = claim
 
     @property
     def _where(self) -> str:
         return f"{self._device.name}:{self._path}"
 
-    def _extended(self, seconds: float) -> Claim:
+    def _extend(self, seconds: float) -> None:
+        """The claim for so long from now, on the device's clock and on ours."""
+        self._until = time.monotonic() + seconds
         boot, now = device_clock(self._device)
-        return replace(self._claim, boot=boot, until_s=int(now + seconds))
+        self._claim = replace(self._claim, boot=boot, until_s=int(now + seconds))
+
+    def _is_ours(self) -> bool:
+        holder = self._holder()
+        return holder is not None and holder.nonce == self._claim.nonce
 
     def _holder(self) -> Claim | None:
-        if self._device.entry(self._path) is None:
+        try:
+            return Claim.parse(self._device.read_link(self._path))
+        except EdgecError as error:
+            if error.code not in ("device/missing", "device/io"):
+                raise
             return None
-        return Claim.parse(self._device.read_link(self._path))
 
     def _break_void_lock(self) -> None:
         """Take a void lock away; raises `flash/busy` for one that holds."""

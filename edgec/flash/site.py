@@ -16,13 +16,13 @@ import hashlib
 import json
 import posixpath
 import secrets
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from edgec.bundle.manifest import MANIFEST
-from edgec.devices.base import EntryKind, Transport
+from edgec.devices.base import Entry, EntryKind, Transport
 from edgec.errors import EdgecError
 from edgec.flash.slots import INCOMING, RELEASES, RUNTIMES, Seen, State, digest_of
 
@@ -31,6 +31,8 @@ RECORD = "state.json"
 RUNTIME = "runtime"
 SCHEMA_VERSION = 1
 _GONE = ".gone-"
+#: Files in one question: their names must fit into a command line.
+_AT_ONCE = 200
 
 Notes = Mapping[str, Mapping[str, Any]]
 Moved = Callable[[int], None]
@@ -48,10 +50,15 @@ class Item:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Parcel:
-    """Files that become one folder, `path` under the root; `links` by name are made with them."""
+    """Files that become one folder, `path` under the root; `links` by name are made with them.
+
+    The small ones are sent together, as the folder `small`; the `large` ones each by itself, so that a cut one goes on.
+    """
 
     path: str
     items: tuple[Item, ...]
+    small: Path | None
+    large: tuple[Item, ...]
     links: Mapping[str, str]
 
     @property
@@ -65,6 +72,7 @@ class Site:
 
     def __init__(self, device: Transport, root: str = "") -> None:
         self.device = device
+        self._leftovers: list[str] = []
         self.root = (root or device.home).rstrip("/") or "/"
         if not posixpath.isabs(self.root):
             message = f"the root folder on the device must be absolute, and {root!r} is not"
@@ -77,39 +85,52 @@ class Site:
     # ------------------------------------------------------------------------------------------ looking
 
     def see(self) -> tuple[Seen, Notes]:
-        """What is there. A root that does not exist yet is an empty one."""
-        if self.device.entry(self.root) is None:
-            return Seen(), {}
-        state, notes = self._record()
-        present = {f"{kind}/{name}" for kind in (RELEASES, RUNTIMES) for name in self._folders(kind)}
-        incoming = {f"{kind}/{name}" for kind in (RELEASES, RUNTIMES) for name in self._folders(INCOMING, kind)}
-        seen = Seen(state=state, link=self.link(), present=frozenset(present), incoming=frozenset(incoming))
+        """What is there, in as few questions as a slow connection likes. No root is an empty one."""
+        root = self._list()
+        names = {entry.name: entry.kind for entry in root}
+        self._leftovers = [name for name in names if name.startswith((f".{RECORD}.", f".{CURRENT}.", ".lock."))]
+        state, notes = self._record() if RECORD in names else (State(), {})
+        incoming = self._list(INCOMING) if names.get(INCOMING) == EntryKind.folder else ()
+        kinds = {entry.name for entry in incoming}
+        present = (self._folders(kind) for kind in (RELEASES, RUNTIMES) if kind in names)
+        coming = (self._folders(INCOMING, kind) for kind in (RELEASES, RUNTIMES) if kind in kinds)
+        seen = Seen(
+            state=state,
+            link=self._link(names.get(CURRENT)),
+            present=frozenset(path for paths in present for path in paths),
+            incoming=frozenset(path.partition("/")[2] for paths in coming for path in paths),
+        )
         return seen, notes
 
-    def link(self) -> str:
+    def _link(self, kind: EntryKind | None) -> str:
         """The release that `current` names; empty when there is no such link."""
-        entry = self.device.entry(self.at(CURRENT))
-        if entry is None:
+        if kind is None:
             return ""
-        if entry.kind != EntryKind.link:
+        if kind != EntryKind.link:
             raise EdgecError(
                 "flash/foreign-root",
-                f"{self.at(CURRENT)} is a {entry.kind}, not a link that edgec made; nothing was changed",
+                f"{self.at(CURRENT)} is a {kind}, not a link that edgec made; nothing was changed",
                 where=self.device.name,
                 hint="give another folder with --root, or move it away",
             )
         return posixpath.basename(self.device.read_link(self.at(CURRENT)))
 
+    def _list(self, *parts: str) -> tuple[Entry, ...]:
+        try:
+            return self.device.list_folder(self.at(*parts))
+        except EdgecError as error:
+            if error.code != "device/missing":
+                raise
+            return ()
+
     def _folders(self, *parts: str) -> list[str]:
-        if self.device.entry(self.at(*parts)) is None:
-            return []
-        entries = self.device.list_folder(self.at(*parts))
-        return [e.name for e in entries if e.kind == EntryKind.folder and not e.name.startswith(_GONE)]
+        """Paths of the folders in a folder; those that were being removed are left over."""
+        names = [entry.name for entry in self._list(*parts) if entry.kind == EntryKind.folder]
+        self._leftovers += [posixpath.join(*parts, name) for name in names if name.startswith(_GONE)]
+        return [posixpath.join(*parts, name) for name in names if not name.startswith(_GONE)]
 
     def _record(self) -> tuple[State, Notes]:
         """The record; an unreadable one counts as lost, and is made anew from what is there."""
-        if self.device.entry(self.at(RECORD)) is None:
-            return State(), {}
         try:
             table = json.loads(self.device.read_bytes(self.at(RECORD)))
             version, notes = table["schema_version"], {name: dict(note) for name, note in table["notes"].items()}
@@ -134,19 +155,22 @@ class Site:
         Raises `flash/damaged-upload` when the device holds other bytes than were sent, twice.
         """
         folder = self.at(INCOMING, parcel.path)
-        self.device.make_folder(folder)
-        for item in parcel.items:
-            remote = posixpath.join(folder, item.name)
-            self.device.push(item.source, remote, resume=True)
-            if self.device.sha256(remote) != item.sha256:
-                # Bytes of another attempt in the middle of the file: once more, from its beginning.
-                self.device.remove(remote)
-                self.device.push(item.source, remote)
-                if self.device.sha256(remote) != item.sha256:
-                    message = f"{item.name} arrives with other bytes than were sent"
-                    hint = "the device's storage or memory is failing: try another card or device"
-                    raise EdgecError("flash/damaged-upload", message, where=f"{self.device.name}:{remote}", hint=hint)
+        if parcel.small is not None:
+            self.device.push(parcel.small, folder)
+            moved(parcel.size_bytes - sum(item.size_bytes for item in parcel.large))
+        for item in parcel.large:
+            self.device.push(item.source, posixpath.join(folder, item.name), resume=True)
             moved(item.size_bytes)
+        wrong = self._wrong(folder, parcel.items)
+        for item in wrong:
+            # Bytes of another attempt in the middle of the file: once more, from its beginning.
+            self.device.remove(posixpath.join(folder, item.name))
+            self.device.push(item.source, posixpath.join(folder, item.name))
+        wrong = self._wrong(folder, wrong)
+        if wrong:
+            message = f"{wrong[0].name} arrives with other bytes than were sent"
+            hint = "the device's storage or memory is failing: try another card or device"
+            raise EdgecError("flash/damaged-upload", message, where=f"{self.device.name}:{folder}", hint=hint)
         for name, target in parcel.links.items():
             self.device.remove(posixpath.join(folder, name))
             self.device.make_link(target, posixpath.join(folder, name))
@@ -161,7 +185,6 @@ class Site:
     def record(self, state: State, notes: Notes) -> None:
         """Replace the record."""
         table = {"schema_version": SCHEMA_VERSION, **asdict(state), "notes": dict(notes)}
-        self.device.make_folder(self.root)
         part = self.at(f".{RECORD}.{secrets.token_hex(4)}")
         self.device.write_bytes(part, json.dumps(table, indent=1, sort_keys=True).encode() + b"\n")
         self._replace(part, RECORD)
@@ -194,17 +217,9 @@ class Site:
         self.device.remove(gone)
 
     def tidy(self) -> None:
-        """Remove what cut sessions left: parts of records and links, folders that were being removed."""
-        for parts, prefixes in (
-            ((), (f".{RECORD}.", f".{CURRENT}.", ".lock.")),
-            ((RELEASES,), _GONE),
-            ((RUNTIMES,), _GONE),
-        ):
-            if self.device.entry(self.at(*parts)) is None:
-                continue
-            for entry in self.device.list_folder(self.at(*parts)):
-                if entry.name.startswith(prefixes):
-                    self.device.remove(self.at(*parts, entry.name))
+        """Remove what cut sessions left, as last seen: parts of records and links, folders that were being removed."""
+        while self._leftovers:
+            self.device.remove(self.at(self._leftovers.pop()))
 
     # ------------------------------------------------------------------------------------------ verifying
 
@@ -226,8 +241,29 @@ class Site:
         manifest = self.manifest(release)
         if manifest is None:
             return False
-        expected = {name: facts["sha256"] for name, facts in manifest["files"].items()}
-        return all(self._checksum(self.at(RELEASES, release, name)) == value for name, value in expected.items())
+        expected = {self.at(RELEASES, release, name): facts["sha256"] for name, facts in manifest["files"].items()}
+        found = self._checksums(list(expected))
+        return all(found.get(path) == value for path, value in expected.items())
+
+    def _wrong(self, folder: str, items: Sequence[Item]) -> tuple[Item, ...]:
+        """Those that the device does not hold as they are here."""
+        found = self._checksums([posixpath.join(folder, item.name) for item in items])
+        return tuple(item for item in items if found.get(posixpath.join(folder, item.name)) != item.sha256)
+
+    def _checksums(self, paths: Sequence[str]) -> dict[str, str]:
+        """Checksums of files, many at a time where the device can; files that are not there are left out."""
+        found: dict[str, str] = {}
+        for start in range(0, len(paths), _AT_ONCE):
+            batch = paths[start : start + _AT_ONCE]
+            try:
+                done = self.device.exec(["sha256sum", *batch], timeout_s=900.0)
+                lines = done.stdout.decode("utf-8", "surrogateescape").splitlines()
+            except EdgecError as error:
+                if error.code not in ("device/missing", "device/io"):
+                    raise
+                lines = []
+            found.update({line[66:]: line[:64] for line in lines if line[64:66] == "  "})
+        return found or {path: value for path in paths if (value := self._checksum(path))}
 
     def _checksum(self, remote: str) -> str:
         try:

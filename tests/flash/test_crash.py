@@ -14,7 +14,7 @@ from edgec.flash.site import Site
 from tests.support import flashing
 from tests.support.memory_device import MemoryDevice
 
-SEEDS = range(2)
+SEEDS = range(1)
 
 
 @pytest.fixture(scope="module")
@@ -64,7 +64,7 @@ def test_cut_in_every_operation_of_a_flash(bundles: dict[str, Bundle], history: 
             assert seen.state.active == seen.link
             assert result.previous == (f"{old}" if history else "")
             cuts += 1
-    assert cuts > 30
+    assert cuts > 15
 
 
 @pytest.mark.parametrize("power", [False, True], ids=["connection", "power"])

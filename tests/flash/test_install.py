@@ -165,37 +165,54 @@ def test_a_damaged_running_release_is_replaced(tmp_path: Path, device: LocalDevi
 
 
 def test_a_cut_upload_is_continued(tmp_path: Path, device: LocalDevice, monkeypatch: pytest.MonkeyPatch) -> None:
-    path = flashing.pack(tmp_path / "a.edgec")
-    pushed: list[str] = []
+    model = bytes(range(256)) * 4096
+    path = flashing.pack(tmp_path / "a.edgec", artifact=replace(flashing.artifact(), files={"model.tflite": model}))
     push = LocalDevice.push
 
-    def stops(self: LocalDevice, local: Path, remote: str, *, resume: bool = False) -> None:
-        if len(pushed) == 3:
+    def half(self: LocalDevice, local: Path, remote: str, *, resume: bool = False) -> None:
+        if local.name == "model.tflite":
+            Path(remote).write_bytes(local.read_bytes()[: 1 << 19])
             raise EdgecError("device/lost", "cut")
-        pushed.append(local.name)
         push(self, local, remote, resume=resume)
 
-    monkeypatch.setattr(LocalDevice, "push", stops)
+    monkeypatch.setattr(LocalDevice, "push", half)
     with pytest.raises(EdgecError):
         flash(device, path)
     monkeypatch.setattr(LocalDevice, "push", push)
-    sent = Path(device.home, "incoming", "releases")
-    before = {file.name: file.stat().st_ino for file in sent.rglob("*") if file.is_file()}
-    assert len(before) == 3
+    (part,) = Path(device.home, "incoming", "releases").glob("*/model.tflite")
+    node = part.stat().st_ino
     result = flash(device, path)
-    release = Path(device.home, "releases", result.digest)
-    there = {file.name: file.stat().st_ino for file in release.rglob("*") if file.is_file()}
-    assert before.items() <= there.items()
+    whole = Path(device.home, "releases", result.digest, "model.tflite")
+    assert whole.read_bytes() == model
+    assert whole.stat().st_ino == node  # the half that was there was kept
+
+
+def test_bytes_of_another_attempt_are_replaced(tmp_path: Path, device: LocalDevice) -> None:
+    path = flashing.pack(tmp_path / "a.edgec")
+    with open_bundle(path) as bundle:
+        part = Path(device.home, "incoming", "releases", bundle.digest, "model.tflite")
+    part.parent.mkdir(parents=True)
+    part.write_bytes(b"something else")
+    assert flash(device, path).result == "installed"
+    flashing.running(device)
 
 
 def test_bytes_that_arrive_wrong_twice_are_refused(
     tmp_path: Path, device: LocalDevice, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     good = flash(device, flashing.pack(tmp_path / "a.edgec", version="a")).digest
-    monkeypatch.setattr(LocalDevice, "sha256", lambda _self, _remote: "0" * 64)
+    push = LocalDevice.push
+
+    def rots(self: LocalDevice, local: Path, remote: str, *, resume: bool = False) -> None:
+        push(self, local, remote, resume=resume)
+        model = Path(remote, "model.tflite") if local.is_dir() else Path(remote)
+        model.write_bytes(model.read_bytes()[:-1] + b"!")
+
+    monkeypatch.setattr(LocalDevice, "push", rots)
     with pytest.raises(EdgecError) as caught:
         flash(device, flashing.pack(tmp_path / "b.edgec", version="b"))
     assert caught.value.code == "flash/damaged-upload"
+    assert "model.tflite" in str(caught.value)
     monkeypatch.undo()
     assert flashing.running(device) == good
 

@@ -100,7 +100,11 @@ class MemoryDevice:
     # ---------------------------------------------------------------------------------------- files
 
     def push(self, local: Path, remote: str, *, resume: bool = False) -> None:
-        """Only files."""
+        """A folder file by file."""
+        if local.is_dir():
+            for path in sorted(p for p in local.rglob("*") if p.is_file()):
+                self.push(path, f"{remote}/{path.relative_to(local).as_posix()}")
+            return
         data = local.read_bytes()
         have = self._tree.get(remote)
         if resume and isinstance(have, File) and have.data == data:
