@@ -5,7 +5,8 @@ x' = x / t and W' = W · t along the channels of x compute the same. One rule se
 
 1. Whoever writes x takes 1 / t: the rows of a weight and its bias, or a normalisation's scale and bias.
 2. Between it and the readers stands only what commutes with positive factors: Relu, LeakyRelu, PRelu, pools. A Clip
-   to [0, c] does as long as no value that calibration saw reaches c before or after.
+   to [0, c] does as long as no value that calibration saw reaches c before or after. A Concat along the channels joins
+   several writers: so branches of which one is much wider keep their steps.
 3. All readers are products with constant weights, which take t along their input channels.
 4. t = √(r / w), r the range of x in a channel and w of the weights that read it: half of what differs goes over.
    A depthwise convolution has a scale a channel already, so it takes all of it: t = r.
@@ -15,7 +16,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import onnx_ir as ir
@@ -34,16 +35,30 @@ MOST = 32.0
 LEAST = 1.5
 
 _COMMUTES = frozenset({"AveragePool", "GlobalAveragePool", "Identity", "LeakyRelu", "MaxPool", "PRelu", "Relu"})
+#: Of these, what is not observed itself: they hand on what they read, channel by channel.
+_WITHIN = frozenset({"AveragePool", "GlobalAveragePool", "Identity", "MaxPool"})
 _PRODUCTS = frozenset({"Conv", "Gemm", "MatMul"})
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Migration:
-    """One place: who writes, the values from there to the readers, the readers, and the factors of the channels."""
+class Source:
+    """Who writes some channels of a value: a weight or a normalisation, and the sum with its bias.
+
+    `ceiling` is what a Clip on the way lets through; `values` are all that carry the channels, in graph order.
+    """
 
     writer: ir.Node
     bias_add: ir.Node | None
+    channels: int
     values: tuple[ir.Value, ...]
+    ceiling: float = math.inf
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Migration:
+    """One place: who writes, in the order of the channels, the readers, and the factors of the channels."""
+
+    sources: tuple[Source, ...]
     readers: tuple[ir.Node, ...]
     factors: Array
 
@@ -61,7 +76,7 @@ def equalize(model: Model, plan: QuantPlan, stats: Statistics) -> tuple[Model, t
     changed: dict[str, None] = {}
     for migration in found:
         _apply(migration, editor)
-        changed.update({value.name or "": None for value in migration.values})
+        changed.update({value.name or "": None for source in migration.sources for value in source.values})
     return work, tuple(changed)
 
 
@@ -69,48 +84,89 @@ def find_migrations(model: Model, plan: QuantPlan, stats: Mapping[str, TensorSta
     """The places of a model where factors can move and would even something out, in graph order."""
     found = []
     for node in model.nodes():
-        migration = _migration(node, plan, stats)
-        if migration is not None:
-            found.append(migration)
+        for value in node.outputs:
+            migration = _migration(value, plan, stats)
+            if migration is not None:
+                found.append(migration)
     return tuple(found)
 
 
-def _migration(node: ir.Node, plan: QuantPlan, stats: Mapping[str, TensorStats]) -> Migration | None:
-    adder = _bias_adder(node)
-    if not _writes_by_channel(node, adder):
+def _migration(value: ir.Value, plan: QuantPlan, stats: Mapping[str, TensorStats]) -> Migration | None:
+    ranges = _ranges(value, stats) if value.name in plan.activations else None
+    if ranges is None:
         return None
-    value = (adder or node).outputs[0]
-    values, ceiling = [node.outputs[0], value] if adder is not None else [value], math.inf
-    while True:  # rule 2
-        if value.is_graph_output():
-            return None
-        users = [user for user, _ in value.uses()]
-        if len(users) != 1 or (users[0].op_type not in _COMMUTES and not _is_ceiling(users[0])):
-            break
-        if users[0].op_type == "PRelu" and const_of(users[0].inputs[1]) is None:
-            return None
-        ceiling = min(ceiling, clip_bounds(users[0])[1]) if users[0].op_type == "Clip" else ceiling
-        value = users[0].outputs[0]
-        values.append(value)
     readers = tuple(user for user, _ in value.uses())
-    seen = stats.get(value.name or "")
-    if seen is None or seen.channel_min is None or seen.channel_max is None or value.name not in plan.activations:
-        return None
     if not readers or not all(_reads_by_channel(user, index) for user, index in value.uses()):  # rule 3
         return None
     if any(user.op_type == "Conv" for user in readers) != (len(shape_of(value)) >= 4):
         return None  # the channels of the statistics are others
-    ranges = np.maximum(np.abs(seen.channel_min), np.abs(seen.channel_max)).astype(np.float64)
+    sources = _sources(value, read_by=len(readers))
+    if sources is None or sum(source.channels for source in sources) != len(ranges):
+        return None
     factors = _factors(ranges, readers)
     if factors is None:
         return None
-    if math.isfinite(ceiling):  # rule 2: what reaches the ceiling stays; the rest grows to it at most
-        factors = np.where(
-            ranges >= 0.99 * ceiling, 1.0, np.maximum(factors / factors.max(), ranges / (0.99 * ceiling))
-        )
+    ceilings = np.concatenate([np.full(source.channels, source.ceiling) for source in sources])
+    if np.isfinite(ceilings).any():  # rule 2: what reaches a ceiling stays; the rest grows to it at most
+        factors = factors / factors.max()
+        held = np.isfinite(ceilings)
+        factors = np.where(held, np.maximum(factors, ranges / (0.99 * np.where(held, ceilings, 1.0))), factors)
+        factors = np.where(held & (ranges >= 0.99 * ceilings), 1.0, factors)
     if factors.max() < LEAST * factors.min():
         return None
-    return Migration(writer=node, bias_add=adder, values=tuple(values), readers=readers, factors=factors)
+    return Migration(sources=sources, readers=readers, factors=factors)
+
+
+def _ranges(value: ir.Value, stats: Mapping[str, TensorStats]) -> Array | None:
+    """The largest magnitude of each channel; of what is not observed itself, as far as what it is made of tells."""
+    seen = stats.get(value.name or "")
+    if seen is not None and seen.channel_min is not None and seen.channel_max is not None:
+        return np.maximum(np.abs(seen.channel_min), np.abs(seen.channel_max)).astype(np.float64)
+    node = value.producer()
+    if node is None or seen is not None or node.inputs[0] is None:
+        return None
+    if node.op_type == "Concat":
+        parts = [_ranges(part, stats) for part in node.inputs if part is not None]
+        return None if any(part is None for part in parts) else np.concatenate([p for p in parts if p is not None])
+    return _ranges(node.inputs[0], stats) if node.op_type in _WITHIN else None
+
+
+def _sources(value: ir.Value, *, read_by: int = 1) -> tuple[Source, ...] | None:
+    """Rules 1 and 2: who writes the channels; None where something between does not commute, or is read elsewhere."""
+    node = value.producer()
+    if node is None or value.is_graph_output() or len(value.uses()) != read_by or value.shape is None:
+        return None
+    axis = 1 if len(shape_of(value)) >= 4 else len(shape_of(value)) - 1
+    if node.op_type == "Concat" and attr(node, "axis", 0) % len(shape_of(value)) == axis:
+        parts = [_sources(part) if part is not None else None for part in node.inputs]
+        joined = [source for part in parts if part is not None for source in part]
+        return None if None in parts else tuple(_and_then(source, value) for source in joined)
+    if node.op_type in _COMMUTES or _is_ceiling(node):
+        if node.inputs[0] is None or (node.op_type == "PRelu" and const_of(node.inputs[1]) is None):
+            return None
+        before = _sources(node.inputs[0])
+        ceiling = clip_bounds(node)[1] if node.op_type == "Clip" else math.inf
+        return None if before is None else tuple(_and_then(source, value, ceiling) for source in before)
+    return _source(value, node, axis)
+
+
+def _source(value: ir.Value, node: ir.Node, axis: int) -> tuple[Source, ...] | None:
+    adder, values = None, [value]
+    if node.op_type == "Add":  # of a product and its bias
+        products = [v.producer() for v in node.inputs if v is not None and v.producer() is not None]
+        if len(products) != 1 or products[0] is None or _bias_adder(products[0]) is not node:
+            return None
+        adder, node = node, products[0]
+        values.insert(0, node.outputs[0])
+    if not _writes_by_channel(node, adder):
+        return None
+    channels = shape_of(value)[axis]
+    return (Source(writer=node, bias_add=adder, channels=channels, values=tuple(values)),)
+
+
+def _and_then(source: Source, value: ir.Value, ceiling: float = math.inf) -> Source:
+    """The source, one operator further on."""
+    return replace(source, values=(*source.values, value), ceiling=min(source.ceiling, ceiling))
 
 
 def _is_ceiling(node: ir.Node) -> bool:
@@ -191,17 +247,11 @@ def _input_axis(user: ir.Node) -> int:
 
 
 def _apply(migration: Migration, editor: Editor) -> None:
-    inverse, factors = 1.0 / migration.factors, migration.factors
-    node = migration.writer
-    if node.op_type == "LayerNormalization":
-        for position in range(1, len(node.inputs)):
-            _scale(node, position, inverse, -1, editor)
-    else:
-        _scale(node, 1, inverse, 0 if node.op_type == "Conv" or attr(node, "transB", 0) else 1, editor)
-        if len(node.inputs) > 2 and node.inputs[2] is not None:
-            _scale(node, 2, inverse, -1, editor)
-    if (adder := migration.bias_add) is not None:
-        _scale(adder, 1 if adder.inputs[0] is node.outputs[0] else 0, inverse, -1, editor)
+    start = 0
+    for source in migration.sources:
+        _divide(source, 1.0 / migration.factors[start : start + source.channels], editor)
+        start += source.channels
+    factors = migration.factors
     for user in migration.readers:
         if _is_depthwise(user):
             weight = const_of(user.inputs[1])
@@ -209,6 +259,20 @@ def _apply(migration: Migration, editor: Editor) -> None:
             _scale(user, 1, np.repeat(factors, weight.shape[0] // len(factors)), 0, editor)
         else:
             _scale(user, 1, factors, _input_axis(user), editor)
+
+
+def _divide(source: Source, inverse: Array, editor: Editor) -> None:
+    """Rule 1."""
+    node = source.writer
+    if node.op_type == "LayerNormalization":
+        for position in range(1, len(node.inputs)):
+            _scale(node, position, inverse, -1, editor)
+    else:
+        _scale(node, 1, inverse, 0 if node.op_type == "Conv" or attr(node, "transB", 0) else 1, editor)
+        if len(node.inputs) > 2 and node.inputs[2] is not None:
+            _scale(node, 2, inverse, -1, editor)
+    if (adder := source.bias_add) is not None:
+        _scale(adder, 1 if adder.inputs[0] is node.outputs[0] else 0, inverse, -1, editor)
 
 
 def _scale(node: ir.Node, position: int, factors: Array, axis: int, editor: Editor) -> None:

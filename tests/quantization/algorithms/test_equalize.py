@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import numpy as np
 import pytest
 
@@ -30,15 +32,20 @@ CONV = """(float[1,3,10,10] x) => (float[1,8,10,10] y)
   y = Conv<kernel_shape={kernel}, group={group}, pads={pads}>(r, w2) }}"""
 
 
-class Data(list[dict[str, Array]]):
+class Data:
     """Samples as calibration takes them."""
 
     findings = ()
     digest = "none"
 
-    @property
-    def count(self) -> int:
-        return len(self)
+    def __init__(self, feeds: list[dict[str, Array]]) -> None:
+        self.feeds, self.count = feeds, len(feeds)
+
+    def __len__(self) -> int:
+        return self.count
+
+    def __iter__(self) -> Iterator[dict[str, Array]]:
+        return iter(self.feeds)
 
 
 def _conv_net(activation: str = "Relu(a)", *, depthwise: bool = False, scale: float = 1.0) -> Model:
@@ -78,7 +85,7 @@ def _observed(model: Model, feeds: Data) -> Statistics:
 
 
 def _setting(model: Model) -> tuple[Data, Statistics, QuantPlan]:
-    feeds = Data(random_feeds(model, seed) for seed in range(16))
+    feeds = Data([random_feeds(model, seed) for seed in range(16)])
     stats = _observed(model, feeds)
     return feeds, stats, _plan(model, stats, "minmax")
 
@@ -87,7 +94,17 @@ def _plan(model: Model, stats: Statistics | None, method: RangeMethod) -> QuantP
     return make_plan(model, stats, TARGET, "tflite", "int8", range_method=method)
 
 
+def _joined_net() -> Model:
+    """Two branches of which one is a hundred times as wide, joined for a convolution."""
+    constants = {"w1": kernel(8, 3, 1, 1) * 100, "w2": kernel(8, 3, 1, 1, seed=1), "w3": kernel(8, 16, 1, 1, seed=2)}
+    constants["w3"][:, :8] /= 100
+    text = """(float[1,3,10,10] x) => (float[1,8,10,10] y)
+    { a = Conv(x, w1) ar = Relu(a) b = Conv(x, w2) br = Relu(b) c = Concat<axis=1>(ar, br) y = Conv(c, w3) }"""
+    return typed(text, constants)
+
+
 NETS = {
+    "concat": _joined_net(),
     "relu": _conv_net(),
     "prelu": _conv_net("PRelu(a, slope)"),
     "leaky relu": _conv_net("LeakyRelu<alpha=0.1>(a)"),
@@ -107,7 +124,7 @@ def test_it_computes_the_same_and_measures_better(name: str) -> None:
     evened, fresh = found
     for feed in feeds:
         assert_same(model, evened, feed, relative=1e-5)
-    judge = Judge(model, feeds)
+    judge = Judge(model, feeds.feeds)
     before = judge(apply_plan(model, plan))
     after = judge(apply_plan(evened, _plan(evened, fresh, "minmax")))
     # 3 dB: most of what one scale for channels of 1 and 30 costs. A LayerNorm's net has its input's noise as well, and
@@ -118,11 +135,11 @@ def test_it_computes_the_same_and_measures_better(name: str) -> None:
 def test_the_ladder_keeps_it_where_it_helps() -> None:
     model = NETS["relu"]
     feeds, stats, _ = _setting(model)
-    found = climb(model, _plan, stats, feeds, even=evener(model, stats, feeds))
+    found = climb(model, _plan, stats, feeds.feeds, even=evener(model, stats, feeds))
     rung = next(rung for rung in found.rungs if rung.name == "equalisation")
     assert rung.kept and rung.before_db is not None and rung.after_db > rung.before_db
-    assert found.evened is not None and Judge(model, feeds)(found.model) > rung.before_db
-    without = climb(model, _plan, stats, feeds)
+    assert found.evened is not None and Judge(model, feeds.feeds)(found.model) > rung.before_db
+    without = climb(model, _plan, stats, feeds.feeds)
     assert without.evened is None and "equalisation" not in {rung.name for rung in without.rungs}
 
 
@@ -172,4 +189,4 @@ def test_a_constant_that_others_read_stays_as_it_is() -> None:
     feeds, stats, plan = _setting(model)
     found = equalize(model, plan, stats)
     assert found is not None
-    assert_same(model, found[0], feeds[0], relative=1e-5)
+    assert_same(model, found[0], feeds.feeds[0], relative=1e-5)
