@@ -259,7 +259,7 @@ class PosixDevice(ABC):
 
     def sha256(self, remote: str) -> str:
         """sha256sum."""
-        return self._ask("read", 'sha256sum < "$1"', remote, timeout_s=LONG_S).split()[0]
+        return self._ask("read", _PRESENT + 'sha256sum < "$1"', remote, timeout_s=LONG_S).split()[0]
 
     def free_bytes(self, remote: str) -> int:
         """df, at the nearest folder that exists."""

@@ -71,7 +71,8 @@ def validate_bundle(
     """Run the goldens once and the benchmark once for each number of threads, each in a process of its own.
 
     A device given by name is opened, and closed again. What is wrong with the model or the runtime comes back as
-    findings; `EdgecError` (device/…) is raised when the device itself cannot be used. `timeout_s` holds for each process. `runs` of 0 measures nothing.
+    findings; `EdgecError` (device/…) is raised when the device itself cannot be used. `timeout_s` holds for each
+    process. `runs` of 0 measures nothing.
     """
     if isinstance(device, str):
         with open_device(device) as opened:

@@ -17,9 +17,9 @@ def running(folder: Path, *, core: str = "cortex-a72", runtime: bool = True) -> 
     """A server for the length of a `with`; without `runtime` the device has Python but no LiteRT."""
     lab = vpi.existing_vpi()
     container.register(lab / "qemu-aarch64")
-    extra = (f"ChrootDirectory {container.MOUNTED}", f"SetEnv QEMU_CPU={core}")
+    extra = (f"ChrootDirectory {container.MOUNTED}",)
     wrapper = container.wrapper(lab / "root", site=lab / "site" if runtime else None)
-    server, process = sshd.start(folder, extra=extra, wrapper=wrapper)
+    server, process = sshd.start(folder, extra=extra, wrapper=wrapper, env={"QEMU_CPU": core})
     try:
         yield server
     finally:

@@ -26,7 +26,11 @@ PermitRootLogin prohibit-password
 StrictModes no
 MaxStartups 200
 MaxSessions 200
+{environment}
 """
+
+#: A bash that sshd starts at this depth does not read the user's own .bashrc.
+ENVIRONMENT = {"SHLVL": "2"}
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -55,7 +59,7 @@ class Server:
         return self.known_hosts.read_text().replace(f":{self.port} ", f":{port} ")
 
 
-def write_files(folder: Path, port: int, extra: Sequence[str] = ()) -> None:
+def write_files(folder: Path, port: int, extra: Sequence[str] = (), env: Mapping[str, str] | None = None) -> None:
     """Keys, known hosts and the server's configuration."""
     folder.mkdir(parents=True, exist_ok=True)
     for name in ("host_ed25519", "id"):
@@ -65,22 +69,23 @@ def write_files(folder: Path, port: int, extra: Sequence[str] = ()) -> None:
     public = " ".join((folder / "host_ed25519.pub").read_text().split()[:2])
     (folder / "known_hosts").write_text(f"[127.0.0.1]:{port} {public}\n")
     lines = "".join(f"{line}\n" for line in extra)
-    (folder / "sshd_config").write_text(_CONFIG.format(port=port, folder=folder) + lines)
+    # sshd heeds one SetEnv line alone.
+    environment = "SetEnv " + " ".join(f"{key}={value}" for key, value in {**ENVIRONMENT, **(env or {})}.items())
+    text = _CONFIG.format(port=port, folder=folder, environment=environment) + lines
+    (folder / "sshd_config").write_text(text)
 
 
 def start(
     folder: Path, *, extra: Sequence[str] = (), wrapper: Sequence[str] = (), env: Mapping[str, str] | None = None
 ) -> tuple[Server, subprocess.Popen[bytes]]:
-    """Start one; `extra` are lines of its configuration, `wrapper` starts it. Raises `UnavailableError`."""
+    """Start one; `extra` are lines of its configuration, `wrapper` starts it, `env` is its sessions'."""
     binary = program("sshd")
     if os.geteuid() == 0:
         Path("/run/sshd").mkdir(exist_ok=True)
     port = free_port()
-    write_files(folder, port, extra)
+    write_files(folder, port, extra, env)
     command = [*wrapper, binary, "-D", "-f", str(folder / "sshd_config"), "-E", str(folder / "sshd.log")]
-    process = subprocess.Popen(
-        command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, env=env
-    )
+    process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
     try:
         _wait(process, port, folder)
     except BaseException:
