@@ -220,7 +220,7 @@ def test_language_model_step_by_step(tmp_path: Path) -> None:
 def test_encoder_and_decoder(tmp_path: Path) -> None:
     folder = tmp_path / "seq2seq"
     model = folders.write(folder, "BartForConditionalGeneration", folders.BART)
-    encoder, decoder = _load(folder), _load(folder, "decoder", **{"past_key_values.0.key": (1, 2, 11, 8)})  # type: ignore[arg-type]
+    encoder, decoder = _load(folder), _load(folder, "decoder", **{"past_key_values.0.key": (1, 2, 11, 8)})
     ids, mask, tokens = RNG.integers(3, 40, (1, 16)), np.ones((1, 16), np.int64), RNG.integers(3, 40, 7)
     mask[:, 12:] = 0
     states = Executor(encoder.model).run({"input_ids": ids, "attention_mask": mask})["last_hidden_state"]
