@@ -22,6 +22,7 @@ from edgec.graph.edit import Editor, remove_dead
 from edgec.graph.model import Model, SourceInfo
 from edgec.graph.names import name_everything
 from edgec.graph.verify import verify
+from edgec.passes.decompose.ml_features import normalizer
 from edgec.passes.fix_inputs import fix_inputs
 from edgec.passes.lower_opset import lower_opset
 from edgec.passes.plain_labels import plain_labels
@@ -83,10 +84,19 @@ def _prepare(model: Model, inputs: Mapping[str, tuple[int, ...]]) -> tuple[tuple
     findings = fix_inputs(model, inputs)
     upgrade_opset(model)
     lower_opset(model)
+    _plain_normalizers(model)
     onnx_model = model.ir
     onnx_model.ir_version = max(onnx_model.ir_version, 10)
     verify(onnx_model)
     return (*findings, *_numbered(labels)), labels
+
+
+def _plain_normalizers(model: Model) -> None:
+    """ONNX Runtime may compute ai.onnx.ml's Normalizer in place, and then loses signs: it is no reference for it."""
+    editor = Editor(model)
+    for node in model.nodes():
+        if (node.domain, node.op_type) == ("ai.onnx.ml", "Normalizer"):
+            normalizer(node, editor)
 
 
 def _numbered(labels: tuple[str, ...]) -> tuple[Finding, ...]:

@@ -13,6 +13,7 @@ import onnx_ir as ir
 
 from edgec.backends.openvino.division import divided, quantized
 from edgec.backends.openvino.integers import compared, ordered, rectified, without_sign, wrapped
+from edgec.backends.openvino.reductions import kept_apart
 from edgec.graph.build import Builder
 from edgec.graph.edit import Editor, remove_dead
 from edgec.graph.model import Model, attr, const_of, static_shape
@@ -133,6 +134,10 @@ def suppressed(node: ir.Node, editor: Editor) -> bool:
     return True
 
 
+def _reduction(node: ir.Node, editor: Editor) -> bool:
+    return reduced(node, editor) or kept_apart(node, editor)
+
+
 _REDUCTIONS = ["L1", "L2", "LogSum", "LogSumExp", "Max", "Mean", "Min", "Prod", "Sum", "SumSquare"]
 
 #: Operator and rule.
@@ -150,7 +155,7 @@ RULES: dict[str, OwnRule] = {
     **dict.fromkeys(("Abs", "Add", "Mul", "Neg", "Sub"), wrapped),
     **dict.fromkeys(("Equal", "Greater", "GreaterOrEqual", "Less", "LessOrEqual"), compared),
     **dict.fromkeys(("Max", "Min"), ordered),
-    **{f"Reduce{kind}": reduced for kind in _REDUCTIONS},
+    **{f"Reduce{kind}": _reduction for kind in _REDUCTIONS},
 }
 
 

@@ -16,7 +16,7 @@ import onnx
 import skl2onnx
 import sklearn
 from refusal import SourceError, essence
-from skl2onnx.common import _container, tree_ensemble
+from skl2onnx.common import _container, _topology, tree_ensemble
 from skl2onnx.common.data_types import FloatTensorType, Int64TensorType
 from sklearn.base import BaseEstimator, is_classifier, is_clusterer, is_outlier_detector, is_regressor
 
@@ -133,15 +133,12 @@ def _columns_by_number(part: Any) -> None:
 
 
 def _converted(estimator: Any, name: str, type_: Any) -> onnx.ModelProto:
-    asked = {"initial_types": [(name, type_)], "target_opset": OPSETS}
+    asked: dict[str, Any] = {"initial_types": [(name, type_)], "target_opset": OPSETS}
     try:
         if is_classifier(estimator):
-            try:
-                return skl2onnx.to_onnx(estimator, options={id(estimator): {"zipmap": False}}, **asked)
-            except Exception as error:
-                if "zipmap" not in str(error):  # else: this one has no such option, and makes no maps
-                    raise
-        return skl2onnx.to_onnx(estimator, **asked)
+            asked["options"] = {id(estimator): {"zipmap": False}}
+        model: onnx.ModelProto = skl2onnx.to_onnx(estimator, **asked)
+        return model
     except Exception as error:
         missing = type(error).__name__.startswith("Missing")
         raise SourceError(
@@ -187,6 +184,15 @@ def _patch_skl2onnx() -> None:
         return plain(self, op_type, inputs, outputs, *args, **attrs)
 
     container.add_node = add
+    build_options = _topology._build_options
+
+    def known_options(model: Any, defined: Any, default: Any, allowed: Any, fail: Any) -> Any:
+        # A pipeline hands `zipmap` on to its last step, also to one that has no such option.
+        if defined and allowed not in (None, "passthrough") and "zipmap" not in allowed:
+            defined = {key: {k: v for k, v in given.items() if k != "zipmap"} for key, given in defined.items()}
+        return build_options(model, defined, default, allowed, fail)
+
+    _topology._build_options = _container._build_options = known_options
 
 
 def _below(value: Any) -> Any:
@@ -209,6 +215,11 @@ def _tidy_outputs(model: onnx.ModelProto, estimator: Any) -> None:
             graph.node.remove(maker)
         else:
             plain.append((value.name, name))
+    if _is_plain_svc(estimator) and len(plain) == 2:
+        # libsvm's decision is for the first of two classes, scikit-learn's for the second
+        graph.initializer.append(onnx.numpy_helper.from_array(np.asarray([1, 0]), "edgec_swap"))
+        graph.node.append(onnx.helper.make_node("Gather", [plain[1][0], "edgec_swap"], ["edgec_scores"], axis=1))
+        plain[1] = ("edgec_scores", plain[1][1])
     types = {v.name: v for v in (*graph.output, *graph.value_info)}
     made = []
     for old, new in plain:
@@ -223,6 +234,15 @@ def _tidy_outputs(model: onnx.ModelProto, estimator: Any) -> None:
     _rename(graph, dict(plain))
     del graph.output[:]
     graph.output.extend(made)
+
+
+def _is_plain_svc(estimator: Any) -> bool:
+    """Whether the last word has a support vector machine for two classes without probabilities."""
+    last = estimator
+    while hasattr(last, "steps") or hasattr(last, "best_estimator_"):
+        last = last.steps[-1][1] if hasattr(last, "steps") else last.best_estimator_
+    name = type(last).__name__
+    return name in ("SVC", "NuSVC") and len(last.classes_) == 2 and not hasattr(last, "predict_proba")
 
 
 def _rename(graph: onnx.GraphProto, names: dict[str, str]) -> None:

@@ -5,6 +5,8 @@ Strings have no kernels: rules for them say False, and the node is refused by na
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import onnx_ir as ir
 
@@ -14,8 +16,8 @@ from edgec.graph.model import attr, const_of, static_shape
 from edgec.passes.decompose.ml_common import FLOAT, INT64, f32, features, text
 from edgec.tensors import Array
 
-#: Up to so many keys are compared one by one with every element; beyond, the table must be dense.
-_MOST_KEYS = 4096
+#: Comparisons of all elements with all keys, at once.
+_MOST_COMPARED = 2**24
 
 
 def _float(b: Builder, x: ir.Value) -> ir.Value:
@@ -39,7 +41,7 @@ def scaler(node: ir.Node, editor: Editor) -> bool:
 def normalizer(node: ir.Node, editor: Editor) -> bool:
     """Each row by its largest element, sum of magnitudes, or length; rows of zeros stay."""
     x, b = node.inputs[0], Builder(editor, node)
-    if x is None or not _numeric(x):
+    if x is None or x.dtype == ir.DataType.STRING:
         return False
     value, norm, axes = _float(b, x), text(node, "norm", "MAX"), b.ints(-1)
     if norm == "MAX":
@@ -108,7 +110,7 @@ def array_feature_extractor(node: ir.Node, editor: Editor) -> bool:
 
 
 def label_encoder(node: ir.Node, editor: Editor) -> bool:
-    """Each value by its partner in the table: by its place where keys are 0, 1, 2 …, else compared with each key."""
+    """Each value by its partner in the table: by its place where keys are 0, 1, 2 …, else compared with all keys."""
     x, table = node.inputs[0], _mapping(node)
     if x is None or x.dtype is None or not _numeric(x) or table is None:
         return False
@@ -119,17 +121,17 @@ def label_encoder(node: ir.Node, editor: Editor) -> bool:
         found = b("Gather", values, b("Where", inside, x, np.zeros(1, np.int64)))
         b.done(b("Where", inside, found, default.reshape(1)))
         return True
-    if len(keys) > _MOST_KEYS:
-        return False
     shape = static_shape(x)
-    if shape is None:
+    if shape is None or not len(keys) or len(keys) * max(1, math.prod(shape)) > _MOST_COMPARED:
         return False
-    result: ir.Value | Array = np.full(shape, default, values.dtype)
-    for key, value in reversed(list(zip(keys, values, strict=True))):  # the first of equal keys counts
-        missing = keys.dtype.kind == "f" and np.isnan(key)
-        hit = b("IsNaN", x) if missing else b("Equal", x, np.asarray(key, keys.dtype))
-        result = b("Where", hit, np.asarray(value, values.dtype), result)
-    b.done(result if isinstance(result, ir.Value) else b("Identity", result))
+    wide = b("Reshape", x, b.ints(*shape, 1))
+    hits = b("Equal", wide, keys)
+    if keys.dtype.kind == "f" and np.isnan(keys).any():
+        hits = b("Or", hits, b("And", b("IsNaN", wide), np.isnan(keys)))
+    marks = b("Cast", hits, to=FLOAT)
+    place = b("ArgMax", marks, axis=-1, keepdims=0)  # the first of equal keys counts
+    known = b("Greater", b("ReduceMax", marks, b.ints(-1), keepdims=0), f32(0.0))
+    b.done(b("Where", known, b("Gather", values, place), default))
     return True
 
 
