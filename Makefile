@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 JOBS ?= 2
 
-.PHONY: accuracy help venv test lint types contract unit demo bench bench-graphs conformance zoo models docs clean
+.PHONY: sources accuracy help venv test lint types contract unit demo bench bench-graphs conformance zoo models docs clean
 
 help:  ## list the goals
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST)
@@ -61,6 +61,9 @@ bench-graphs: $(VENV)/.dev  ## our TFLite graphs against other converters' of th
 
 conformance: $(VENV)/.dev  ## ONNX's own test suite through every backend; writes docs/conformance.md
 	OMP_NUM_THREADS=1 $(BIN)/python -m tools.conformance --jobs $(JOBS) --docs --expected
+
+sources: $(VENV)/.dev  ## real models of every kind of source, built and measured; writes docs/sources-measured.md
+	$(BIN)/python -W ignore -m tools.sources --write
 
 accuracy: $(VENV)/.dev  ## int8 accuracy against the peers, into docs/accuracy.md
 	$(BIN)/python -m tools.accuracy --write

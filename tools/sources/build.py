@@ -8,6 +8,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from edgec.errors import EdgecError
@@ -36,7 +37,7 @@ class Line:
 def build_row(row: Row, target: str, precision: str) -> Line:
     """Build, validate and, where there are labels, measure."""
     start = time.monotonic()
-    known = {"row": row.name, "kind": row.kind, "target": target, "precision": precision}
+    line = partial(Line, row=row.name, kind=row.kind, target=target, precision=precision)
     documented = row.accuracy.documented if row.accuracy else ""
     try:
         with tempfile.TemporaryDirectory(prefix="edgec-sources-") as folder, _environment(row):
@@ -55,11 +56,10 @@ def build_row(row: Row, target: str, precision: str) -> Line:
                 accuracy = row.accuracy.measure(bundle) if row.accuracy else None
             summary = done.summary
     except MissingFileError as error:
-        return Line(**known, result="missing", detail=str(error))
+        return line(result="missing", detail=str(error))
     except EdgecError as error:
-        return Line(**known, result=error.code, detail=error.render(), seconds=time.monotonic() - start)
-    return Line(
-        **known,
+        return line(result=error.code, detail=error.render(), seconds=time.monotonic() - start)
+    return line(
         result="validated" if summary["validation"]["passed"] else "validation failed",
         sqnr_db=summary["fidelity"].get("sqnr_db"),
         transposes=summary["transposes"],
