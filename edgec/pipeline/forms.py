@@ -262,6 +262,8 @@ class Build:
                     words += f" with {_in_float(form)}"
             if not good:
                 tried.append(f"{precision} gives only {words}")
+            elif precision in NEEDS_CALIBRATION and not has_qdq(form.model):
+                tried.append(f"{precision} finds nothing to quantize (no products with weights, as in a forest)")
             elif self._slower_than_float(form):
                 tried.append(f"{precision} keeps {words} but runs slower than float32 in this runtime")
             else:

@@ -19,13 +19,18 @@ _APART = "apart"
 
 
 def kept_apart(node: ir.Node, editor: Editor) -> bool:
-    """The reduction with the other `keepdims`, and a Reshape to the shape that was asked for."""
+    """A reduction that drops its axes keeps them, and a Reshape drops them.
+
+    One that keeps them cannot be helped so: the importer sees through every form of reshape that restores an axis.
+    """
     before, after = static_shape(node.inputs[0]), static_shape(node.outputs[0])
-    if before is None or not after or _APART in (node.name or "") or not _meets_several(node.outputs[0]):
+    if before is None or not after or attr(node, "keepdims", 1):
+        return False
+    if _APART in (node.name or "") or not _meets_several(node.outputs[0]):
         return False
     b = Builder(editor, node)
     attributes = {name: attr(node, name) for name in node.attributes}
-    attributes["keepdims"] = 0 if attr(node, "keepdims", 1) else 1
+    attributes["keepdims"] = 1
     made = editor.node(node.op_type, list(node.inputs), attributes, name=f"{node.name}/{_APART}")
     b.nodes.append(made)
     b.done(b("Reshape", made.outputs[0], b.ints(*after)))

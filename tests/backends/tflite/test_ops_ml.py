@@ -10,7 +10,6 @@ import onnx
 import pytest
 from onnx import TensorProto, helper
 
-from edgec.errors import EdgecError
 from edgec.frontends.base import load_source
 from edgec.tensors import Array
 from tests.support.graphs import run_ort
@@ -147,10 +146,13 @@ def test_one_score_for_two_classes(weights: str, transform: str, tmp_path: Path)
     compare(path, {"x": X})
 
 
-def test_string_labels_are_refused(tmp_path: Path) -> None:
-    attributes = {"coefficients": [1.0] * 8, "intercepts": [0.0, 0.0], "classlabels_strings": ["a", "b"]}
+def test_text_labels_become_their_numbers(tmp_path: Path) -> None:
+    weights = RNG.normal(size=8).tolist()
+    attributes = {"coefficients": weights, "intercepts": [0.0, 0.0], "classlabels_strings": ["a", "b"]}
     outputs = [(TensorProto.STRING, [6]), (FLOAT, [6, 2])]
     path = save(tmp_path / "m.onnx", "LinearClassifier", {"x": X}, outputs, **attributes)
-    with pytest.raises(EdgecError) as caught:
-        emit(load_source(path).model)
-    assert caught.value.findings[0].rule == "tflite/operator"
+    loaded = load_source(path)
+    assert loaded.labels == ("a", "b")
+    got = run(emit(loaded.model), {"x": X})["y0"]
+    assert [loaded.labels[int(i)] for i in got] == run_ort(str(path), {"x": X})["y0"].tolist()
+    assert len(set(got)) == 2
