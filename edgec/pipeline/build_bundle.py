@@ -60,7 +60,8 @@ def run_build(
     `inputs` fixes input shapes by name; `reading` says how to read the source where its looks do not tell.
     `stop_after` writes that stage's product into `output` and stops. `keep_graphs` puts the float and the QDQ model
     into the bundle, for `edgec compare` on other machines; this one keeps them in its cache.
-    `packaging` names steps beyond the target's own, such as `openvino_cache`; `labels` is a file with the classes' names.
+    `packaging` names steps beyond the target's own, such as `openvino_cache`; `labels` is a file with the names of the
+    classes, one a line.
     Raises `EdgecError` with every finding that stands in the way; nothing half-written is left.
     """
     check_stage(stop_after)

@@ -25,6 +25,7 @@ _GOLDEN_BYTES = 65536
 _METHODS = {
     "BATCH_MATMUL": "AddBatchMatMul",
     "CUMSUM": "AddCumSum",
+    "PADV2": "AddPadV2",
     "UNIDIRECTIONAL_SEQUENCE_LSTM": "AddUnidirectionalSequenceLSTM",
     "CUSTOM ethos-u": "AddEthosU",
 }
