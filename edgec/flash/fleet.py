@@ -171,12 +171,13 @@ def _attempt(name: str, flash: FlashOne) -> Outcome:
         return Outcome(
             device=name, result="failed", code="internal/unexpected", message=f"{type(error).__name__}: {error}"
         )
-    first = next((f for f in flashed.findings if f.severity == Severity.ERROR), None)
+    # The first says that the release was rejected, those after it why.
+    errors = [f for f in flashed.findings if f.severity == Severity.ERROR][:2]
     return Outcome(
         device=name,
         result=flashed.result,
-        code=first.code if first else "",
-        message=first.message if first else "",
+        code=errors[-1].code if errors else "",
+        message=errors[-1].message if errors else "",
         seconds=flashed.seconds,
         median_ms=flashed.health.median_ms if flashed.health else None,
     )

@@ -88,7 +88,7 @@ class _Flash(Session):
             return self.result("planned", seen)
         failure = slots.failure(seen, goal)
         if failure:
-            self.findings.append(self._failed(failure, seen))
+            self.findings.insert(0, self._failed(failure, seen))  # it decides the exit code
             return self.result("rejected", seen)
         return self.result("unchanged" if seen.link == before else "installed", seen)
 
@@ -247,5 +247,5 @@ class _Flash(Session):
             code=code,
             message=what,
             where=self.device.name,
-            hint="the findings above say what is wrong with it there",
+            hint="the findings beside it say what is wrong with it there",
         )

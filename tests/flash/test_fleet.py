@@ -9,7 +9,6 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +26,7 @@ FLEET = 50
 
 
 @pytest.fixture
-def lab(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+def lab(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """An inventory of fifty devices, each a folder, in the group `lab`."""
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
     names = [f"unit-{number:02d}" for number in range(FLEET)]
