@@ -1,7 +1,8 @@
 """The runtime that travels: wheels for the device's own Python, architecture and C library, made one archive here.
 
 1. pip chooses and downloads them on this machine, for the device's tags; the device needs no network.
-2. The version that the bundle was validated with comes first, any newer one that the bundle allows second.
+2. The version that the bundle names comes first, or the one installed here, which goldens were likely made with; then
+   the newest that the bundle allows.
 3. The archive is named after what is in it; it is kept in the cache.
 """
 
@@ -18,6 +19,7 @@ import tempfile
 import zipfile
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
+from importlib import metadata
 from pathlib import Path
 
 from edgec.devices.base import Facts
@@ -73,7 +75,8 @@ def fetch_runtime(
 ) -> RuntimeArchive:
     """The archive for a device. Raises `EdgecError`: flash/no-wheel, flash/no-pip, env/…, io/…"""
     places = cache or cache_folder()
-    exact = {name: f"{name}=={preferred[name]}" for name in requirements if name in preferred}
+    known = {**_here(requirements), **preferred}
+    exact = {name: f"{name}=={known[name]}" for name in requirements if name in known}
     lowest = {name: f"{name}>={version}" for name, version in requirements.items()}
     choices = [{**lowest, **exact}, lowest] if exact else [lowest]  # rule 2
     wheel_tags = tags(facts)
@@ -95,6 +98,19 @@ def fetch_runtime(
         hint="the runtime needs a newer glibc or another Python than the device has, or there is no network here; "
         "a device that has the runtime already is flashed with --with-runtime never",
     )
+
+
+def _here(requirements: Mapping[str, str]) -> dict[str, str]:
+    """Versions of the runtimes installed here, where they satisfy the bundle."""
+    found = {}
+    for name, lowest in requirements.items():
+        try:
+            version = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            continue
+        if numbers(version) >= numbers(lowest):
+            found[name] = version
+    return found
 
 
 def _pip(wanted: tuple[str, ...], wheel_tags: tuple[str, ...], python: str, site: Path) -> str:
