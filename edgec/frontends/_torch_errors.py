@@ -6,6 +6,7 @@ keeps with each operator.
 
 from __future__ import annotations
 
+import importlib
 import inspect
 import re
 import traceback
@@ -22,7 +23,13 @@ from edgec.frontends._torch_quiet import quiet
 
 _PACKAGE = Path(__file__).resolve().parent.parent
 _FRAME = re.compile(r'File "([^"]+)", line (\d+), in (\S+)')
-_LIBRARIES = ("/torch/", "/onnxscript/", "/onnx_ir/", "/importlib/", "<frozen")
+#: Not the user's: torch and its exporter, here or where a program was saved, and Python's import machinery.
+_LIBRARIES = (
+    *(f"-packages/{name}/" for name in ("torch", "onnxscript", "onnx_ir")),
+    f"{Path(torch.__file__).parent}/",
+    f"{Path(importlib.__file__).parent}/",
+    "<frozen",
+)
 _OPERATOR = re.compile(r"No ONNX function found for <OpOverload\(op='([^']+)', overload='([^']*)'\)>")
 _NODE = re.compile(r"translating node %(\w+) .*?call_function\[target=([\w.]+)\]")
 _DATA = ("DataDependent", "data-dependent", "unbacked", "control flow", "Could not guard on")

@@ -1,4 +1,4 @@
-"""Real PyTorch models from PyPI and the zoo through the table's own road, one of each kind; `make sources` takes all."""
+"""Real PyTorch models from PyPI and the zoo, one of each kind, as the table builds them; `make sources` takes all."""
 
 from __future__ import annotations
 
