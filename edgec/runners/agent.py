@@ -35,7 +35,17 @@ import time
 from pathlib import Path
 from typing import Any, BinaryIO
 
-import numpy as np
+try:
+    import numpy as np
+except ImportError as error:
+    if __name__ != "__main__":
+        raise
+    # A device without any runtime has no numpy either: the host must be told so, not shown a traceback.
+    message = "numpy cannot be imported: " + str(error)
+    sys.stderr.write(message + "\n")
+    hint = "install the model's runtime on the device, which brings numpy: pip install ai-edge-litert"
+    print(json.dumps({"error": {"code": "runtime-missing", "message": message, "hint": hint}}))
+    sys.exit(3)
 
 PROTOCOL = 1
 #: A message's JSON is small; anything longer is not a message.
