@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -87,6 +87,7 @@ def validate_bundle(
             session.install()
             findings += _version_findings(bundle, session.call("info"))
             answer, outputs = session.run_goldens()
+            findings += _stand_in_findings(answer.get("kernels", {}))
             for values in outputs:
                 check, problems = check_output(values, bundle.manifest.precision)
                 checks.append(check)
@@ -177,6 +178,21 @@ def _agent_findings(bundle: Bundle) -> list[Finding]:
         return []
     message = "the bundle brings another agent than this edgec; validation uses this edgec's"
     return [Finding(code="validate/other-agent", message=message, severity=Severity.INFO, where="agent.py")]
+
+
+def _stand_in_findings(kernels: Mapping[str, Any]) -> list[Finding]:
+    """The device has not the accelerator that the bundle is for: what was proven is proven for the CPU."""
+    wanted = kernels.get("stands_in_for")
+    if not wanted:
+        return []
+    return [
+        Finding(
+            code="validate/stand-in",
+            message=f"there is no {wanted} here: the CPU stood in, so nothing is said of the {wanted}'s kernels and speed",
+            severity=Severity.WARNING,
+            hint=f"validate on a device with a {wanted} that OpenVINO knows",
+        )
+    ]
 
 
 def _version_findings(bundle: Bundle, info: dict[str, Any]) -> list[Finding]:
