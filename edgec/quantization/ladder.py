@@ -19,6 +19,7 @@ from functools import partial
 from typing import Any, Literal
 
 import numpy as np
+import onnx_ir as ir
 
 from edgec.graph.model import Model
 from edgec.metrics import MAX_DB, sqnr_db
@@ -28,6 +29,7 @@ from edgec.quantization.algorithms.moments import gather
 from edgec.quantization.algorithms.rounding import Moments, round_rows
 from edgec.quantization.apply import apply_plan
 from edgec.quantization.executor import Executor
+from edgec.quantization.fidelity import stand_ins
 from edgec.quantization.range_choice import RangeMethod
 from edgec.quantization.types import QuantPlan, Statistics
 from edgec.tensors import Array
@@ -99,23 +101,38 @@ class Climb:
 
 
 class Judge:
-    """Signal to noise of a quantized model's outputs against the float model's; the worst output speaks for all."""
+    """Signal to noise of a quantized model's outputs against the float model's; the worst output speaks for all.
+
+    An output that a Softmax gives is judged by what goes into it: a dozen samples of which one is undecided tell more
+    about that one than about the model.
+    """
 
     def __init__(self, model: Model, feeds: Feeds) -> None:
-        self._feeds = feeds
-        self._names = tuple(o.name for o in model.outputs() if o.dtype.is_float)
+        self._feeds, self._model = feeds, model
+        self._names = tuple(
+            _judged(v) for v in model.graph.outputs if v.dtype is not None and v.dtype.is_floating_point()
+        )
         executor = Executor(model, fetch=self._names)
         self._expected = [executor.run(feed) for feed in feeds]
 
     def __call__(self, quantized: Model) -> float:
         """In dB; `MAX_DB` for a model without float outputs."""
-        executor = Executor(quantized, fetch=self._names)
+        replaced = stand_ins(self._model, quantized)
+        names = [replaced.get(name, name) for name in self._names]
+        executor = Executor(quantized, fetch=names)
         actual = [executor.run(feed) for feed in self._feeds]
         found = [
-            sqnr_db(np.stack([e[name] for e in self._expected]), np.stack([a[name] for a in actual]))
-            for name in self._names
+            sqnr_db(np.stack([e[name] for e in self._expected]), np.stack([a[other] for a in actual]))
+            for name, other in zip(self._names, names, strict=True)
         ]
         return min(found, default=MAX_DB)
+
+
+def _judged(output: ir.Value) -> str:
+    """The value that an output is judged by."""
+    node = output.producer()
+    value = node.inputs[0] if node is not None and node.op_type in ("LogSoftmax", "Softmax") else output
+    return (value.name if value is not None else output.name) or ""
 
 
 def climb(
