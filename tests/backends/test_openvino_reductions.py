@@ -19,7 +19,7 @@ RNG = np.random.default_rng(11)
 
 @pytest.mark.parametrize("kind", ["ReduceSum", "ReduceMax", "ReduceMean"])
 def test_constants_of_several_numbers_after_a_reduction(kind: str, tmp_path: Path) -> None:
-    inits = {
+    inits: dict[str, np.ndarray] = {
         "c": RNG.normal(size=(1, 3, 13)).astype(np.float32),
         "d": RNG.normal(size=(1, 3, 13)).astype(np.float32),
         "q": RNG.normal(size=(1, 3)).astype(np.float32),

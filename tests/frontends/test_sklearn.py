@@ -155,7 +155,7 @@ def test_a_trusted_pickle_has_no_files_and_programs(tmp_path: Path) -> None:
 def _kernel_confines() -> bool:
     import ctypes
 
-    return ctypes.CDLL(None).syscall(ctypes.c_long(444), None, 0, 1) >= 1
+    return int(ctypes.CDLL(None).syscall(ctypes.c_long(444), None, 0, 1)) >= 1
 
 
 @pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
