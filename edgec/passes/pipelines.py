@@ -9,6 +9,7 @@ from edgec.passes.body_shapes import BodyShapes
 from edgec.passes.carry_types import CarryTypes
 from edgec.passes.clip_windows import WINDOW_RULES
 from edgec.passes.common_subexpressions import CommonSubexpressions
+from edgec.passes.count_rounds import CountRounds
 from edgec.passes.declared_shapes import DeclaredShapes
 from edgec.passes.eliminate import Eliminate
 from edgec.passes.fold_constants import FoldConstants
@@ -38,6 +39,7 @@ def canonical_passes() -> tuple[Pass, ...]:
         DeclaredShapes(),
         FoldConstants(),
         Eliminate(),
+        CountRounds(),
         UnrollLoops(),
         ResolveSequences(),
         BodyShapes(),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 
@@ -26,3 +27,8 @@ def unique(names: list[str]) -> list[str]:
         seen[name] = seen.get(name, -1) + 1
         result.append(f"{name}_{seen[name]}" if seen[name] else name)
     return result
+
+
+def natural(name: str) -> list[tuple[int, str]]:
+    """A key that sorts output_10 behind output_9."""
+    return [(int(part), "") if part.isdigit() else (-1, part) for part in re.split(r"(\d+)", name)]

@@ -30,6 +30,41 @@ def refuse_foreign(proto: Any) -> None:
         )
 
 
+def write_out(graph: Any) -> None:
+    """Operators that tf2onnx passes through and ONNX can say: erfc(x) = 1 + erf(−x)."""
+    import numpy as np
+    import onnx
+
+    constants = {c.name: onnx.numpy_helper.to_array(c) for c in graph.initializer}
+    made_by = {name: node for node in graph.node for name in node.output}
+    nodes = []
+    for node in graph.node:
+        for attribute in node.attribute:
+            if attribute.HasField("g"):
+                write_out(attribute.g)
+        if node.op_type != "Erfc":
+            nodes.append(node)
+            continue
+        name, source = node.output[0], made_by.get(node.input[0])
+        factor = next((i for i in source.input if i in constants), None) if source and source.op_type == "Mul" else None
+        if source is not None and factor is not None:  # as it stands in GELU: the sign goes into the factor
+            other = next((i for i in source.input if i != factor), factor)
+            constant = onnx.numpy_helper.from_array(-constants[factor], f"{name}/factor")
+            graph.initializer.append(constant)
+            negative = onnx.helper.make_node("Mul", [other, constant.name], [f"{name}/negative"])
+        else:
+            negative = onnx.helper.make_node("Neg", [node.input[0]], [f"{name}/negative"])
+        one = onnx.numpy_helper.from_array(np.asarray(1, np.float32), f"{name}/one")
+        graph.initializer.append(one)
+        erf = onnx.helper.make_node("Erf", [f"{name}/negative"], [f"{name}/erf"])
+        total = onnx.helper.make_node("Add", [f"{name}/erf", one.name], [name])
+        for new in (negative, erf, total):
+            new.name = f"{node.name}/{new.op_type}"
+            nodes.append(new)
+    del graph.node[:]
+    graph.node.extend(nodes)
+
+
 def every_node(graph: Any) -> Iterator[Any]:
     """Nodes of a graph and of the graphs inside of them."""
     for node in graph.node:

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from named import named_outputs, unique
+from named import named_outputs, natural, unique
 from refusal import SourceError, essence
 
 
@@ -27,12 +27,12 @@ def from_saved_model(path: Path, wanted: str | None) -> tuple[Callable[..., Any]
     signatures = {str(k): v for k, v in loaded.signatures.items() if k != "__saved_model_init_op"}
     function = chosen(signatures, wanted, loaded, path)
     _, named = function.structured_input_signature
-    inputs: dict[str, Any] = dict(named)
+    inputs: dict[str, Any] = {name: named[name] for name in sorted(named, key=natural)}  # the file has no order
     function.edgec_keeps = loaded  # its variables die with it
 
     def call(**feeds: Any) -> dict[str, Any]:
         outputs: dict[str, Any] = named_outputs(function(**feeds), None)
-        return outputs
+        return {name: outputs[name] for name in sorted(outputs, key=natural)}
 
     return call, inputs
 

@@ -18,7 +18,7 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parent))
 
-from onnx_names import finish, refuse_foreign
+from onnx_names import finish, refuse_foreign, write_out
 from refusal import SourceError, answer, essence
 
 OPSET = 18
@@ -135,6 +135,7 @@ def convert(call: Callable[..., Any], specs: dict[str, Any], output: Path) -> di
             f"tf2onnx cannot translate the model: {essence(error)}",
             "try another signature, or export the model to ONNX by other means",
         ) from error
+    write_out(proto.graph)
     refuse_foreign(proto)
     finish(proto, dict(zip(ins, specs.items(), strict=True)), dict(zip(outs, order, strict=True)))
     onnx.save(proto, str(output))
