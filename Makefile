@@ -37,8 +37,12 @@ types: $(VENV)/.dev
 contract: $(VENV)/.dev
 	$(BIN)/lint-imports
 
-unit: $(VENV)/.dev devlab-files
+unit: $(VENV)/.dev devlab-files tensorflow
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(JOBS) -q
+
+# Tests of Keras and SavedModel sources skip where this environment cannot be made.
+tensorflow: $(VENV)/.dev  ## TensorFlow in an environment of its own, under .cache/edgec
+	-EDGEC_HOME=$(CURDIR)/.cache/edgec $(BIN)/edgec doctor --install tensorflow >/dev/null
 
 # Tests of virtual devices skip where these files cannot be made.
 devlab-files: $(VENV)/.dev
