@@ -78,6 +78,9 @@ zoo: $(VENV)/.dev  ## 90 Transformers architectures through both backends (rows 
 models: $(VENV)/.dev  ## export the test models from torch into .cache/models
 	$(BIN)/python tools/export_models.py
 
+crash: $(VENV)/.dev  ## break 500 flashes at random bytes over real SSH and adb (make devlab first)
+	$(BIN)/python -m tools.crashtest --count 500
+
 docs: $(VENV)/.dev  ## write the generated pages
 	$(BIN)/python tools/gen_docs.py
 

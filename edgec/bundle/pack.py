@@ -38,6 +38,8 @@ _RUN_SH = b"""#!/bin/sh
 here=$(cd "$(dirname "$0")" && pwd)
 command=${1:-check}
 [ $# -gt 0 ] && shift
+# A runtime that edgec flash brought.
+if [ -d "$here/runtime" ]; then export PYTHONPATH="$here/runtime${PYTHONPATH:+:$PYTHONPATH}"; fi
 if [ "$command" = info ]; then exec "${PYTHON:-python3}" "$here/agent.py" info; fi
 exec "${PYTHON:-python3}" "$here/agent.py" "$command" "$here" "$@"
 """

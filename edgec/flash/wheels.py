@@ -16,6 +16,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import threading
 import zipfile
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
@@ -31,6 +32,8 @@ _GLIBC = (17, 24, 27, 28, 31, 34, 35, 39)
 _LEGACY = {17: "manylinux2014"}
 _DATE = (1980, 1, 1, 0, 0, 0)
 _TIMEOUT_S = 900.0
+#: Devices of one kind need one archive: the first fetches it, the others find it.
+_fetching = threading.Lock()
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -80,6 +83,12 @@ def fetch_runtime(
     lowest = {name: f"{name}>={version}" for name, version in requirements.items()}
     choices = [{**lowest, **exact}, lowest] if exact else [lowest]  # rule 2
     wheel_tags = tags(facts)
+    with _fetching:
+        return _fetched(choices, wheel_tags, facts, places)
+
+
+def _fetched(choices: list[dict[str, str]], wheel_tags: tuple[str, ...], facts: Facts, places: Path) -> RuntimeArchive:
+    """From the cache, or by pip, the first choice that there is."""
     python = ".".join(facts.python.split(".")[:2])
     problem = ""
     for choice in choices:
@@ -94,7 +103,7 @@ def fetch_runtime(
                 return _archive(Path(folder, "site"), places / key)
     raise EdgecError(
         "flash/no-wheel",
-        f"no wheels of {', '.join(sorted(lowest.values()))} for Python {python}, {facts.arch}, {facts.libc}: {problem}",
+        f"no wheels of {', '.join(sorted(choices[-1].values()))} for Python {python}, {facts.arch}, {facts.libc}: {problem}",
         hint="the runtime needs a newer glibc or another Python than the device has, or there is no network here; "
         "a device that has the runtime already is flashed with --with-runtime never",
     )
