@@ -45,7 +45,9 @@ def save(model: Any, stem: Path) -> None:
     several = len(feeds) > 1
     made = model(feeds if several else next(iter(feeds.values())), training=False)
     outputs = made if isinstance(made, dict) else {"only": made}
-    arrays = {f"in_{k}": v for k, v in feeds.items()} | {f"out_{k}": np.asarray(v) for k, v in outputs.items()}
+    arrays: dict[str, Any] = {f"in_{k}": v for k, v in feeds.items()} | {
+        f"out_{k}": np.asarray(v) for k, v in outputs.items()
+    }
     np.savez(f"{stem}.npz", **arrays)
 
 

@@ -36,7 +36,7 @@ def main() -> int:
     lines: list[Line] = []
     for row in wanted:
         for target in options.targets:
-            for precision in ("float32", "int8") if row.accuracy else ("float32",):
+            for precision in row.precisions or (("float32", "int8") if row.accuracy else ("float32",)):
                 line = build_row(row, target, precision)
                 lines.append(line)
                 print(f"{line.row} {line.target} {line.precision}: {line.result} {line.detail}", flush=True)

@@ -26,7 +26,8 @@ class Accuracy:
 class Row:
     """`source` finds the model and gives SOURCE as a user would write it; it raises `MissingFileError`.
 
-    `environment` gives variables that reading needs. With `accuracy`, the row is also built in int8 and measured.
+    `environment` gives variables that reading needs. With `accuracy`, the row is also built in int8 and measured;
+    `precisions` says otherwise: `auto` takes a ready model as it is.
     """
 
     name: str
@@ -36,3 +37,4 @@ class Row:
     options: SourceOptions = field(default_factory=SourceOptions)
     environment: Callable[[], Mapping[str, str]] = dict
     accuracy: Accuracy | None = None
+    precisions: tuple[str, ...] = ()
