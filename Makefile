@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 JOBS ?= 2
 
-.PHONY: sources accuracy help venv test lint types contract unit demo bench bench-graphs conformance zoo models docs clean
+.PHONY: sources accuracy crash help venv test lint types contract unit demo bench bench-graphs conformance zoo models docs clean
 
 help:  ## list the goals
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST)

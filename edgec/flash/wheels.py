@@ -101,9 +101,10 @@ def _fetched(choices: list[dict[str, str]], wheel_tags: tuple[str, ...], facts: 
             problem = _pip(wanted, wheel_tags, python, Path(folder, "site"))
             if not problem:
                 return _archive(Path(folder, "site"), places / key)
+    wanted_at_least = ", ".join(sorted(choices[-1].values()))
     raise EdgecError(
         "flash/no-wheel",
-        f"no wheels of {', '.join(sorted(choices[-1].values()))} for Python {python}, {facts.arch}, {facts.libc}: {problem}",
+        f"no wheels of {wanted_at_least} for Python {python}, {facts.arch}, {facts.libc}: {problem}",
         hint="the runtime needs a newer glibc or another Python than the device has, or there is no network here; "
         "a device that has the runtime already is flashed with --with-runtime never",
     )

@@ -71,7 +71,7 @@ def test_a_killed_rollout_is_resumed_and_completed(tmp_path: Path, lab: Path) ->
     command = [sys.executable, "-m", "edgec.cli.app", "flash", str(path), "--group", "lab", "--inventory", str(lab)]
     command += ["--with-runtime", "never", "--parallel", "2", "--journal", str(tmp_path / "journal"), "--quiet"]
     process = subprocess.Popen(command, start_new_session=True)
-    end = time.monotonic() + 120
+    end = time.monotonic() + 300
     while time.monotonic() < end and process.poll() is None:
         if (tmp_path / "journal").exists() and (tmp_path / "journal").read_text().count('"event": "end"') >= 5:
             break
