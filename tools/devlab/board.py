@@ -116,7 +116,7 @@ def _entry(name: bytes, mode: int, number: int, data: bytes) -> bytes:
 @contextlib.contextmanager
 def running(folder: Path, *, core: str = "cortex-a72", cpus: int = 2, memory_mib: int = 1024) -> Iterator[sshd.Server]:
     """A board for the length of a `with`; the process of `Server.pid` is its power."""
-    kept = existing("board", RECIPE)
+    kept = existing("board", RECIPE, goal="devlab-board")
     folder.mkdir(parents=True, exist_ok=True)
     port = free_port()
     process = _power_on(kept, folder, port, core, cpus, memory_mib)

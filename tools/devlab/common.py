@@ -91,10 +91,10 @@ def prepared(name: str, recipe: str, make: Callable[[Path], None]) -> Path:
     return folder
 
 
-def existing(name: str, recipe: str) -> Path:
+def existing(name: str, recipe: str, *, goal: str = "devlab") -> Path:
     """A prepared folder. Raises `UnavailableError` where it has not been made, or by an older recipe."""
     folder = cache() / name
     stamp = folder / ".recipe"
     if not (stamp.is_file() and stamp.read_text() == recipe):
-        raise UnavailableError(f"{name} is not prepared (make devlab)")
+        raise UnavailableError(f"{name} is not prepared (make {goal})")
     return folder

@@ -7,6 +7,7 @@
 
 from __future__ import annotations
 
+import os
 import tempfile
 from collections.abc import Collection, Sequence
 from pathlib import Path
@@ -35,13 +36,20 @@ Dir::Cache "{folder}/cache";
 def mirror() -> str:
     """The Debian mirror that apt is configured for. Raises `UnavailableError`."""
     program("apt-get")
-    listed = run(["apt-get", "indextargets", "--format", "$(REPO_URI)"]).split()
-    found = sorted({uri for uri in listed if "security" not in uri})
+    found = _mirrors()
+    if not found and os.geteuid() == 0:  # a fresh machine has no lists, and without them apt names no targets
+        run(["apt-get", "-qq", "update"])
+        found = _mirrors()
     if not found:
         raise UnavailableError("apt knows no mirror yet (run apt-get update)")
     if not _KEYRING.is_file():
         raise UnavailableError("debian-archive-keyring is not installed")
     return found[0]
+
+
+def _mirrors() -> list[str]:
+    listed = run(["apt-get", "indextargets", "--format", "$(REPO_URI)"]).split()
+    return sorted({uri for uri in listed if "security" not in uri})
 
 
 def unpack(
