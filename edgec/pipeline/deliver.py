@@ -17,6 +17,7 @@ from edgec.bundle.pack import write_bundle
 from edgec.bundle.report import report_html, report_json, stable
 from edgec.errors import Finding
 from edgec.packaging.base import Job, package, steps_of
+from edgec.pipeline.delegation import plain as plain_delegation
 from edgec.pipeline.estimates import estimate_artifact
 from edgec.pipeline.stages import Clock, peak_memory_bytes
 from edgec.runners.base import agent_source
@@ -126,6 +127,7 @@ def _validate(bundle: Bundle, summary: dict[str, Any], job: Delivery) -> None:
         "passed": validation.passed,
         "device": validation.device,
         "runtime": validation.runtime,
+        "delegation": plain_delegation(validation.kernels),
     }
     if validation.latency:
         first = validation.latency[0]

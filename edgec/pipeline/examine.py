@@ -11,6 +11,7 @@ from edgec.errors import Finding
 from edgec.frontends.base import SourceOptions, load_source
 from edgec.graph.model import Model
 from edgec.passes.pipelines import canonicalize
+from edgec.pipeline.delegation import delegation_of_model
 from edgec.pipeline.estimates import estimate_model
 from edgec.pipeline.precision import backend_facts
 from edgec.pipeline.ready import check_ready
@@ -75,6 +76,7 @@ def run_check(
         "source": Path(source).name,
         "target": profile.id,
         "backend": name,
+        "delegation": delegation_of_model(model, profile, name),
         "estimates": estimate_model(model, profile, name),
         "findings": [f.as_dict() for f in findings],
     }

@@ -7,6 +7,7 @@ from typing import Any
 
 from rich.console import RenderableType
 
+from edgec.report.delegation import delegation_line
 from edgec.report.estimates import estimate_line, estimate_table
 from edgec.report.tables import cell, facts, outline, rows, section, text, words
 
@@ -30,7 +31,9 @@ def render_check(answer: Answer) -> str:
     for finding in answer.get("findings", ()):
         counts[finding["severity"]] = counts.get(finding["severity"], 0) + 1
     verdict = ", ".join(f"{count} {severity}" for severity, count in sorted(counts.items())) or "nothing in the way"
-    shown = {key: value for key, value in _without_findings(answer).items() if key != "estimates"}
+    shown = {key: value for key, value in _without_findings(answer).items() if key not in ("estimates", "delegation")}
+    line = delegation_line(answer.get("delegation"))
+    shown |= {"delegate, in float": line} if line else {}
     return text(*outline(shown), *estimate_table(answer.get("estimates") or ()), facts({"findings": verdict}))
 
 
@@ -90,6 +93,7 @@ def _build_facts(answer: Answer) -> dict[str, str]:
         "latency here": ", ".join(
             f"{key.removesuffix('_ms').replace('_', ' ')} {cell(key, value)}" for key, value in latency.items()
         ),
+        "delegate": delegation_line((answer.get("validation") or {}).get("delegation")),
         "estimate there": estimate_line(answer.get("estimate")),
         "packaging": "; ".join(_packaged(step, made) for step, made in (answer.get("packaging") or {}).items()),
         "peak memory": cell("memory_bytes", answer.get("peak_memory_bytes")),

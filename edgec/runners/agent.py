@@ -164,14 +164,18 @@ class TfliteRuntime:
                 inside.add(node)
                 wanted.extend(int(t) for t in plain[node]["inputs"])
         outside: dict[str, int] = {}
+        left = []
+        names = {int(d["index"]): d["name"] for d in self._interpreter.get_tensor_details()}
         for index, detail in enumerate(plain):
             if index not in inside:
                 outside[detail["op_name"]] = outside.get(detail["op_name"], 0) + 1
+                left.append([detail["op_name"], names.get(int(detail["outputs"][0]), "")])
         return {
             "delegate": "XNNPACK" if partitions else "none",
             "partitions": len(partitions),
             "delegated": len(inside),
             "outside": dict(sorted(outside.items())),
+            "first_outside": left[:20],
         }
 
 
