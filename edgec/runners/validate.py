@@ -188,7 +188,7 @@ def _stand_in_findings(kernels: Mapping[str, Any]) -> list[Finding]:
     return [
         Finding(
             code="validate/stand-in",
-            message=f"there is no {wanted} here: the CPU stood in, so nothing is said of the {wanted}'s kernels and speed",
+            message=f"there is no {wanted} here: the CPU stood in, which says nothing of the {wanted}'s speed",
             severity=Severity.WARNING,
             hint=f"validate on a device with a {wanted} that OpenVINO knows",
         )
