@@ -58,8 +58,20 @@ def _program(folder: Path, *, shift: int = 0) -> subprocess.CompletedProcess[str
     """Compiled against stand-ins for TFLM whose Invoke reverses the input and adds `shift` to its first byte."""
     assert GXX is not None
     sources = [folder / name for name in ("main.cc", "model_data.cc", "goldens.cc")]
-    command = [GXX, "-std=c++17", "-Wall", "-Wextra", "-Werror", f"-DSHIFT={shift}", "-I", STUBS, "-I", folder]
-    subprocess.run([*command, *sources, "-o", folder / "program"], check=True, capture_output=True, text=True)
+    command = [
+        GXX,
+        "-std=c++17",
+        "-Wall",
+        "-Wextra",
+        "-Werror",
+        f"-DSHIFT={shift}",
+        "-I",
+        str(STUBS),
+        "-I",
+        str(folder),
+    ]
+    files = [*map(str, sources), "-o", str(folder / "program")]
+    subprocess.run([*command, *files], check=True, capture_output=True, text=True)
     return subprocess.run([folder / "program"], capture_output=True, text=True, check=False)
 
 
