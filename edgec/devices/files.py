@@ -19,6 +19,7 @@ from edgec.errors import EdgecError
 
 _CODES = {
     errno.ENOENT: "device/missing",
+    errno.ENOTDIR: "device/missing",
     errno.EEXIST: "device/exists",
     errno.ENOSPC: "device/disk-full",
     errno.EDQUOT: "device/disk-full",

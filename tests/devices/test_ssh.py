@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+import sys
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -167,3 +169,22 @@ def test_a_configuration_that_is_asked_for_counts(sshd: Server, tmp_path: Path) 
     options = {**sshd.options, "config": str(config), "known_hosts": str(known)}
     with connected("far", f"ssh:kitchen:{sshd.port}", **options) as transport:
         assert transport.exec(["echo", "in"], timeout_s=60).stdout == b"in\n"
+
+
+def test_without_asyncssh_it_says_how_to_get_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "asyncssh", None)
+    with pytest.raises(EdgecError) as caught:
+        connected("far", "ssh:pi@kitchen")
+    assert caught.value.code == "device/unavailable"
+    assert "edgec[ssh]" in caught.value.finding.hint
+
+
+def test_many_devices_at_once(sshd: Server) -> None:
+    """A rollout opens them from many threads; each has its own connection."""
+
+    def ask(number: int) -> bytes:
+        with connected(f"far{number}", sshd.address, **sshd.options) as transport:
+            return transport.exec(["echo", str(number)], timeout_s=120).stdout
+
+    with ThreadPoolExecutor(8) as pool:
+        assert list(pool.map(ask, range(12))) == [f"{number}\n".encode() for number in range(12)]

@@ -147,7 +147,9 @@ class AdbDevice(PosixDevice):
             state, text = self._call("get-state", timeout_s=self._options.connect_timeout_s)
         if state or text.strip() != "device":
             raise self._absent(text.strip())
-        _, features = self._call("features", timeout_s=self._options.connect_timeout_s)
+        state, features = self._call("features", timeout_s=self._options.connect_timeout_s)
+        if state:
+            raise self._absent(features.strip())
         if "shell_v2" not in features.split():  # rule 2
             message = f"{self.name} is older than Android 7: its shell has no exit codes"
             raise EdgecError("device/unavailable", message, where=self._serial, hint="use a newer device")
