@@ -1,6 +1,6 @@
 """Take a ready OpenVINO model as it is, or a .tflite file by OpenVINO's own reader.
 
-1. An IR keeps its bytes. One whose inputs or outputs have no names gets some, since the runtime finds them by name.
+1. An IR keeps its bytes. Inputs and outputs that its writer did not name go by their layers' names.
 2. A .tflite file becomes an IR with static shapes, tidied as `openvino.convert_model` does.
 3. A free first axis becomes 1, which is said; other free axes must be given.
 """
@@ -42,7 +42,6 @@ def adopt(
     contents = _contents(path, ir=ir)
     network = _read(path)
     findings: list[Finding] = []
-    named = ir and _name_ports(network, findings)
     shapes = _shapes(network, inputs, findings)
     findings += _limits(contents, target) + _types(network)
     errors = [f for f in findings if f.severity == Severity.ERROR]
@@ -57,7 +56,6 @@ def adopt(
     if not ir:  # rule 2
         network.reshape(shapes)
         tidy(network)
-    if named or not ir:
         contents = dict(zip((MODEL_FILE, WEIGHTS_FILE), serialize(network), strict=True))
     runtime = target.backends["openvino"].runtime if "openvino" in target.backends else None
     found = operators(network)
@@ -137,29 +135,6 @@ def _read(path: Path) -> Any:
             if path.suffix != ".tflite"
             else "build with --backend tflite, which takes the file as it is",
         ) from error
-
-
-def _name_ports(network: Any, findings: list[Finding]) -> bool:
-    """Rule 1; whether any name was given."""
-    nameless = [
-        (port, f"{kind}_{i}")
-        for kind, ports in (("input", network.inputs), ("output", network.outputs))
-        for i, port in enumerate(ports)
-        if not port.get_names()
-    ]
-    for port, name in nameless:
-        port.get_tensor().set_names({name})
-    if nameless:
-        findings.append(
-            Finding(
-                code="source/named",
-                severity=Severity.INFO,
-                message=f"{len(nameless)} input(s) or output(s) have no name and got one: "
-                + ", ".join(name for _, name in nameless),
-                hint="the IR in the bundle differs from the file in these names alone",
-            )
-        )
-    return bool(nameless)
 
 
 def _shapes(network: Any, given: Mapping[str, tuple[int, ...]], findings: list[Finding]) -> dict[str, tuple[int, ...]]:

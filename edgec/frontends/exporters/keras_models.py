@@ -113,16 +113,13 @@ def custom_object(text: str) -> tuple[str, Any]:
 
 def load_model(keras: Any, path: Path, objects: dict[str, Any], *, trust: bool) -> Any:
     """The whole model. Keras tells the formats apart by the name, so a file without one gets it."""
-    if zipfile.is_zipfile(path):
-        return keras.saving.load_model(str(path), custom_objects=objects, compile=False, safe_mode=not trust)
-    if trust and keras.__name__ == "keras":
-        keras.config.enable_unsafe_deserialization()
-    if path.suffix in (".h5", ".hdf5", ".keras"):
-        return keras.models.load_model(str(path), custom_objects=objects, compile=False)
+    options = {"custom_objects": objects, "compile": False, "safe_mode": not trust}
+    if path.suffix == (".keras" if zipfile.is_zipfile(path) else ".h5"):
+        return keras.models.load_model(str(path), **options)
     with tempfile.TemporaryDirectory(prefix="edgec-") as folder:
-        named = Path(folder) / "model.h5"
+        named = Path(folder) / ("model.keras" if zipfile.is_zipfile(path) else "model.h5")
         shutil.copyfile(path, named)
-        return keras.models.load_model(str(named), custom_objects=objects, compile=False)
+        return keras.models.load_model(str(named), **options)
 
 
 def as_function(

@@ -33,6 +33,7 @@ def export(request: dict[str, Any]) -> dict[str, Any]:
             f"tf2onnx cannot lift {len(missing)} operator(s) of {source.name} to ONNX: {', '.join(missing)}",
             "take the file as it is (leave --precision out), or build from the model it was converted from",
         )
+    keep_biases()
     try:
         proto, _ = tf2onnx.convert.from_tflite(str(source), opset=OPSET)
     except Exception as error:
@@ -68,6 +69,28 @@ def unsupported(path: Path) -> list[str]:
     custom = {code.CustomCode().decode() for code in codes if code.CustomCode()}
     handled = {name for versions in tf_op.get_opsets().values() for table in versions for name in table}
     return sorted(custom | {kind for kind in kinds - {"CUSTOM"} if f"TFL_{kind}" not in handled})
+
+
+def keep_biases() -> None:
+    """Let tf2onnx keep the bias of a FULLY_CONNECTED that flattens its input: its own flattening (1.17) drops it."""
+    import numpy as np
+    from tf2onnx import utils
+    from tf2onnx.handler import tf_op
+    from tf2onnx.tflite_handlers.tfl_math import TflFullyConnectedOp
+
+    translate = TflFullyConnectedOp.to_tf
+
+    def to_tf(ctx: Any, node: Any, **kwargs: Any) -> None:
+        if node.attr["keep_num_dims"].i == 0 and ctx.get_rank(node.input[0]) != 2:
+            width = ctx.get_shape(node.input[1])[1]
+            shape = ctx.make_const(utils.make_name("rows"), np.array([-1, width], np.int64))
+            rows = ctx.make_node("Reshape", [node.input[0], shape.output[0]], shapes=[[-1, width]])
+            rows.skip_conversion = True
+            ctx.set_dtype(rows.output[0], ctx.get_dtype(node.input[0]))
+            ctx.replace_inputs(node, [rows.output[0], *node.input[1:]])
+        translate(ctx, node, **kwargs)
+
+    tf_op.register_handler(to_tf, 0, ["TFL_FULLY_CONNECTED"], "com.google.tensorflow", {})
 
 
 def signature_names(path: Path) -> dict[str, str]:
