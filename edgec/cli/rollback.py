@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from typing import Annotated
 
 import typer
@@ -16,6 +17,9 @@ def run(
     inventory: options.InventoryFile = None,
     root: options.Root = "",
     to: Annotated[str, typer.Option("--to", metavar="DIGEST", help="A release's digest, or how it begins.")] = "",
+    after_switch: Annotated[
+        str, typer.Option("--after-switch", metavar="COMMAND", help="Runs on the device after the switch.")
+    ] = "",
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print each step and why; change nothing.")] = False,
     json: options.Json = False,
     quiet: options.Quiet = False,
@@ -30,7 +34,7 @@ def run(
         from edgec.flash.run import run_rollback
         from edgec.flash.session import Options
 
-        wishes = Options(root=root, dry_run=dry_run)
+        wishes = Options(root=root, hook=tuple(shlex.split(after_switch)), dry_run=dry_run)
         return run_rollback(devices=device or (), group=group, inventory=inventory, options=wishes, to=to)
 
     def show(answer: Answer) -> str:

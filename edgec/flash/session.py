@@ -117,7 +117,7 @@ class Session:
             self.site.tidy()
             while (step := slots.next_step(seen, goal)) is not None:
                 seen = self._take(seen, step)
-            if seen.confirmed is False and self.options.hook:
+            if seen.confirmed is False and self.options.hook and isinstance(goal, slots.Install):
                 self._run_hook(seen.link)  # the release that is back
         return seen
 
@@ -197,7 +197,7 @@ class Session:
                 code="flash/hook-failed",
                 message=f"the command after the switch {how}" + (f": {said[-1][:200]}" if said else ""),
                 where=f"{self.device.name}: {' '.join(self.options.hook)}",
-                hint="the device is back on the release before; try the command there by hand",
+                hint="try the command there by hand; `edgec status` says which release runs",
             )
         )
         return False

@@ -140,7 +140,8 @@ def test_rollback_and_its_refusals(tmp_path: Path, device: LocalDevice) -> None:
     assert flashing.running(device) == c
     back = roll_back(device, Options())
     assert (back.result, back.running, back.previous, back.bundle) == ("rolled-back", b, a, "tiny")
-    assert roll_back(device, Options(), to=c[:6]).running == c
+    told = roll_back(device, Options(hook=("sh", "-c", 'test "$EDGEC_DIGEST" = other')), to=c[:6])
+    assert (told.running, told.passed, codes(told)) == (c, False, ["flash/hook-failed"])
     with pytest.raises(EdgecError) as unknown:
         roll_back(device, Options(), to="zz")
     assert unknown.value.code == "flash/no-previous"

@@ -23,6 +23,7 @@ from tools.devlab.container import MOUNTED, SMALL
 #: Keepalives of the connections that are going to break: a stall is noticed in seconds.
 _IMPATIENT_S = 0.7
 _SMALL_BYTES = 24 << 20
+BOARD_ROOT = "/tmp/edgec"
 
 
 class TriggerProxy(ChaosProxy):
@@ -138,7 +139,7 @@ def board_device(folder: Path) -> Iterator[tuple[Transport, TriggerProxy, int]]:
         known = folder / "known_hosts.proxy"
         known.write_text(server.known_at(proxy.port))
         options: dict[str, Any] = {"identity": str(server.identity), "known_hosts": str(known)}
-        options["keepalive_s"] = 5.0
+        options["home"] = BOARD_ROOT  # a file system that its df knows; all of it is memory
         device = Device(name="board", address=f"ssh:root@127.0.0.1:{proxy.port}", options=options)
         with open_device(device) as transport:
             yield transport, proxy, server.pid

@@ -26,7 +26,7 @@ from edgec.flash.session import Flashed, Options
 from edgec.flash.site import Site
 from edgec.targets.load import load_target
 from edgec.tensors import DType, TensorSpec
-from tools.crashtest.benches import Bench, board_device
+from tools.crashtest.benches import BOARD_ROOT, Bench, board_device
 
 FAULTS = ("reset", "stall", "disk-full", "kill")
 MODEL_BYTES = 300_000
@@ -199,7 +199,7 @@ def _repaired(bench: Bench, path: Path, facts: Facts, new: str) -> str:
 def run_power_cut(number: int, folder: Path, chance: random.Random) -> Outcome:
     """Cut the power of a whole virtual board in a flash. Its disk is memory: it comes back with nothing."""
     path = make_bundle(folder / "board.edgec", "aarch64", seed=number)
-    root, offset, total = "/root/edgec", chance.randrange(MODEL_BYTES), MODEL_BYTES
+    root, offset, total = BOARD_ROOT, chance.randrange(MODEL_BYTES), MODEL_BYTES
     with open_bundle(path) as bundle:
         new = bundle.digest
     outcome = Outcome(
