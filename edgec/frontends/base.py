@@ -19,12 +19,17 @@ from edgec.registry import load_plugin, plugin_names
 
 #: offset, magic bytes, what it is, what to do
 _MAGIC = (
-    (4, b"TFL3", "a TFLite model", "edgec compiles to TFLite: give it the ONNX model that this one came from"),
-    (0, b"PK\x03\x04", "a zip archive (a PyTorch checkpoint or a .keras file?)", "export it to ONNX first"),
-    (0, b"\x80\x02", "a Python pickle (a PyTorch checkpoint?)", "export it with torch.onnx.export"),
-    (0, b"\x89HDF\r\n\x1a\n", "an HDF5 file (a Keras model?)", "export it to ONNX first"),
+    (4, b"TFL3", "a TFLite model", "give it as it is, named .tflite"),
+    (
+        0,
+        b"PK\x03\x04",
+        "a zip archive (a PyTorch checkpoint or a .keras file?)",
+        "name it .pt, .pt2 or .keras, or say what it is by --source",
+    ),
+    (0, b"\x80\x02", "a Python pickle (a PyTorch checkpoint?)", "name it .pt or .pkl, or say what it is by --source"),
+    (0, b"\x89HDF\r\n\x1a\n", "an HDF5 file (a Keras model?)", "name it .h5, or say --source keras"),
     (0, b"\x1f\x8b", "a gzip archive", "unpack it first"),
-    (0, b"<?xml", "an XML file (an OpenVINO model?)", "give the ONNX model that it came from"),
+    (0, b"<?xml", "an XML file (an OpenVINO model?)", "an OpenVINO model is named .xml and has its .bin beside it"),
     (0, b"\x89PNG", "a PNG image", "give a model; images go to --calibration"),
     (0, b"\xff\xd8\xff", "a JPEG image", "give a model; images go to --calibration"),
     (0, b"version https://git-lfs", "a Git LFS pointer, not the file itself", "run `git lfs pull` first"),

@@ -62,9 +62,7 @@ def test_digest_is_of_the_contents(tmp_path: Path) -> None:
 
 
 NOT_ONNX = {
-    "model.tflite": (b"\x1c\x00\x00\x00TFL3" + b"\0" * 40, "a TFLite model"),
-    "model.pt": (b"PK\x03\x04" + b"\0" * 40, "a zip archive"),
-    "model.h5": (b"\x89HDF\r\n\x1a\n" + b"\0" * 40, "an HDF5 file"),
+    "archive.zip": (b"PK\x03\x04" + b"\0" * 40, "a zip archive"),
     "named.onnx": (b"PK\x03\x04" + b"\0" * 40, "a zip archive"),
     "pointer.onnx": (b"version https://git-lfs.github.com/spec/v1\n", "a Git LFS pointer"),
     "page.onnx": (b"<!DOCTYPE html><html></html>", "an HTML page"),
