@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 JOBS ?= 2
 
-.PHONY: sources accuracy crash help venv test lint types contract unit demo bench bench-graphs conformance zoo models docs clean
+.PHONY: bench-int8 sources accuracy crash help venv test lint types contract unit demo bench bench-graphs conformance zoo models docs clean
 
 help:  ## list the goals
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST)
@@ -68,6 +68,9 @@ conformance: $(VENV)/.dev  ## ONNX's own test suite through every backend; write
 
 sources: $(VENV)/.dev  ## real models of every kind of source, built and measured; writes docs/sources-measured.md
 	$(BIN)/python -W ignore -m tools.sources --write
+
+bench-int8: $(VENV)/.dev  ## our int8 against our float and the peers' int8, speed and accuracy, into docs/bench-int8.md
+	$(BIN)/python -m tools.peers.int8 --page docs/bench-int8.md
 
 accuracy: $(VENV)/.dev  ## int8 accuracy against the peers, into docs/accuracy.md
 	$(BIN)/python -m tools.accuracy --write

@@ -47,9 +47,9 @@ def load(path: str, case: Case, threads: int) -> Interpreter:
     return interpreter
 
 
-def _inputs(interpreter: Interpreter, case: Case) -> Iterator[tuple[int, Any]]:
+def _inputs(interpreter: Interpreter, case: Case, feed: dict[str, Any] | None = None) -> Iterator[tuple[int, Any]]:
     """Every input's index and value, in whatever order of axes and of inputs the file has them."""
-    left = case.feeds()
+    left = dict(feed or case.feeds())
     for detail in sorted(interpreter.get_input_details(), key=lambda d: str(d["name"])):
         shape = tuple(int(d) for d in detail["shape"])
         fitting = [n for n in left if _perm(left[n].shape, shape)]
