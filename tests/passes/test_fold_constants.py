@@ -71,6 +71,18 @@ def test_growth_is_bounded_in_all() -> None:
     assert operators(source)["Expand"] == 4
 
 
+def test_gathered_elements_of_many_rows() -> None:
+    table = np.random.default_rng(0).normal(0, 1, (90, 3)).astype(np.float32)
+    places = np.random.default_rng(1).integers(-90, 90, (70, 3))
+    source = graph(
+        "(float[70,3] x) => (float[70,3] y) { g = GatherElements(t, i) y = Add(x, g) }",
+        constants={"t": table, "i": places},
+    )
+    folded = canonicalize(source)
+    assert operators(folded) == {"Add": 1}
+    assert_same(source, folded, random_feeds(source), relative=0)
+
+
 def test_quantized_weights_stay_quantized() -> None:
     source = graph(
         "(float[1,3] x) => (float[1,2] y) { w = DequantizeLinear(q, s, z) y = MatMul(x, w) }",
