@@ -14,6 +14,7 @@ import sys
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -37,7 +38,7 @@ class Probe:
 
 
 def _model(
-    node: str, shape: tuple[int, ...], out: tuple[int, ...], weight: tuple[int, ...], **attributes: object
+    node: str, shape: tuple[int, ...], out: tuple[int, ...], weight: tuple[int, ...], **attributes: Any
 ) -> onnx.ModelProto:
     rng = np.random.default_rng(0)
     initializers = [numpy_helper.from_array((rng.standard_normal(weight) * 0.05).astype(np.float32), "w")]

@@ -135,6 +135,11 @@ def test_what_comes_after_the_first_unmapped_operator_is_not_mapped_either() -> 
     assert (verdict.mapped, verdict.share) == (1, 0.25)
 
 
+def test_a_free_batch_is_compiled_as_one() -> None:
+    """Keras leaves it free in the signature, and writes 1 into the shape."""
+    assert not _why("RELU", [_value("x", -1, 4, 8)], _value("y", -1, 4, 8))
+
+
 def test_other_bytes_are_no_model() -> None:
     with pytest.raises(EdgecError) as caught:
         judge(b"\0" * 32)

@@ -219,11 +219,21 @@ def _nodes(data: bytes) -> list[Node]:
     return nodes
 
 
+def _shape(tensor: Any) -> tuple[int, ...]:
+    """The shape, −1 where it is free. A free batch that stands as 1 in the file, as Keras leaves it, is 1."""
+    shape = () if tensor.shape is None else tuple(int(d) for d in tensor.shape)
+    signature = shape if tensor.shapeSignature is None else tuple(int(d) for d in tensor.shapeSignature)
+    if len(signature) != len(shape):
+        return shape
+    return tuple(
+        d if s >= 0 or (i == 0 and d == 1) else -1 for i, (d, s) in enumerate(zip(shape, signature, strict=True))
+    )
+
+
 def _view(tensor: Any, buffers: Any) -> View:
     raw = buffers[tensor.buffer].data if tensor.buffer else None
     dtype = DTYPE_OF.get(tensor.type)
-    signature = tensor.shapeSignature if tensor.shapeSignature is not None else tensor.shape
-    shape = () if signature is None else tuple(int(d) for d in signature)
+    shape = _shape(tensor)
     values = None
     if raw is not None and dtype is not None:
         values = np.frombuffer(np.asarray(raw, np.uint8).tobytes(), dtype.numpy)
