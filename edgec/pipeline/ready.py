@@ -100,7 +100,9 @@ def ready_model(
         )
     shapes = {key: tuple(shape) for key, shape in (inputs or {}).items()}
     signature = None if reading is None else reading.signature
-    own = load_backend(kind).adopt(path, target, inputs=shapes, signature=signature)
+    # What is to be rebuilt in another precision need not run on the target as it is.
+    wanted = target if precision == "auto" else _in_litert(target)
+    own = load_backend(kind).adopt(path, wanted, inputs=shapes, signature=signature)
     if precision not in ("auto", own.artifact.precision):
         if own.artifact.precision in _QUANTIZED:
             raise EdgecError(
@@ -110,6 +112,8 @@ def ready_model(
                 hint="leave --precision out to take it as it is, or build from the float model",
             )
         return None
+    if wanted is not target:
+        own = load_backend(kind).adopt(path, target, inputs=shapes, signature=signature)
     if name == kind:
         return Ready(
             path=path,
@@ -239,13 +243,23 @@ def build_ready(
     )
 
 
+def _in_litert(target: Target) -> Target:
+    """The target with LiteRT for its TFLite files, which runs what TensorFlow Lite Micro has no kernels for."""
+    facts = target.backends.get("tflite")
+    if facts is None or not (facts.kernels or facts.runtime.engine):
+        return target
+    runtime = facts.runtime.model_copy(update={"engine": ""})
+    full = facts.model_copy(update={"kernels": {}, "runtime": runtime})
+    return target.model_copy(update={"backends": {**target.backends, "tflite": full}})
+
+
 def check_lifted(source: str | Path, model: Model, target: Target) -> None:
     """Compare a model that was lifted from a .tflite file with LiteRT on the file itself.
 
     Raises `EdgecError` (source/lifted-differs).
     """
     shapes = {spec.name: spec.shape for spec in model.inputs()}
-    own = load_backend("tflite").adopt(Path(source), target, inputs=shapes).artifact
+    own = load_backend("tflite").adopt(Path(source), _in_litert(target), inputs=shapes).artifact
     feeds = _feeds(own.inputs)
     raw = run_artifact(own, [{b.artifact.name: b.to_artifact(f[b.source.name]) for b in own.inputs} for f in feeds])
     executor = Executor(model)
