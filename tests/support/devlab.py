@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import pytest
 
@@ -23,6 +23,7 @@ from tools.devlab import vpi as vpi_part
 from tools.devlab.common import UnavailableError
 
 Folders = pytest.TempPathFactory
+T = TypeVar("T")
 
 
 def connected(name: str, address: str, **options: Any) -> Transport:
@@ -93,7 +94,7 @@ def _running(start: Callable[[], Any]) -> Iterator[Any]:
         manager.__exit__(None, None, None)
 
 
-def _or_skip(make: Callable[[], Any]) -> Any:
+def _or_skip(make: Callable[[], T]) -> T:
     try:
         return make()
     except UnavailableError as error:
