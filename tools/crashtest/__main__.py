@@ -24,7 +24,8 @@ from pathlib import Path
 from edgec.devices.base import Facts
 from edgec.devices.probe import probe
 from tools.crashtest.benches import BENCHES, Bench
-from tools.crashtest.trials import FAULTS, Outcome, run_power_cut, run_trial, summary
+from tools.crashtest.power import power_cuts
+from tools.crashtest.trials import FAULTS, Outcome, run_trial, summary
 from tools.devlab.common import UnavailableError
 
 
@@ -78,9 +79,9 @@ def crash(
             outcome = run_trial(number, bench, fault, folder / bench.name, facts, chance)
             outcomes.append(outcome)
             _tell(outcome)
-    for number in range(power):
-        outcomes.append(run_power_cut(number, folder, chance))
-        _tell(outcomes[-1])
+    for outcome in power_cuts(power, folder, chance) if power else ():
+        outcomes.append(outcome)
+        _tell(outcome)
     return outcomes
 
 

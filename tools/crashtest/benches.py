@@ -9,13 +9,12 @@ import subprocess
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from edgec.devices.base import Transport
 from edgec.devices.inventory import Device
 from edgec.devices.kinds.local import LocalDevice
 from edgec.devices.open import open_device
-from tools.devlab import board, phone, sshd
+from tools.devlab import phone, sshd
 from tools.devlab.chaos import ChaosProxy
 from tools.devlab.common import UnavailableError
 from tools.devlab.container import MOUNTED, SMALL
@@ -23,7 +22,6 @@ from tools.devlab.container import MOUNTED, SMALL
 #: Keepalives of the connections that are going to break: a stall is noticed in seconds.
 _IMPATIENT_S = 0.7
 _SMALL_BYTES = 24 << 20
-BOARD_ROOT = "/tmp/edgec"
 
 
 class TriggerProxy(ChaosProxy):
@@ -129,21 +127,6 @@ def adb_bench(folder: Path) -> Iterator[Bench]:
             )
         finally:
             proxy.close()
-
-
-@contextlib.contextmanager
-def board_device(folder: Path) -> Iterator[tuple[Transport, TriggerProxy, int]]:
-    """A whole virtual board: its device, the proxy before it, the process that is its power."""
-    with board.running(folder) as server:
-        proxy = TriggerProxy(("127.0.0.1", server.port))
-        known = folder / "known_hosts.proxy"
-        known.write_text(server.known_at(proxy.port))
-        options: dict[str, Any] = {"identity": str(server.identity), "known_hosts": str(known)}
-        options["home"] = BOARD_ROOT  # a file system that its df knows; all of it is memory
-        device = Device(name="board", address=f"ssh:root@127.0.0.1:{proxy.port}", options=options)
-        with open_device(device) as transport:
-            yield transport, proxy, server.pid
-        proxy.close()
 
 
 BENCHES: dict[str, Callable[[Path], contextlib.AbstractContextManager[Bench]]] = {"ssh": ssh_bench, "adb": adb_bench}

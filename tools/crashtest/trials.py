@@ -19,14 +19,13 @@ from edgec.bundle.manifest import MANIFEST, Provenance
 from edgec.bundle.open import open_bundle
 from edgec.bundle.pack import write_bundle
 from edgec.devices.base import Facts, Transport
-from edgec.devices.probe import probe
 from edgec.errors import EdgecError
 from edgec.flash.install import flash_bundle
 from edgec.flash.session import Flashed, Options
 from edgec.flash.site import Site
 from edgec.targets.load import load_target
 from edgec.tensors import DType, TensorSpec
-from tools.crashtest.benches import BOARD_ROOT, Bench, board_device
+from tools.crashtest.benches import Bench
 
 FAULTS = ("reset", "stall", "disk-full", "kill")
 MODEL_BYTES = 300_000
@@ -194,30 +193,6 @@ def _repaired(bench: Bench, path: Path, facts: Facts, new: str) -> str:
     seen, _ = Site(bench.look(), str(bench.files)).see()
     settled = seen.state.active == seen.link and not seen.state.trial and seen.link in seen.state.good
     return "" if settled and not seen.incoming else f"the next flash left loose ends: {seen}"
-
-
-def run_power_cut(number: int, folder: Path, chance: random.Random) -> Outcome:
-    """Cut the power of a whole virtual board in a flash. Its disk is memory: it comes back with nothing."""
-    path = make_bundle(folder / "board.edgec", "aarch64", seed=number)
-    root, offset, total = BOARD_ROOT, chance.randrange(MODEL_BYTES), MODEL_BYTES
-    with open_bundle(path) as bundle:
-        new = bundle.digest
-    outcome = Outcome(
-        number=number, device="board", fault="power", offset=offset, of_bytes=total, broken="", left="nothing"
-    )
-    with board_device(folder / f"board-{number}") as (device, proxy, power):
-        facts = probe(device)
-        proxy.act_at(offset, lambda: os.kill(power, signal.SIGKILL))
-        try:
-            outcome = replace(outcome, broken=flash(path, device, root, facts).result)
-        except EdgecError as error:
-            outcome = replace(outcome, broken=error.code)
-    with board_device(folder / f"board-{number}-again") as (device, _, _):
-        if device.entry(root) is not None:
-            return replace(outcome, why="the board did not lose its memory: the test is not what it says")
-        flash(path, device, root, facts)
-        digest, why = running(device, root)
-    return replace(outcome, why=why or ("" if digest == new else "the next flash left another release"))
 
 
 def summary(outcomes: Sequence[Outcome]) -> dict[str, dict[str, int]]:

@@ -114,12 +114,15 @@ def _entry(name: bytes, mode: int, number: int, data: bytes) -> bytes:
 
 
 @contextlib.contextmanager
-def running(folder: Path, *, core: str = "cortex-a72", cpus: int = 2, memory_mib: int = 1024) -> Iterator[sshd.Server]:
-    """A board for the length of a `with`; the process of `Server.pid` is its power."""
+def running(
+    folder: Path, *, core: str = "cortex-a72", cpus: int = 2, memory_mib: int = 1024, disk: Path | None = None
+) -> Iterator[sshd.Server]:
+    """A board for the length of a `with`; the process of `Server.pid` is its power, `disk` an image for /dev/vda."""
     kept = existing("board", RECIPE, goal="devlab-board")
     folder.mkdir(parents=True, exist_ok=True)
     port = free_port()
-    process = _power_on(kept, folder, port, core, cpus, memory_mib)
+    extra = ["-drive", f"file={disk},if=none,id=d0,format=raw", "-device", "virtio-blk-device,drive=d0"]
+    process = _power_on(kept, folder, port, core, cpus, memory_mib, extra if disk else [])
     try:
         _wait(process, port, folder)
         public = " ".join((kept / "keys/host_ed25519.pub").read_text().split()[:2])
@@ -137,7 +140,9 @@ def running(folder: Path, *, core: str = "cortex-a72", cpus: int = 2, memory_mib
         process.wait()
 
 
-def _power_on(kept: Path, folder: Path, port: int, core: str, cpus: int, memory_mib: int) -> subprocess.Popen[bytes]:
+def _power_on(
+    kept: Path, folder: Path, port: int, core: str, cpus: int, memory_mib: int, extra: list[str]
+) -> subprocess.Popen[bytes]:
     libraries = next((kept / "qemu/usr/lib").glob("*-linux-gnu"))
     paths = [libraries, *(place for place in libraries.iterdir() if place.is_dir())]
     command = [str(kept / "qemu/usr/bin/qemu-system-aarch64"), "-L", str(kept / "qemu/usr/share/qemu")]
@@ -146,7 +151,7 @@ def _power_on(kept: Path, folder: Path, port: int, core: str, cpus: int, memory_
     command += ["-kernel", str(kept / "vmlinuz"), "-initrd", str(kept / "initrd.gz")]
     command += ["-append", "console=ttyAMA0 rdinit=/init quiet panic=-1"]
     command += ["-netdev", f"user,id=n0,restrict=on,hostfwd=tcp:127.0.0.1:{port}-:22"]  # rule 3
-    command += ["-device", "virtio-net-device,netdev=n0"]
+    command += ["-device", "virtio-net-device,netdev=n0", *extra]
     with (folder / "qemu.log").open("wb") as log:
         return subprocess.Popen(
             command,
