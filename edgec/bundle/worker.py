@@ -35,11 +35,19 @@ class Worker:
     """One model in one runtime process, started on the first call. Usable from several threads, one call at a time."""
 
     def __init__(
-        self, model: Path, backend: str, *, threads: int = 1, timeout_s: float = 300.0, agent: Path = AGENT
+        self,
+        model: Path,
+        backend: str,
+        *,
+        threads: int = 1,
+        kernels: str = "default",
+        timeout_s: float = 300.0,
+        agent: Path = AGENT,
     ) -> None:
         self._model = model
         self._command = [sys.executable, "-P", str(agent), "serve-stdio", str(model)]
         self._command += ["--backend", backend, "--threads", str(threads)]
+        self._command += [] if kernels == "default" else ["--kernels", kernels]
         self._timeout_s = timeout_s
         self._process: subprocess.Popen[bytes] | None = None
         self._stderr: IO[bytes] | None = None

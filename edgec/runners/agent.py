@@ -6,11 +6,15 @@ This file travels inside every bundle and is started on the device; it imports n
     agent.py run   DIR --out OUT [--threads N]      the goldens of an unpacked bundle, outputs as .npy files
     agent.py check DIR [--threads N]                the same, compared with the outputs the host had
     agent.py bench DIR [--threads N] [--runs N]     latency and memory
+    agent.py sustain DIR --seconds S [--threads N]  the same for long: heat, frequency, single-stream summary
+    agent.py feed DIR --feeds IN --out OUT          a model's outputs for IN/*.npz, a file each
+    agent.py app DIR --app FILE --data IN --out OUT the user's own preprocessing and postprocessing around the model
     agent.py fits MODEL --arena N                   whether it runs in an arena of N bytes
     agent.py arena MODEL                            the smallest arena that TensorFlow Lite Micro runs a model in
     agent.py export MODEL --backend NAME --out OUT  the model as OpenVINO compiles it for a device
     agent.py serve-stdio MODEL --backend NAME       a worker that answers requests on stdin
 
+All that load a TFLite model take --kernels: `default` (with XNNPACK), `builtin` (without), or `reference`.
 Every command but the last prints one JSON object on stdout and nothing else there. What fails is reported in it
 as {"error": {"code": ..., "message": ..., "hint": ...}}, with exit code 3; a failed check exits with 1.
 
@@ -33,6 +37,7 @@ import sys
 import tempfile
 import time
 from pathlib import Path
+from types import ModuleType
 from typing import Any, BinaryIO
 
 try:
@@ -102,14 +107,25 @@ def _version(distribution: str) -> str:
         return ""
 
 
-class TfliteRuntime:
-    """A .tflite file in LiteRT with its default delegates."""
+#: Sets of kernels by name, and what TFLite calls the choice.
+KERNELS = {"default": "AUTO", "builtin": "BUILTIN_WITHOUT_DEFAULT_DELEGATES", "reference": "BUILTIN_REF"}
 
-    def __init__(self, path: str, threads: int) -> None:
+
+class TfliteRuntime:
+    """A .tflite file in LiteRT, with its default delegates or another set of kernels."""
+
+    def __init__(self, path: str, threads: int, kernels: str = "default") -> None:
         package, module = _litert_module()
         self.runtime = package + " " + _version(package)
+        chosen = {}
+        if kernels != "default":  # old runtimes know no choice
+            try:
+                chosen["experimental_op_resolver_type"] = getattr(module.OpResolverType, KERNELS[kernels])
+            except AttributeError as error:
+                raise AgentError("kernels", f"{self.runtime} cannot be told which kernels to take") from error
+        self._chosen = kernels
         try:
-            self._interpreter = module.Interpreter(model_path=path, num_threads=threads)
+            self._interpreter = module.Interpreter(model_path=path, num_threads=threads, **chosen)
             self._interpreter.allocate_tensors()
         except Exception as error:
             raise AgentError("model-refused", f"LiteRT refuses the model: {error}") from error
@@ -170,7 +186,9 @@ class TfliteRuntime:
             if index not in inside:
                 outside[detail["op_name"]] = outside.get(detail["op_name"], 0) + 1
                 left.append([detail["op_name"], names.get(int(detail["outputs"][0]), "")])
+        asked = {} if self._chosen == "default" else {"asked_for": self._chosen}
         return {
+            **asked,
             "delegate": "XNNPACK" if partitions else "none",
             "partitions": len(partitions),
             "delegated": len(inside),
@@ -441,13 +459,17 @@ def _check_names(feeds: dict[str, Any], known: dict[str, Any]) -> None:
         raise AgentError("io-mismatch", f"input {missing[0]!r} is not given")
 
 
-def load(path: str, backend: str, threads: int) -> Any:
+def load(path: str, backend: str, threads: int, kernels: str = "default") -> Any:
     """The model, ready to run. Raises AgentError when the runtime or the file will not do."""
     if backend not in RUNTIMES:
         raise AgentError("runtime-missing", f"this agent has no runtime for {backend!r} models")
     if not Path(path).is_file():
         raise AgentError("model-missing", f"there is no model file {path}")
-    return RUNTIMES[backend](path, threads)
+    if kernels == "default":
+        return RUNTIMES[backend](path, threads)
+    if backend != "tflite":
+        raise AgentError("kernels", f"{backend!r} has one set of kernels only", "leave out --kernels")
+    return TfliteRuntime(path, threads, kernels)
 
 
 # ---------------------------------------------------------------------------------------------- memory
@@ -483,9 +505,9 @@ class Unpacked:
         self.inputs = [io["artifact"]["name"] for io in self.manifest["inputs"]]
         self.outputs = [io["artifact"]["name"] for io in self.manifest["outputs"]]
 
-    def load(self, threads: int) -> Any:
+    def load(self, threads: int, kernels: str = "default") -> Any:
         """The model in its runtime."""
-        return load(str(self.folder / self.manifest["model"]), self.engine, threads)
+        return load(str(self.folder / self.manifest["model"]), self.engine, threads, kernels)
 
     @property
     def engine(self) -> str:
@@ -534,7 +556,7 @@ def info(_: argparse.Namespace) -> dict[str, Any]:
 
 def _run_goldens(args: argparse.Namespace) -> tuple[Unpacked, Any, list[list[Any]]]:
     bundle = Unpacked(args.folder)
-    model = bundle.load(args.threads)
+    model = bundle.load(args.threads, args.kernels)
     results = []
     for golden in range(bundle.manifest["goldens"]):
         try:
@@ -609,7 +631,7 @@ def bench(args: argparse.Namespace) -> dict[str, Any]:
     _MODULES.get(bundle.engine, _openvino_module)()
     before = _status_kib("VmRSS")
     start = time.perf_counter()
-    model = bundle.load(args.threads)
+    model = bundle.load(args.threads, args.kernels)
     load_ms = (time.perf_counter() - start) * 1e3
     start = time.perf_counter()
     model.run(feeds)
@@ -638,6 +660,176 @@ def bench(args: argparse.Namespace) -> dict[str, Any]:
         "runtime": model.runtime,
         "kernels": model.kernels(),
     }
+
+
+#: Points of a long run that are reported, at most.
+SHOWN_SAMPLES = 120
+
+
+def sustain(args: argparse.Namespace) -> dict[str, Any]:
+    """Run for `--seconds` without a pause, looking at temperatures and frequencies once a second.
+
+    In the last quarter the device is as warm as it gets: its throughput beside the first quarter's tells throttling.
+    """
+    bundle = Unpacked(args.folder)
+    feeds = bundle.feeds(0)
+    model = bundle.load(args.threads, args.kernels)
+    for _ in range(args.warmup):
+        model.run(feeds)
+    times: list[float] = []
+    ends: list[float] = []
+    samples = [{"at_s": 0.0, **_climate()}]
+    began = now = time.perf_counter()
+    while now - began < args.seconds or not times:
+        model.run(feeds)
+        end = time.perf_counter()
+        times.append((end - now) * 1e3)
+        ends.append(end - began)
+        now = end
+        if now - began - samples[-1]["at_s"] >= 1.0:
+            samples.append({"at_s": now - began, **_climate()})
+            now = time.perf_counter()  # looking takes time that is not the model's
+    duration = ends[-1]
+    samples.append({"at_s": duration, **_climate()})
+    step = max(1, -(-len(samples) // SHOWN_SAMPLES))
+    return {
+        "threads": args.threads,
+        "runs": len(times),
+        "duration_s": duration,
+        "median_ms": float(np.percentile(times, 50)),
+        "p90_ms": float(np.percentile(times, 90)),
+        "p99_ms": float(np.percentile(times, 99)),
+        "begin_per_s": _rate(times, ends, 0.0, duration / 4),
+        "end_per_s": _rate(times, ends, duration * 3 / 4, duration),
+        "samples": samples[::step],
+        "last": samples[-1],
+        "runtime": model.runtime,
+        "kernels": model.kernels(),
+    }
+
+
+def _rate(times: list[float], ends: list[float], begin: float, end: float) -> float:
+    """Runs a second of the model's own time, of those that ended between two moments; of all where there are none."""
+    inside = [t for t, at in zip(times, ends) if begin < at <= end] or times
+    return 1e3 * len(inside) / sum(inside)
+
+
+def _climate() -> dict[str, Any]:
+    """Temperatures (°C, by zone) and frequencies (MHz, by core), where /sys shows them."""
+    celsius = {}
+    for zone in sorted(Path("/sys/class/thermal").glob("thermal_zone*")):
+        value = _number(zone / "temp")
+        if value is not None:
+            celsius[zone.name] = value / 1e3
+    cores = sorted(Path("/sys/devices/system/cpu").glob("cpu[0-9]*/cpufreq/scaling_cur_freq"))
+    mhz = {file.parts[-3]: value / 1e3 for file in cores for value in [_number(file)] if value is not None}
+    return {"celsius": celsius, "mhz": mhz}
+
+
+def _number(path: Path) -> Any:
+    try:
+        return float(path.read_text())
+    except (OSError, ValueError):  # some zones refuse to be read
+        return None
+
+
+def feed(args: argparse.Namespace) -> dict[str, Any]:
+    """Run the model on every .npz in a folder; arrays are called by the inputs' places, as in the manifest."""
+    bundle = Unpacked(args.folder)
+    model = bundle.load(args.threads, args.kernels)
+    out = Path(args.out)
+    out.mkdir(parents=True, exist_ok=True)
+    seconds, count = 0.0, 0
+    for path in sorted(Path(args.feeds).glob("*.npz")):
+        with np.load(path, allow_pickle=False) as arrays:
+            given = {name: arrays[str(i)] for i, name in enumerate(bundle.inputs)}
+        results: dict[str, list[Any]] = {}
+        for row in range(len(next(iter(given.values())))):
+            start = time.perf_counter()
+            outputs = bundle.pick(model.run({name: value[row] for name, value in given.items()}))
+            seconds += time.perf_counter() - start
+            count += 1
+            for i, value in enumerate(outputs):
+                results.setdefault(str(i), []).append(value)
+        stacked: dict[str, Any] = {name: np.stack(rows) for name, rows in results.items()}
+        np.savez(out / path.name, **stacked)
+    return {"runs": count, "seconds": seconds, "runtime": model.runtime, "kernels": model.kernels()}
+
+
+def app(args: argparse.Namespace) -> dict[str, Any]:
+    """What the user's application does to each file, stage by stage, written down for the host to judge.
+
+    FILE has `preprocess(path)`, which gives what the model is fed (an array, or one for each input by name), and may
+    have `postprocess(outputs)`, which gives the answer for the outputs (an array, or one for each output by name).
+    Of `IN/a.jpg` become `OUT/a.jpg.pre.npy`, `.raw.npy` and `.post.json`; of several inputs or outputs
+    `.pre.0.npy`, `.pre.1.npy`, in the manifest's order. What fails stands in `OUT/a.jpg.error.json`.
+    """
+    bundle = Unpacked(args.folder)
+    user = _user_module(Path(args.app))
+    model = bundle.load(args.threads, args.kernels)
+    data, out = Path(args.data), Path(args.out)
+    files = sorted(path for path in data.rglob("*") if path.is_file())
+    failed = 0
+    for path in files:
+        place = out / path.relative_to(data)
+        place.parent.mkdir(parents=True, exist_ok=True)
+        stage = "preprocess"
+        try:
+            value = user.preprocess(str(path))
+            given = _in_order(value, bundle.inputs)
+            _write_stage(place, "pre", given)
+            stage = "run"
+            outputs = bundle.pick(model.run(dict(zip(bundle.inputs, given))))
+            _write_stage(place, "raw", outputs)
+            stage = "postprocess"
+            if hasattr(user, "postprocess"):
+                told = outputs[0] if len(outputs) == 1 else dict(zip(bundle.outputs, outputs))
+                answer = json.dumps(user.postprocess(told), default=_plain)
+                place.with_name(place.name + ".post.json").write_text(answer + "\n", encoding="utf-8")
+        except Exception as error:
+            failed += 1
+            problem = {"stage": stage, "message": f"{type(error).__name__}: {error}"}
+            place.with_name(place.name + ".error.json").write_text(json.dumps(problem) + "\n", encoding="utf-8")
+    return {"files": len(files), "failed": failed, "runtime": model.runtime, "kernels": model.kernels()}
+
+
+def _user_module(path: Path) -> Any:
+    """The user's file, which may import what lies beside it."""
+    sys.path.insert(0, str(path.resolve().parent))
+    scope = ModuleType("edgec_app")
+    scope.__file__ = str(path)
+    try:
+        source = path.read_text(encoding="utf-8")
+        exec(compile(source, str(path), "exec"), scope.__dict__)  # noqa: S102  it is the user's own program
+    except Exception as error:
+        raise AgentError(
+            "app", f"{path.name} cannot be loaded: {type(error).__name__}: {error}", "it runs on the device's Python"
+        ) from error
+    if not callable(getattr(scope, "preprocess", None)):
+        raise AgentError("app", f"{path.name} has no function preprocess(path)", "define it; postprocess is optional")
+    return scope
+
+
+def _in_order(value: Any, names: list[str]) -> list[Any]:
+    """Arrays for the names, from one array or a dictionary of them."""
+    given = value if isinstance(value, dict) else {names[0]: value}
+    missing = [name for name in names if name not in given]
+    if missing:
+        raise AgentError("app", f"preprocess gave nothing for input {missing[0]!r}; the inputs are {names}")
+    return [np.asarray(given[name]) for name in names]
+
+
+def _write_stage(place: Path, stage: str, values: list[Any]) -> None:
+    for i, value in enumerate(values):
+        middle = stage if len(values) == 1 else f"{stage}.{i}"
+        np.save(place.with_name(f"{place.name}.{middle}.npy"), value, allow_pickle=False)
+
+
+def _plain(value: Any) -> Any:
+    """numpy's numbers and arrays as JSON knows them."""
+    if hasattr(value, "tolist"):
+        return value.tolist()
+    raise TypeError(f"postprocess gave a {type(value).__name__}, which JSON cannot hold")
 
 
 def arena(args: argparse.Namespace) -> dict[str, Any]:
@@ -705,7 +897,7 @@ def serve_stdio(args: argparse.Namespace) -> None:
     os.dup2(2, 1)
     requests = sys.stdin.buffer
     try:
-        model = load(args.model, args.backend, args.threads)
+        model = load(args.model, args.backend, args.threads, args.kernels)
         hello = {"protocol": PROTOCOL, "runtime": model.runtime, "inputs": model.inputs}
     except AgentError as error:
         write_message(reply, {"error": error.record}, {})
@@ -734,24 +926,30 @@ def serve_stdio(args: argparse.Namespace) -> None:
 # ---------------------------------------------------------------------------------------------- command line
 
 
+#: Commands that take an unpacked bundle, and the options of each: a default, or None where it must be given.
+_BUNDLE_COMMANDS: Any = (
+    (run, {"out": None}),
+    (check, {"steps": 2, "tolerance": 1e-2}),
+    (bench, {"runs": 50, "warmup": 5, "max-seconds": 10.0}),
+    (sustain, {"seconds": 60.0, "warmup": 5}),
+    (feed, {"feeds": None, "out": None}),
+    (app, {"app": None, "data": None, "out": None}),
+)
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description="Run an edgec bundle on this machine.")
     commands = parser.add_subparsers(dest="command", required=True)
     commands.add_parser("info").set_defaults(call=info)
-    for name, call in (("run", run), ("check", check), ("bench", bench)):
-        command = commands.add_parser(name)
+    for call, own in _BUNDLE_COMMANDS:
+        command = commands.add_parser(call.__name__)
         command.add_argument("folder")
         command.add_argument("--threads", type=int, default=1)
+        command.add_argument("--kernels", choices=sorted(KERNELS), default="default")
         command.set_defaults(call=call)
-        if call is run:
-            command.add_argument("--out", required=True)
-        elif call is check:
-            command.add_argument("--steps", type=int, default=2)
-            command.add_argument("--tolerance", type=float, default=1e-2)
-        else:
-            command.add_argument("--runs", type=int, default=50)
-            command.add_argument("--warmup", type=int, default=5)
-            command.add_argument("--max-seconds", type=float, default=10.0)
+        for name, default in own.items():
+            given = {"required": True} if default is None else {"type": type(default), "default": default}
+            command.add_argument(f"--{name}", **given)
     smallest = commands.add_parser("arena")
     smallest.add_argument("model")
     smallest.set_defaults(call=arena)
@@ -768,6 +966,7 @@ def _parser() -> argparse.ArgumentParser:
     serve.add_argument("model")
     serve.add_argument("--backend", required=True)
     serve.add_argument("--threads", type=int, default=1)
+    serve.add_argument("--kernels", choices=sorted(KERNELS), default="default")
     return parser
 
 

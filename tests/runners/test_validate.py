@@ -57,7 +57,13 @@ def test_int8_bundle_passes_and_is_measured(tmp_path: Path) -> None:
 def test_default_delegates_run_and_are_reported(tmp_path: Path) -> None:
     result = validated(tiny.pack(tmp_path / "x.edgec", tiny.tflite_artifact()))
     assert result.passed
-    assert result.kernels == {"delegate": "XNNPACK", "partitions": 1, "delegated": 2, "outside": {}}
+    assert result.kernels == {
+        "delegate": "XNNPACK",
+        "partitions": 1,
+        "delegated": 2,
+        "outside": {},
+        "first_outside": [],
+    }
 
 
 def test_openvino_bundle_passes_in_float32(tmp_path: Path) -> None:
