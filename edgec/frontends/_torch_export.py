@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from edgec.frontends import _torch_errors as errors
+from edgec.frontends._torch_promote import promote_reversed
 from edgec.frontends._torch_quiet import quiet
 from edgec.frontends._torch_tree import dataclass_types, dotted, leaves, nest, unique
 from edgec.graph.model import ORIGIN_KEY, origin
@@ -95,6 +96,7 @@ def export_program(
     try:
         with quiet():
             program = _open_custom(program)
+            promote_reversed(program)
             converted = torch.onnx.export(
                 program, dynamo=True, verbose=False, report=False, optimize=False, external_data=False
             )

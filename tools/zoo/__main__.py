@@ -12,6 +12,7 @@ import json
 import os
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +30,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("names", nargs="*", help="rows to run anew; default: those not in the cache")
     parser.add_argument("--fresh", action="store_true", help="run every row anew")
+    parser.add_argument("--jobs", type=int, default=2, help="rows at a time")
     parser.add_argument("--page", type=Path, default=ROOT / "docs" / "zoo.md")
     parser.add_argument("--json", type=Path, default=CACHE / "zoo.json")
     args = parser.parse_args()
@@ -37,15 +39,12 @@ def main() -> int:
     if unknown:
         parser.error(f"no such row: {', '.join(sorted(unknown))}")
     CACHE.mkdir(parents=True, exist_ok=True)
-    results = []
-    for name in known:
-        file = CACHE / f"{name}.json"
-        anew = args.fresh or name in args.names or (not args.names and not file.exists())
-        if anew:
-            result = run_row(name, file)
+    files = {name: CACHE / f"{name}.json" for name in known}
+    anew = [n for n in known if args.fresh or n in args.names or (not args.names and not files[n].exists())]
+    with ThreadPoolExecutor(args.jobs) as pool:
+        for name, result in zip(anew, pool.map(lambda name: run_row(name, files[name]), anew), strict=True):
             print(f"{name:26}", " ".join(_short(result[column]) for column in COLUMNS), flush=True)
-        if file.exists():
-            results.append(json.loads(file.read_text()))
+    results = [json.loads(file.read_text()) for file in files.values() if file.exists()]
     args.json.write_text(json.dumps(results, indent=1) + "\n")
     if len(results) == len(known):
         args.page.write_text(page(results))
@@ -59,7 +58,7 @@ def run_row(name: str, file: Path) -> dict[str, Any]:
     argv = [sys.executable, "-m", "tools.zoo.row", name, str(file)]
     try:
         done = subprocess.run(
-            argv, cwd=ROOT, env={"OMP_NUM_THREADS": "2", **os.environ}, capture_output=True, text=True, timeout=LIMIT_S
+            argv, cwd=ROOT, env={"OMP_NUM_THREADS": "1", **os.environ}, capture_output=True, text=True, timeout=LIMIT_S
         )
         said = done.stderr.strip().splitlines()
         why = f"exit code {done.returncode}: {said[-1][:200] if said else 'no message'}"
@@ -77,6 +76,7 @@ def _short(cell: dict[str, Any]) -> str:
     if "finding" in cell:
         return f"[{cell['finding'][:110]}]"
     db = f"{cell['int8_db']:5.1f} dB" if "int8_db" in cell else f"[{cell.get('int8_finding', '')[:80]}]"
+    db = "" if not ({"int8_db", "int8_finding"} & cell.keys()) else db
     return f"{cell['error']:8.1e} {db} {cell['transposes']:3}T {cell['seconds']:5.1f}s |"
 
 

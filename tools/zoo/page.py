@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from tools.zoo.row import COLUMNS
+from tools.zoo.row import COLUMNS, INT8
 
 #: The promise: this share of the rows builds for the first column's target, each within this relative error.
 SHARE = 0.95
@@ -30,12 +30,11 @@ def page(results: list[dict[str, Any]]) -> str:
     """The whole page."""
     titles = {"tflite": "TFLite, `linux-x86_64`", "openvino": "OpenVINO, `intel-cpu`"}
     lines = [_HEAD + counted(results) + "\n"]
-    lines.append(
-        "| architecture | " + " | ".join(f"{titles[c]}: error | int8 dB | T | ops | s" for c in COLUMNS) + " |"
-    )
-    lines.append("| --- |" + " ---: |" * (5 * len(COLUMNS)))
+    heads = [f"{titles[c]}: error | {'int8 dB | ' if c in INT8 else ''}T | ops | s" for c in COLUMNS]
+    lines.append("| architecture | " + " | ".join(heads) + " |")
+    lines.append("| --- |" + " ---: |" * (4 * len(COLUMNS) + len(INT8)))
     for result in sorted(results, key=lambda r: r["name"]):
-        cells = [_cells(result[column]) for column in COLUMNS]
+        cells = [_cells(result[column], int8=column in INT8) for column in COLUMNS]
         lines.append(f"| {result['name']} ({_class(result)}) | " + " | ".join(cells) + " |")
     notes = [
         f"- {result['name']}, {column}{what}: {result[column][key]}"
@@ -56,9 +55,8 @@ def counted(results: list[dict[str, Any]]) -> str:
         built = [r[column] for r in results if "finding" not in r[column]]
         exact = [cell for cell in built if cell["error"] < ERROR]
         quantized = [cell for cell in built if "int8_db" in cell]
-        parts.append(
-            f"{column}: {len(built)} of {len(results)} built, {len(exact)} within {ERROR:g}, {len(quantized)} in int8"
-        )
+        more = f", {len(quantized)} in int8" if column in INT8 else ""
+        parts.append(f"{column}: {len(built)} of {len(results)} built, {len(exact)} within {ERROR:g}{more}")
     return "; ".join(parts) + "."
 
 
@@ -73,9 +71,10 @@ def _class(result: dict[str, Any]) -> str:
     return f"{result['class']}, {result['part']}" if result["part"] else str(result["class"])
 
 
-def _cells(cell: dict[str, Any]) -> str:
+def _cells(cell: dict[str, Any], *, int8: bool) -> str:
     if "finding" in cell:
-        return "not built | | | |"
+        return "not built" + " |" * (4 if int8 else 3)
     error = "∞" if math.isinf(cell["error"]) else f"{cell['error']:.1e}"
     db = f"{cell['int8_db']:.1f}" if "int8_db" in cell else "not built"
-    return f"{error} | {db} | {cell['transposes']} | {cell['operators']} | {cell['seconds']:.1f}"
+    columns = [error, *([db] if int8 else []), cell["transposes"], cell["operators"], f"{cell['seconds']:.1f}"]
+    return " | ".join(map(str, columns))

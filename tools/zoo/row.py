@@ -22,6 +22,8 @@ from tools.zoo.models import Row, rows, write_model
 
 #: Column → target.
 COLUMNS = {"tflite": "linux-x86_64", "openvino": "intel-cpu"}
+#: Columns that are built in int8 too.
+INT8 = ("tflite",)
 SAMPLES = 8
 
 
@@ -68,6 +70,8 @@ def _column(model: Path, target: str, backend: str, feeds: Any, wanted: Any, out
     cell["error"] = _error(wanted, outputs)
     cell["transposes"] = summary["transposes"]
     cell["operators"] = summary["operator_count"]
+    if backend not in INT8:
+        return cell
     try:
         _, outputs = _build(
             model, target, backend, feeds, out / "int8", precision="int8", calibration=str(data), effort="fast"
