@@ -8,20 +8,26 @@ from __future__ import annotations
 
 import hashlib
 import importlib.util
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from edgec.errors import EdgecError, Finding, Severity
 from edgec.frontends._hf.processor import read_json
 from edgec.frontends._onnx_model import from_ir
+from edgec.frontends._same_answer import compare_answers
 from edgec.frontends.base import Loaded, Request, existing
 from edgec.graph.model import SourceInfo
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from edgec.frontends._hf.opening import Opened
 
 _CHUNK_BYTES = 1 << 20
 _WEIGHTS = (".safetensors", ".bin")
+#: Operators that choose: where two scores are almost equal, rounding decides, and answers differ though both are right.
+_TIES = frozenset({"ArgMax", "ArgMin", "NonMaxSuppression", "NonZero", "TopK"})
 _PACKAGES = ("torch", "transformers", "safetensors")
 
 
@@ -52,7 +58,7 @@ def load(request: Request) -> Loaded:
         )
     from edgec.frontends._hf.load import offline_and_quiet
     from edgec.frontends._hf.opening import open_folder
-    from edgec.frontends._torch_export import export_module
+    from edgec.frontends._torch_export import answers, export_module
 
     options = request.options
     with offline_and_quiet():
@@ -60,17 +66,34 @@ def load(request: Request) -> Loaded:
             folder, part=options.signature, given=request.inputs, dtypes=options.dtypes, trust=options.trust
         )
         exported = export_module(opened.module, opened.inputs, name=folder.name, where=str(folder))
+        fed, given = answers(
+            opened.module, _drawn(opened.inputs), [value.name or "" for value in exported.graph.outputs]
+        )
     title = folder.resolve().name
     name = f"{title}-{opened.part}" if len(opened.parts) > 1 else title
     source = SourceInfo(kind="huggingface", name=title, digest=_digest(folder))
     loaded = from_ir(exported, source=source, name=name, inputs={})
+    told = (*_parts_finding(opened.parts, opened.part), *opened.findings, *loaded.findings)
+    if not any(node.op_type in _TIES for node in loaded.model.nodes()):
+        told += compare_answers(loaded.model, fed, given, where=str(folder))
     return Loaded(
         model=loaded.model,
-        findings=(*_parts_finding(opened.parts, opened.part), *opened.findings, *loaded.findings),
+        findings=told,
         labels=_labels(opened.config, opened.part),
         preprocessing=_facts(opened),
         recipe=opened.processing.recipe,
     )
+
+
+def _drawn(inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The example inputs with seeded random numbers where they are floats."""
+    import torch
+
+    source = torch.Generator().manual_seed(0)
+    return {
+        name: torch.randn(value.shape, generator=source) if value.dtype == torch.float32 else value
+        for name, value in inputs.items()
+    }
 
 
 def _parts_finding(names: tuple[str, ...], built: str) -> tuple[Finding, ...]:
@@ -85,6 +108,11 @@ def _parts_finding(names: tuple[str, ...], built: str) -> tuple[Finding, ...]:
             hint="build the others too: " + ", ".join(f"--signature {name}" for name in others),
         ),
     )
+
+
+def _title(folder: Path) -> str:
+    """The folder's name; of a downloaded one (models--owner--name/snapshots/…) the model's."""
+    return folder.parent.parent.name.rpartition("--")[2] if folder.parent.name == "snapshots" else folder.name
 
 
 def _labels(config: Any, part: str) -> tuple[str, ...]:

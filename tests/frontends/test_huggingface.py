@@ -67,6 +67,12 @@ def test_accepts(tmp_path: Path) -> None:
     assert _refused(tmp_path).code == "source/malformed"
 
 
+def test_a_downloaded_folder_has_the_models_name(tmp_path: Path) -> None:
+    folder = tmp_path / "models--someone--tiny-net" / "snapshots" / "0123abcd"
+    folders.write(folder, "ResNetModel", folders.RESNET)
+    assert _load(folder, pixel_values=(1, 3, 16, 16)).model.name == "tiny-net"
+
+
 # Images ------------------------------------------------------------------------------------------------------------
 
 
