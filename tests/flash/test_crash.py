@@ -28,14 +28,17 @@ def flash(device: MemoryDevice, bundle: Bundle) -> Flashed:
     return flash_bundle(bundle, device, Options(), facts=flashing.FACTS)
 
 
-def prepared(bundles: dict[str, Bundle], history: str, seed: int) -> MemoryDevice:
-    device = MemoryDevice(seed=seed)
+def prepared(bundles: dict[str, Bundle], history: str) -> MemoryDevice:
+    device = MemoryDevice()
     for name in history:
         assert flash(device, bundles[name]).result == "installed"
+    device.revive()
     return device
 
 
 def operations(device: MemoryDevice, bundle: Bundle) -> int:
+    """How many operations a flash takes; the device is left as it was."""
+    device = device.copy(0)
     before = device.operations
     flash(device, bundle)
     return device.operations - before
@@ -47,9 +50,10 @@ def test_cut_in_every_operation_of_a_flash(bundles: dict[str, Bundle], history: 
     new = bundles["d"]
     old = bundles[history[-1]].digest if history else ""
     cuts = 0
+    start = prepared(bundles, history)
     for seed in SEEDS:
-        for operation in range(operations(prepared(bundles, history, seed), new)):
-            device = prepared(bundles, history, seed)
+        for operation in range(operations(start, new)):
+            device = start.copy(100 * seed + operation)
             device.cut_at(operation, power=power)
             with pytest.raises(EdgecError) as caught:
                 flash(device, new)
@@ -70,9 +74,10 @@ def test_cut_in_every_operation_of_a_flash(bundles: dict[str, Bundle], history: 
 @pytest.mark.parametrize("power", [False, True], ids=["connection", "power"])
 def test_cut_twice_and_another_release_wanted_then(bundles: dict[str, Bundle], power: bool) -> None:
     a, b, c = (bundles[name].digest for name in "abc")
-    for first in range(0, operations(prepared(bundles, "a", 0), bundles["b"]), 2):
-        for second in range(0, 40, 7):
-            device = prepared(bundles, "a", first)
+    start = prepared(bundles, "a")
+    for first in range(0, operations(start, bundles["b"]), 3):
+        for second in range(0, 30, 7):
+            device = start.copy(first)
             for bundle, operation in ((bundles["b"], first), (bundles["c"], second)):
                 device.cut_at(operation, power=power)
                 try:
@@ -88,11 +93,11 @@ def test_cut_twice_and_another_release_wanted_then(bundles: dict[str, Bundle], p
 @pytest.mark.parametrize("power", [False, True], ids=["connection", "power"])
 def test_cut_in_every_operation_of_a_rollback(bundles: dict[str, Bundle], power: bool) -> None:
     a, b = (bundles[name].digest for name in "ab")
-    device = prepared(bundles, "ab", 0)
-    before = device.operations
-    assert roll_back(device, Options()).running == a
-    for operation in range(device.operations - before):
-        device = prepared(bundles, "ab", operation)
+    start = prepared(bundles, "ab")
+    tried = start.copy(0)
+    assert roll_back(tried, Options()).running == a
+    for operation in range(tried.operations - start.operations):
+        device = start.copy(operation)
         device.cut_at(operation, power=power)
         with pytest.raises(EdgecError):
             roll_back(device, Options())
@@ -106,9 +111,9 @@ def test_cut_in_every_operation_of_a_rollback(bundles: dict[str, Bundle], power:
 def test_disk_full_at_any_file(bundles: dict[str, Bundle]) -> None:
     """The check before said yes; then somebody else filled the disk."""
     a, b = bundles["a"], bundles["b"]
-    device = prepared(bundles, "a", 0)
+    device = prepared(bundles, "a")
     used = device.space - device.free_bytes("/")
-    for extra in range(0, b.path.stat().st_size, 4096):
+    for extra in range(0, b.path.stat().st_size, 6000):
         device.space = used + extra
         device.free_bytes = lambda _remote: 1 << 30  # type: ignore[method-assign]
         with pytest.raises(EdgecError) as caught:

@@ -7,6 +7,7 @@ prefix of its content. Connection cut: the operation in which it happens was don
 from __future__ import annotations
 
 import contextlib
+import copy
 import hashlib
 import posixpath
 import random
@@ -64,6 +65,13 @@ class MemoryDevice:
     def cut_at(self, operation: int, *, power: bool) -> None:
         """Lose connection or power in that operation, counted from now."""
         self._cut_at, self._power = self.operations + operation, power
+
+    def copy(self, seed: int) -> MemoryDevice:
+        """The same device once more, with other luck; after `revive`, so that no operation is pending."""
+        assert not self._journal
+        other = copy.deepcopy(self)
+        other._random = random.Random(seed)
+        return other
 
     def revive(self) -> None:
         """The connection is back; after a power cut, with what survived."""

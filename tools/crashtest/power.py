@@ -87,7 +87,8 @@ def _powered(folder: Path, disk: Path, modules: Path) -> Iterator[tuple[Transpor
         proxy = TriggerProxy(("127.0.0.1", server.port))
         known = folder / "known_hosts.proxy"
         known.write_text(server.known_at(proxy.port))
-        options = {"identity": str(server.identity), "known_hosts": str(known)}
+        # On a busy machine an emulated board takes its time to shake hands.
+        options = {"identity": str(server.identity), "known_hosts": str(known), "connect_timeout_s": 120.0}
         device = Device(name="board", address=f"ssh:root@127.0.0.1:{proxy.port}", options=options)
         with open_device(device) as transport:
             _mount(transport, modules)
