@@ -14,9 +14,9 @@ from edgec.targets.load import list_targets, load_target
 from edgec.tensors import DType
 
 ISSUED = (
-    "android-arm64", "coral-edgetpu", "cortex-m4", "cortex-m55", "cortex-m7", "esp32-s3", "ethos-u55-128", "ethos-u55-256",
-    "ethos-u65-256", "ethos-u65-512", "ethos-u85-256", "intel-cpu", "intel-gpu", "intel-npu", "linux-x86_64",
-    "raspberrypi-zero2w", "raspberrypi3", "raspberrypi4", "raspberrypi5",
+    "android-arm64", "coral-edgetpu", "cortex-m4", "cortex-m55", "cortex-m7", "esp32-s3", "ethos-u55-128",
+    "ethos-u55-256", "ethos-u65-256", "ethos-u65-512", "ethos-u85-256", "intel-cpu", "intel-gpu", "intel-npu",
+    "linux-x86_64", "raspberrypi-zero2w", "raspberrypi3", "raspberrypi4", "raspberrypi5",
 )  # fmt: skip
 BACKENDS = [(name, backend) for name in list_targets() for backend in load_target(name).backends]
 
