@@ -266,11 +266,11 @@ def minilm() -> Material:
     tokenizer.enable_truncation(length)
     tokenizer.enable_padding(length=length)
     feeds: Feeds = []
-    for text in sentences(160):
+    for text in sentences(80):
         found = tokenizer.encode(text)
         known = {"input_ids": found.ids, "attention_mask": found.attention_mask, "token_type_ids": found.type_ids}
         feeds.append({s.name: np.asarray([known[s.name]], s.dtype.numpy) for s in model.inputs()})
-    return Material(model, feeds[0::2], feeds[1::2][:50])
+    return Material(model, feeds[0::2], feeds[1::2])
 
 
 def sentences(count: int) -> list[str]:
