@@ -44,6 +44,9 @@ _LIFTED = 1e-3
 _QUANTIZED = ("int8", "int16x8", "dynamic")
 
 
+_NO_MODEL = ("source/not-found", "source/not-tflite", "source/not-openvino", "source/not-onnx")
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Ready:
     """A ready model on a target: its artifact, and the one that gives the reference where that is another."""
@@ -164,7 +167,7 @@ def check_ready(
     try:
         ready = ready_model(source, target, backend=backend, inputs=inputs, reading=reading)
     except EdgecError as error:
-        if error.code.startswith(("source/not-", "target/")):  # no model, or no such backend: not a finding about it
+        if error.code in _NO_MODEL or error.code.startswith("target/"):  # nothing there to have findings about
             raise
         return Checked(backend=backend or kind or target.default_backend, findings=error.findings)
     if ready is None:

@@ -106,6 +106,8 @@ def test_build_hands_its_options_to_the_pipeline(
         "stop_after": "plan",
         "sign_key": "key.pem",
         "keep_graphs": False,
+        "labels": None,
+        "packaging": [],
     }
 
 
@@ -128,6 +130,7 @@ def test_build_defaults(monkeypatch: pytest.MonkeyPatch) -> None:
     assert seen.pop("target") == "raspberrypi"
     assert seen.pop("keep_graphs") is False
     assert seen.pop("ship_anyway") is False
+    assert seen.pop("packaging") == []
     assert (seen.pop("inputs"), seen.pop("reading")) == ({}, SourceOptions())
     assert set(seen.values()) == {None}
 
