@@ -69,7 +69,7 @@ def load(request: Request) -> Loaded:
         fed, given = answers(
             opened.module, _drawn(opened.inputs), [value.name or "" for value in exported.graph.outputs]
         )
-    title = folder.resolve().name
+    title = _title(folder.absolute())
     name = f"{title}-{opened.part}" if len(opened.parts) > 1 else title
     source = SourceInfo(kind="huggingface", name=title, digest=_digest(folder))
     loaded = from_ir(exported, source=source, name=name, inputs={})
