@@ -81,8 +81,8 @@ def test_build_hands_its_options_to_the_pipeline(
     module.run_build = run_build  # type: ignore[attr-defined]  # a stand-in for the real module
     monkeypatch.setitem(sys.modules, "edgec.pipeline", module)
     given = "build m.onnx --target raspberrypi --calibration images --samples 7 --precision int16x8 --backend openvino"
-    more = "--output dist --input a:0:1x3x8 --input b:4:int64 --io-layout source --stop-after plan --sign-key key.pem --json"
-    more += " --source torch --trust"
+    more = "--output dist --input a:0:1x3x8 --input b:4:int64 --io-layout source --stop-after plan --sign-key key.pem"
+    more += " --json --source torch --trust"
     assert main([*given.split(), *more.split()]) == 0
     assert json.loads(capfd.readouterr().out)["bundle"] == "dist/m.edgec"
     seen.pop("progress")(("calibrate"), 1, 2)
