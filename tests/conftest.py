@@ -16,6 +16,17 @@ settings.register_profile("repeatable", derandomize=True, deadline=None, print_b
 settings.load_profile("repeatable")
 
 
+#: Fixtures of tools/devlab: whole machines in software, on the processor that the other tests are using too.
+_EMULATED = frozenset({"vpi", "sshd", "pi4", "pi5", "bare_pi", "phone", "phone_arm64", "prometheus", "virtual_board"})
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Tests on emulated devices get a second try: a connection that a busy machine let time out is no finding."""
+    for item in items:
+        if _EMULATED.intersection(getattr(item, "fixturenames", ())):
+            item.add_marker(pytest.mark.flaky(reruns=2, reruns_delay=5))
+
+
 @pytest.fixture(autouse=True)
 def _own_random_numbers(request: pytest.FixtureRequest) -> Iterator[None]:
     """Modules share one generator among their tests: each test gets it fresh, seeded by its own name."""
