@@ -61,7 +61,7 @@ def candidates(asked: str, target: Target, backend: str, facts: BackendFacts, *,
                 hint="it takes: " + ", ".join(facts.precisions),
             )
         if precision in NEEDS_CALIBRATION and not calibrated:
-            raise _no_samples(precision)
+            raise _no_samples(precision, facts.precisions)
         return Candidates((precision,), f"{precision} was asked for")
     order: Sequence[Precision] = facts.precisions
     # float16 and int16x8 behind float32 are there to be asked for
@@ -72,7 +72,7 @@ def candidates(asked: str, target: Target, backend: str, facts: BackendFacts, *,
     if kept == tuple(order):
         return Candidates(kept, facts.why)
     if not kept:
-        raise _no_samples(target.id + " computes in integers alone, which")
+        raise _no_samples(target.id + " computes in integers alone, which", order)
     note = Finding(
         code="calibration/none",
         message="no calibration data given, so int8 is not tried",
@@ -82,12 +82,13 @@ def candidates(asked: str, target: Target, backend: str, facts: BackendFacts, *,
     return Candidates(kept, facts.why, (note,))
 
 
-def _no_samples(what: str) -> EdgecError:
+def _no_samples(what: str, offered: Sequence[Precision]) -> EdgecError:
+    other = next((p for p in offered if p not in NEEDS_CALIBRATION), "")
     return EdgecError(
         "calibration/missing",
         f"{what} needs calibration data: samples of what the model will see",
         hint="give --calibration with a folder of images, .npy/.npz, .jsonl, audio files or a recipe (.toml); "
-        "100 typical samples are enough; or take another precision that `edgec targets show` lists",
+        "100 typical samples are enough" + (f"; or take --precision {other}" if other else ""),
     )
 
 
