@@ -89,7 +89,9 @@ def inputs_of(path: Path) -> dict[str, tuple[list[int], Any]]:
         if tensor.data_type not in types:
             raise SourceError("graph/unsupported-type", f"input {value.name!r} has a type that no target takes")
         found[value.name] = (list(tensor.dims), types[tensor.data_type])
-    return found
+    # 28_1___main___Net_construct_15:x is the argument x
+    short = [name.rpartition(":")[2] for name in found]
+    return dict(zip(short, found.values(), strict=True)) if len(set(short)) == len(found) else found
 
 
 if __name__ == "__main__":
