@@ -78,7 +78,7 @@ bench-int8: $(VENV)/.dev  ## our int8 against our float and the peers' int8, spe
 accuracy: $(VENV)/.dev  ## int8 accuracy against the peers, into docs/accuracy.md
 	$(BIN)/python -m tools.accuracy --write
 
-zoo: $(VENV)/.dev  ## 90 Transformers architectures through both backends (rows not cached yet); writes docs/zoo.md
+zoo: $(VENV)/.dev  ## 89 Transformers architectures through both backends (rows not cached yet); writes docs/zoo.md
 	$(BIN)/python -m tools.zoo
 
 models: $(VENV)/.dev  ## export the test models from torch into .cache/models
