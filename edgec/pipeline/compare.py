@@ -150,7 +150,7 @@ def _graphs(bundle: Bundle) -> tuple[Model, Model]:
         files = {name: manifest.files[name].sha256 for name in manifest.model_files}
         found = kept_graphs.find(kept_graphs.key_of(files))
     if found is not None:
-        return _model(found[kept_graphs.FLOAT], manifest.name), _model(found[kept_graphs.QUANTIZED], manifest.name)
+        return model_of(found[kept_graphs.FLOAT], manifest.name), model_of(found[kept_graphs.QUANTIZED], manifest.name)
     if manifest.precision == "float32":
         raise EdgecError(
             "quant/not-quantized",
@@ -167,7 +167,8 @@ def _graphs(bundle: Bundle) -> tuple[Model, Model]:
     )
 
 
-def _model(data: bytes, name: str) -> Model:
+def model_of(data: bytes, name: str) -> Model:
+    """A kept graph as a model."""
     import onnx
 
     proto = onnx.load_from_string(data)
