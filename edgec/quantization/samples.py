@@ -157,10 +157,10 @@ def open_samples(
     without a recipe. Raises `EdgecError` (`calibration/…`): nothing there, unknown kind, wrong shape, or a bad recipe.
     """
     recipe, data, label = _locate(str(path))
+    _check_inputs(recipe, inputs)
     kind = recipe.reader or _kind_of(data)
     if recipe == Recipe() and usual is not None and usual.reader == kind:
         recipe = usual
-    _check_inputs(recipe, inputs)
     reader, grouping = _open_reader(kind, data, inputs, recipe)
     if len(reader) == 0:
         raise EdgecError("calibration/empty", "there are no samples", where=str(data), hint=f"give {_FORMS}")

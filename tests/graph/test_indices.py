@@ -14,7 +14,8 @@ TABLE = np.zeros((50, 4), np.float32)
 
 def test_limits() -> None:
     source = graph(
-        "(int64[1,6] ids, int64[1,6] types, int64[1,6] attention_mask, float[1,6,4] x) => (float[1,6,4] y, float[4,1,6] c) {"
+        "(int64[1,6] ids, int64[1,6] types, int64[1,6] attention_mask, float[1,6,4] x) "
+        "=> (float[1,6,4] y, float[4,1,6] c) {"
         "  i = Cast <to=6> (ids) a = Gather(table, i) b = Gather(few, types) c = Gather <axis=1> (wide, ids)"
         "  m = Cast <to=1> (attention_mask) k = Unsqueeze(m, last) p = Add(a, b) s = Mul(p, k) y = Add(s, x)"
         "}",

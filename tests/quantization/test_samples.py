@@ -239,3 +239,18 @@ def test_quantized_features_of_the_zoo() -> None:
     assert source.findings == ()
     (finding,) = open_samples(file, [spec], count=20).findings
     assert finding.code == "calibration/scale-unused"
+
+
+def test_the_sources_own_recipe_holds_for_its_kind_of_data_alone(tmp_path: Path) -> None:
+    from edgec.quantization.recipe import AudioSteps, InputSteps, Recipe
+
+    spec = TensorSpec(name="x", shape=(1, 3), dtype=DType.FLOAT32)
+    np.save(tmp_path / "d.npy", np.ones((2, 3), np.float32))
+    usual = Recipe(reader="array", inputs={"*": InputSteps(scale=2.0)})
+    (sample, _) = open_samples(tmp_path / "d.npy", [spec], usual=usual)
+    assert sample["x"].max() == 2
+    (tmp_path / "own.toml").write_text('data = "d.npy"\n[inputs."*"]\nscale = 3.0')
+    (sample, _) = open_samples(tmp_path / "own.toml", [spec], usual=usual)
+    assert sample["x"].max() == 3
+    (sample, _) = open_samples(tmp_path / "d.npy", [spec], usual=Recipe(reader="audio", audio=AudioSteps()))
+    assert sample["x"].max() == 1
