@@ -200,6 +200,19 @@ def test_resampling_down_removes_what_would_alias(tmp_path: Path) -> None:
     assert np.abs(feed[0, 200:7800]).max() < 0.01
 
 
+def test_normalized_audio(tmp_path: Path) -> None:
+    soundfile = pytest.importorskip("soundfile")
+    wave = (0.3 + 0.1 * np.sin(np.arange(800))).astype(np.float32)
+    soundfile.write(tmp_path / "a.wav", wave, 16000, subtype="FLOAT")
+    soundfile.write(tmp_path / "b.wav", np.zeros(800, np.float32), 16000, subtype="FLOAT")
+    (tmp_path / "r.toml").write_text('data = "."\nreader = "audio"\n[audio]\nsample_rate = 16000\nnormalize = true\n')
+
+    loud, silent = open_samples(tmp_path / "r.toml", [_spec(1, 800)])
+    assert abs(loud["x"].mean()) < 1e-5
+    assert abs(loud["x"].std() - 1) < 1e-4
+    assert not silent["x"].any()
+
+
 def test_audio_for_what_takes_none(tmp_path: Path) -> None:
     _tone(tmp_path / "a.wav", rate=8000, seconds=0.1)
     with pytest.raises(EdgecError) as caught:
