@@ -29,9 +29,7 @@ _FIXED = {
 _FIXED_INT16 = dict.fromkeys(("LOGISTIC", "SOFTMAX", "TANH"), QParams.per_tensor(1 / 32768, 0))
 
 
-def assign_types(
-    graph: Graph, *, integer_io: bool = False, kernels: Mapping[str, Sequence[str]] | None = None
-) -> None:
+def assign_types(graph: Graph, *, integer_io: bool = False, kernels: Mapping[str, Sequence[str]] | None = None) -> None:
     """Rules 1 to 6, in place. `kernels`: the runtime's operators with their types, where it has not all of them."""
     if integer_io:
         _quantize_inputs(graph)
