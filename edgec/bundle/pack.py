@@ -35,12 +35,14 @@ _RUN_SH = b"""#!/bin/sh
 # Check this bundle on the device it is unpacked on: run the goldens and compare.
 # ./run.sh            compare, exit code 0 when all is well
 # ./run.sh bench      measure latency and memory
+# ./run.sh serve      answer inferences over HTTP on this machine (--help: how), and show metrics
 here=$(cd "$(dirname "$0")" && pwd)
 command=${1:-check}
 [ $# -gt 0 ] && shift
 # A runtime that edgec flash brought.
 if [ -d "$here/runtime" ]; then export PYTHONPATH="$here/runtime${PYTHONPATH:+:$PYTHONPATH}"; fi
 if [ "$command" = info ]; then exec "${PYTHON:-python3}" "$here/agent.py" info; fi
+if [ "$command" = serve ]; then exec "${PYTHON:-python3}" "$here/serve.pyz" serve --root "$here" "$@"; fi
 exec "${PYTHON:-python3}" "$here/agent.py" "$command" "$here" "$@"
 """
 

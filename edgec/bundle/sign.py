@@ -15,6 +15,30 @@ _CONTEXT = b"edgec bundle manifest v1\0"
 
 def sign_manifest(manifest: bytes, private_key: Path) -> bytes:
     """The contents of the archive's `signature` file; the key is a PEM file without a password."""
+    return to_json(sign_bytes(manifest, private_key, context=_CONTEXT))
+
+
+def verify_manifest(manifest: bytes, signature: bytes, public_key: Path, *, where: str) -> None:
+    """Raise `bundle/bad-signature` unless the holder of the key signed exactly this manifest."""
+    try:
+        told = json.loads(signature)
+    except ValueError:
+        told = None
+    try:
+        verify_bytes(manifest, told, public_key, context=_CONTEXT)
+    except EdgecError as error:
+        if error.code != "bundle/bad-signature":
+            raise
+        raise EdgecError(
+            "bundle/bad-signature",
+            "the signature does not belong to this manifest and this key",
+            where=where,
+            hint="do not install it: get the bundle from its builder again, and check the key",
+        ) from error
+
+
+def sign_bytes(data: bytes, private_key: Path, *, context: bytes) -> dict[str, str]:
+    """A signature as JSON has it; `context` keeps it from meaning anything for another kind of document."""
     serialization = _serialization()
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
@@ -25,15 +49,13 @@ def sign_manifest(manifest: bytes, private_key: Path) -> bytes:
     if not isinstance(key, Ed25519PrivateKey):
         raise EdgecError("bundle/bad-key", "the key is not of the ed25519 kind", where=str(private_key))
     public = key.public_key().public_bytes(serialization.Encoding.Raw, serialization.PublicFormat.Raw)
-    return to_json(
-        {"algorithm": "ed25519", "public_key": public.hex(), "signature": key.sign(_CONTEXT + manifest).hex()}
-    )
+    return {"algorithm": "ed25519", "public_key": public.hex(), "signature": key.sign(context + data).hex()}
 
 
-def verify_manifest(manifest: bytes, signature: bytes, public_key: Path, *, where: str) -> None:
-    """Raise `bundle/bad-signature` unless the holder of the key signed exactly this manifest.
+def verify_bytes(data: bytes, signature: Any, public_key: Path, *, context: bytes) -> None:
+    """Raise `bundle/bad-signature` unless the holder of the key signed exactly this, in this context.
 
-    The key comes from the caller; the one named in the signature file proves nothing and is not read.
+    The key comes from the caller; the one named in the signature proves nothing and is not read.
     """
     serialization = _serialization()
     from cryptography.exceptions import InvalidSignature
@@ -46,14 +68,9 @@ def verify_manifest(manifest: bytes, signature: bytes, public_key: Path, *, wher
     if not isinstance(key, Ed25519PublicKey):
         raise EdgecError("bundle/bad-key", "the key is not of the ed25519 kind", where=str(public_key))
     try:
-        key.verify(bytes.fromhex(str(json.loads(signature)["signature"])), _CONTEXT + manifest)
+        key.verify(bytes.fromhex(str(signature["signature"])), context + data)
     except (InvalidSignature, ValueError, KeyError, TypeError) as error:
-        raise EdgecError(
-            "bundle/bad-signature",
-            "the signature does not belong to this manifest and this key",
-            where=where,
-            hint="do not install it: get the bundle from its builder again, and check the key",
-        ) from error
+        raise EdgecError("bundle/bad-signature", "the signature does not belong to this and this key") from error
 
 
 def _serialization() -> Any:

@@ -58,6 +58,18 @@ class TravelingRuntime(StrEnum):
     never = "never"
 
 
+class Kernels(StrEnum):
+    """Choices of --kernels."""
+
+    default = "default"
+    builtin = "builtin"
+    reference = "reference"
+
+
+Metric = Annotated[
+    str | None,
+    typer.Option("--metric", metavar="NAME", help="On labelled --data: top1, f1, auc, map, module:function."),
+]
 Source = Annotated[
     str, typer.Argument(help="The trained model: a file, a folder, or package.module:factory.", show_default=False)
 ]
@@ -120,6 +132,14 @@ Debug = Annotated[bool, typer.Option("--debug", help="Show tracebacks.")]
 Quiet = Annotated[bool, typer.Option("--quiet", help="No progress and no tables; problems are still shown.")]
 
 _INPUT = re.compile(r"(?P<name>.+?):(?P<shape>(\d+(x\d+)*)?)(:(?P<dtype>[a-z]+\d*))?")
+
+
+def parse_counts(text: str, option: str) -> tuple[int, ...]:
+    """`1,2,4` as numbers from 1 on. Raises `EdgecError` (`cli/count`)."""
+    parts = [part.strip() for part in text.split(",")]
+    if not all(part.isdecimal() and int(part) > 0 for part in parts):
+        raise EdgecError("cli/count", f"cannot read {option} {text!r}", hint=f"write it as {option} 1,2,4")
+    return tuple(int(part) for part in parts)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

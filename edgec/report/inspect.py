@@ -23,8 +23,11 @@ MAGIC: tuple[tuple[int, bytes, str], ...] = (
 )
 
 
-def inspect_path(path: str) -> Description:
-    """A JSON-ready description. Raises `EdgecError` (`source/…`, `bundle/…`, `io/…`) for what cannot be read."""
+def inspect_path(path: str, *, public_key: Path | None = None) -> Description:
+    """A JSON-ready description; of a bundle with what was proven of it, checked with the key where one is given.
+
+    Raises `EdgecError` (`source/…`, `bundle/…`, `io/…`) for what cannot be read.
+    """
     file = Path(path)
     if not file.is_file():
         what = "is a folder" if file.is_dir() else "does not exist"
@@ -32,14 +35,17 @@ def inspect_path(path: str) -> Description:
     with file.open("rb") as stream:
         head = stream.read(16)
     kind = next((kind for at, magic, kind in MAGIC if head[at : at + len(magic)] == magic), "onnx")
-    return {"path": path, "kind": kind, "file_bytes": file.stat().st_size, **DESCRIBERS[kind](file)}
+    described = _bundle(file, public_key) if kind == "bundle" else DESCRIBERS[kind](file)
+    return {"path": path, "kind": kind, "file_bytes": file.stat().st_size, **described}
 
 
-def _bundle(path: Path) -> Description:
+def _bundle(path: Path, public_key: Path | None) -> Description:
     from edgec.bundle.open import open_bundle
+    from edgec.bundle.proofs import proof_lines, read_proofs
 
-    with open_bundle(path) as bundle:
+    with open_bundle(path, public_key=public_key) as bundle:
         manifest: Description = bundle.manifest.model_dump(mode="json")
+        proofs, doubts = read_proofs(bundle, public_key=public_key)
     described = {key: value for key, value in manifest.items() if key not in ("inputs", "outputs", "files")}
     described["inputs"] = [_io(facts) for facts in manifest["inputs"]]
     described["outputs"] = [_io(facts) for facts in manifest["outputs"]]
@@ -47,6 +53,9 @@ def _bundle(path: Path) -> Description:
         {"file": name, "size_bytes": facts["size"], "sha256": facts["sha256"]}
         for name, facts in manifest["files"].items()
     ]
+    if proofs:
+        described["proofs"] = proof_lines(proofs)
+    described["findings"] = [*described["findings"], *(finding.as_dict() for finding in doubts)]
     return described
 
 
@@ -148,7 +157,6 @@ def _dtype(value: Any) -> str:
 
 
 DESCRIBERS: dict[str, Callable[[Path], Description]] = {
-    "bundle": _bundle,
     "tflite": _tflite,
     "openvino": _openvino,
     "onnx": _onnx,

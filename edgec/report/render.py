@@ -47,11 +47,6 @@ def render_inspect(answer: Answer) -> str:
     return text(*outline(answer), terminal=False)
 
 
-def render_validation(answer: Answer) -> str:
-    """Whether the bundle computes what it should, and how fast."""
-    return text(*outline(_without_findings(answer)))
-
-
 def render_targets(answer: Answer) -> str:
     """One row a target."""
     return text(rows(answer["targets"]), terminal=False)

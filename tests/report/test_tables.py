@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from edgec.report.render import render_build, render_check, render_doctor, render_inspect, render_validation
+from edgec.report.render import render_build, render_check, render_doctor, render_inspect
 from edgec.report.tables import cell, facts, human_bytes, outline, rows, text, words
 
 SUMMARY: dict[str, Any] = {
@@ -108,7 +108,7 @@ def test_check_counts_findings() -> None:
     assert "nothing in the way" in render_check({"target": "t", "findings": []})
 
 
-@pytest.mark.parametrize("render", [render_doctor, render_inspect, render_validation])
+@pytest.mark.parametrize("render", [render_doctor, render_inspect])
 def test_other_answers_are_outlined(render: Any) -> None:
     shown = render({"kind": "onnx", "operators": {"Conv": 3}, "inputs": [{"name": "x", "shape": [1, 2]}]})
     for piece in ("onnx", "Conv", "1×2"):
