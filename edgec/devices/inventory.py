@@ -9,7 +9,7 @@ target = "raspberrypi4"
 identity = "~/.ssh/edge"        # everything else belongs to the kind of device
 ```
 
-1. It is the file given, else `devices.toml` here, else `edgec/devices.toml` in the user's configuration folder.
+1. It is the file given, else the one in EDGEC_INVENTORY, else `devices.toml` here, else `edgec/devices.toml` in the user's configuration folder.
 2. A name has no colon and is not a kind of device, so a device is named without doubt.
 3. Files are named relative to the inventory's own folder, or from home with `~`.
 """
@@ -71,7 +71,8 @@ class Inventory:
 
 def find_inventory(path: str | Path | None = None) -> Inventory:
     """The inventory of rule 1; one without devices where there is no file. Raises `EdgecError` (device/…, io/…)."""
-    if path is not None:
+    path = path or os.environ.get("EDGEC_INVENTORY")
+    if path:
         return read_inventory(Path(path))
     configuration = Path(os.environ.get("XDG_CONFIG_HOME") or Path.home() / ".config")
     for place in (Path(FILE_NAME), configuration / "edgec" / FILE_NAME):

@@ -54,6 +54,7 @@ def test_files_are_named_from_the_inventory_s_folder(tmp_path: Path, monkeypatch
 
 def test_it_is_found_here_then_in_the_user_s_configuration(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
+    monkeypatch.delenv("EDGEC_INVENTORY", raising=False)
     (tmp_path / "here").mkdir()
     monkeypatch.chdir(tmp_path / "here")
     assert find_inventory().devices == {}
@@ -62,6 +63,8 @@ def test_it_is_found_here_then_in_the_user_s_configuration(tmp_path: Path, monke
     written(tmp_path / "here", '[devices.near]\naddress = "local"\n')
     assert list(find_inventory().devices) == ["near"]
     assert list(find_inventory(own).devices) == ["own"]
+    monkeypatch.setenv("EDGEC_INVENTORY", str(own))
+    assert list(find_inventory().devices) == ["own"]
 
 
 @pytest.mark.parametrize(
