@@ -9,7 +9,8 @@ target = "raspberrypi4"
 identity = "~/.ssh/edge"        # everything else belongs to the kind of device
 ```
 
-1. It is the file given, else the one in EDGEC_INVENTORY, else `devices.toml` here, else `edgec/devices.toml` in the user's configuration folder.
+1. It is the file given, else the one that EDGEC_INVENTORY names, else `devices.toml` here, else `edgec/devices.toml` in
+   the user's configuration folder.
 2. A name has no colon and is not a kind of device, so a device is named without doubt.
 3. Files are named relative to the inventory's own folder, or from home with `~`.
 """
