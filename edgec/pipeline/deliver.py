@@ -22,7 +22,10 @@ from edgec.pipeline.estimates import estimate_artifact
 from edgec.pipeline.stages import Clock, peak_memory_bytes
 from edgec.runners.base import agent_source
 from edgec.runners.validate import validate_bundle
+from edgec.service.pack import service_files
 from edgec.targets.profile import Target
+
+_BARE_METAL = ("armv7e-m", "armv8.1-m", "xtensa")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -99,7 +102,7 @@ def deliver(job: Delivery) -> BuildResult:
             preprocessing=job.preprocessing,
             fidelity=job.fidelity,
             packaging=packed.facts,
-            packaged=packed.files,
+            packaged={**packed.files, **_service(job.target, artifact)},
             findings=findings,
             report_json=report_json(stable(summary)),
             report_html=report_html(stable(summary)),
@@ -132,6 +135,11 @@ def _validate(bundle: Bundle, summary: dict[str, Any], job: Delivery) -> None:
     if validation.latency:
         first = validation.latency[0]
         summary["latency"] = {"median_ms": first.median_ms, "p95_ms": first.p95_ms, "threads": first.threads}
+
+
+def _service(target: Target, artifact: Artifact) -> dict[str, bytes]:
+    """The service, for devices that have processes."""
+    return {} if target.hardware.arch in _BARE_METAL else service_files(artifact.runner)
 
 
 def slug(name: str) -> str:
