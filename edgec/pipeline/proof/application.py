@@ -27,6 +27,7 @@ from edgec.pipeline.proof.cuts import (
     Expected,
     Stage,
     failed_stages,
+    guilty,
     judge_model,
     judge_postprocessing,
     judge_preprocessing,
@@ -95,13 +96,20 @@ def judge_application(
     if recipe is None and stages[0].passed is None:
         why = "the bundle records no preprocessing: give a recipe with the data, as in --data imagenet:FOLDER"
         stages = (replace(stages[0], why=why), *stages[1:])
-    return tuple(_with_failure(stage, failed) for stage in stages)
+    return _with_failures(stages, failed, next((m for d in dumps if (m := misfit(bundle, d))), ""))
 
 
-def _with_failure(stage: Stage, failed: Sequence[Stage]) -> Stage:
-    """What a stage itself said goes before what can be said of it; a preparation found wrong explains more."""
-    own = next((f for f in failed if f.stage == stage.stage), None)
-    return stage if own is None or stage.passed is False else own
+def _with_failures(stages: tuple[Stage, Stage, Stage], failed: Sequence[Stage], unfit: str) -> tuple[Stage, ...]:
+    """A stage that failed on the device is guilty by its own word, unless it was fed what it cannot take."""
+    own = {stage.stage: stage for stage in failed}
+    preprocessing, model, postprocessing = (
+        stage if stage.passed is False else own.get(stage.stage, stage) for stage in stages
+    )
+    if unfit:
+        if preprocessing.passed is not False:
+            preprocessing = guilty("preprocessing", unfit, preprocessing.samples)
+        model = Stage(stage="model", passed=None, why="it was fed what it does not take")
+    return preprocessing, model, postprocessing
 
 
 def manifest_recipe(preprocessing: Mapping[str, Any]) -> Recipe | None:
@@ -240,23 +248,24 @@ def _run_here(bundle: Bundle, dumps: Sequence[Dump], kernels: str) -> dict[str, 
         for dump in dumps:
             if not dump.pre or not dump.raw:
                 continue
-            misfit = _misfit(bundle, dump)
-            if misfit:
-                found[dump.name] = misfit
+            if unfit := misfit(bundle, dump):
+                found[dump.name] = unfit
                 continue
             outputs = worker.run({b.artifact.name: v for b, v in zip(bundle.inputs, dump.pre, strict=True)})
             found[dump.name] = [outputs[b.artifact.name] for b in bundle.outputs]
     return found
 
 
-def _misfit(bundle: Bundle, dump: Dump) -> str:
-    """A runtime would read the wrong bytes of an input that does not fit."""
+def misfit(bundle: Bundle, dump: Dump) -> str:
+    """What does not fit in what the model was fed; empty where all does, or nothing is known."""
+    if not dump.pre:
+        return ""
     for binding, value in zip(bundle.inputs, dump.pre, strict=True):
         spec = binding.artifact
         if value.dtype != spec.dtype.numpy or value.shape != spec.shape:
             return (
-                f"what it was fed cannot be run here: {value.dtype}{list(value.shape)}, "
-                f"the model takes {spec.dtype.value}{list(spec.shape)}"
+                f"it gives {value.dtype}{list(value.shape)} for input {binding.source.name!r}, "
+                f"which is {spec.dtype.value}{list(spec.shape)}"
             )
     return ""
 

@@ -63,7 +63,7 @@ def failed_stages(dumps: Sequence[Dump]) -> list[Stage]:
         bad = [d for d in dumps if d.problem.get("stage") == key]
         if bad:
             why = f"it fails on {len(bad)} of {len(dumps)} samples: {bad[0].problem.get('message', '')}"
-            stages.append(_guilty(stage, why, len(dumps), where=bad[0].name))
+            stages.append(guilty(stage, why, len(dumps), where=bad[0].name))
     return stages
 
 
@@ -93,7 +93,7 @@ def judge_preprocessing(
     if told:
         # What explains best is what it is; noise on single samples gives other words.
         best = max(told, key=lambda text: told[text].explained_db or 0.0)
-        return _guilty("preprocessing", best, len(known), where=where, facts=facts)
+        return guilty("preprocessing", best, len(known), where=where, facts=facts)
     if worst.db >= EQUAL_DB:
         return Stage(stage="preprocessing", passed=True, samples=len(known), facts=facts)
     if worst.db >= EXPLAINED_DB:
@@ -106,7 +106,7 @@ def judge_preprocessing(
         )
         return Stage(stage="preprocessing", passed=True, samples=len(known), facts=facts, findings=(finding,))
     why = f"the inputs are others than the bundle's preparation gives ({worst.db:.1f} dB); no usual mistake explains it"
-    return _guilty("preprocessing", why, len(known), where=where, facts=facts)
+    return guilty("preprocessing", why, len(known), where=where, facts=facts)
 
 
 def judge_model(
@@ -135,7 +135,7 @@ def judge_model(
                 worst, where = problem, f"{dump.name}, output {binding.source.name}"
     facts = {"equal_share": round(equal / (len(known) * len(outputs)), 4)}
     if worst:
-        return _guilty("model", worst, len(known), where=where, facts=facts)
+        return guilty("model", worst, len(known), where=where, facts=facts)
     return Stage(stage="model", passed=True, samples=len(known), facts=facts)
 
 
@@ -181,13 +181,13 @@ def judge_postprocessing(
             if share == 1.0 and not mistake:
                 return Stage(stage="postprocessing", passed=True, samples=len(known), facts=facts)
             said = f"{1 - share:.0%} of the answers are not what the outputs mean" + (f": {mistake}" if mistake else "")
-            return _guilty("postprocessing", said, len(known), facts=facts)
+            return guilty("postprocessing", said, len(known), facts=facts)
     compared = [dump for dump in known if dump.name in own]
     if compared:
         wrong = [dump for dump in compared if not _same_answer(dump.post, own[dump.name])]
         if wrong:
             why = f"the same function gives other answers here, on {len(wrong)} of {len(compared)} samples"
-            return _guilty("postprocessing", why, len(compared), where=wrong[0].name)
+            return guilty("postprocessing", why, len(compared), where=wrong[0].name)
         why = "the answers are no classes: compared with the application's own function here"
         return Stage(stage="postprocessing", passed=True, samples=len(compared), why=why)
     why = "the answers are no classes of the outputs' scores, and the application's function is not at hand"
@@ -212,6 +212,7 @@ _HINTS = {
 }
 
 
-def _guilty(stage: str, why: str, samples: int, *, where: str = "", facts: Mapping[str, Any] | None = None) -> Stage:
+def guilty(stage: str, why: str, samples: int, *, where: str = "", facts: Mapping[str, Any] | None = None) -> Stage:
+    """A stage with its fault."""
     finding = Finding(code=f"validate/{stage}", message=why, where=where or stage, hint=_HINTS[stage])
     return Stage(stage=stage, passed=False, why=why, samples=samples, facts=facts or {}, findings=(finding,))

@@ -43,6 +43,7 @@ class _View:
     values: Array
     faults: tuple[str, ...]
     channel: int | None
+    flipped: bool = False
 
 
 def diagnose(
@@ -132,7 +133,7 @@ def _views(wanted: Array, shape: tuple[int, ...], variants: Mapping[str, Array])
                     faults = (*faults, f"the colour channels are in the opposite order ({order} for RGB, or back)")
                 if flipped and wanted.shape[channel] == 1:
                     continue
-                yield from _arranged(_View(image, faults, channel), shape)
+                yield from _arranged(_View(image, faults, channel, flipped), shape)
 
 
 def _channel_axis(shape: Sequence[int]) -> int | None:
@@ -146,7 +147,12 @@ def _arranged(view: _View, shape: tuple[int, ...]) -> Iterator[_View]:
     if have == shape:
         yield view
     elif _squeezed(have) == _squeezed(shape):
-        yield _View(view.values.reshape(shape), (*view.faults, f"the shape is {shape}, axes of length 1 aside"), None)
+        yield _View(
+            view.values.reshape(shape),
+            (*view.faults, f"the shape is {shape}, axes of length 1 aside"),
+            None,
+            view.flipped,
+        )
         return
     if len(have) < 3 or view.values.size != int(np.prod(shape)):
         return
@@ -160,11 +166,12 @@ def _arranged(view: _View, shape: tuple[int, ...]) -> Iterator[_View]:
             names = f"the axes are in another order: {_layout(view.channel, have)} is {have}, it is {turned.shape}"
             if have == shape:
                 names = f"two axes are exchanged (transpose {axes})"
-            yield _View(turned, (*view.faults, names), channel)
+            yield _View(turned, (*view.faults, names), channel, view.flipped)
         elif _is_layout_change(view.channel, channel):
             text = "the values are in memory as another layout (channels first for channels last, or back)"
             if turned.size == int(np.prod(shape)) and have == shape:
-                yield _View(np.ascontiguousarray(turned).reshape(shape), (*view.faults, text), view.channel)
+                values = np.ascontiguousarray(turned).reshape(shape)
+                yield _View(values, (*view.faults, text), view.channel, view.flipped)
 
 
 def _is_layout_change(before: int | None, after: int | None) -> bool:
@@ -209,15 +216,26 @@ def _value_faults(view: _View, got: Array, steps: InputSteps | None) -> tuple[st
         return (f"the values are {_number(slope)}·x + {_number(offset)} where x is expected",)
     scale = float(steps.scale)
     mean, std = (np.broadcast_to(np.asarray(v, np.float64), slope.shape) for v in (steps.mean, steps.std))
-    if any("opposite" in fault for fault in view.faults) and slope.size == mean.size:
+    shown_mean, shown_std = mean, std
+    if view.flipped:  # expected values came with their own channel's mean and std
         mean, std = mean[::-1], std[::-1]
     per_pixel, at_zero = slope * scale / std, offset - slope * mean / std
+    # Who exchanges the channels of a picture normalises them by their new places: one mistake, not two.
+    mean, std = shown_mean, shown_std
+    if _close(per_pixel, at_zero, scale / std, -mean / std):
+        return ()
     for name, (k, o) in _usual(scale, mean, std).items():
-        tolerance = 0.02 * np.abs(255 * k) + 1e-9
-        if np.all(np.abs(per_pixel - k) < 0.03 * np.abs(k)) and np.all(np.abs(at_zero - o) < 2 * tolerance):
+        if _close(per_pixel, at_zero, k, o):
             return (f"{name}; the bundle takes (p·{scale:g} − {_number(mean)})/{_number(std)} of a pixel p",)
     wanted = f"p·{_number(scale / std)} + {_number(-mean / std)}"
     return (f"a pixel p becomes p·{_number(per_pixel)} + {_number(at_zero)} where the bundle takes {wanted}",)
+
+
+def _close(per_pixel: Array, at_zero: Array, k: Array, o: Array) -> bool:
+    """The same line on pixels: within 3 % of its slope, and 4 % of the range at 0."""
+    return bool(
+        np.all(np.abs(per_pixel - k) < 0.03 * np.abs(k)) and np.all(np.abs(at_zero - o) < 0.04 * 255 * np.abs(k))
+    )
 
 
 def _usual(scale: float, mean: Array, std: Array) -> dict[str, tuple[Array, Array]]:
