@@ -9,9 +9,18 @@ import onnx
 import pytest
 from onnx import helper
 
+from edgec.artifact import Artifact
+from edgec.backends.base import CompileOptions, load_backend
 from edgec.frontends.base import load_source
+from edgec.graph.model import Model
+from edgec.metrics import sqnr_db
+from edgec.passes.pipelines import canonicalize
+from edgec.quantization.apply import apply_plan
+from edgec.quantization.plan import make_plan
 from edgec.runners.base import run_artifact
-from tests.support.graphs import run_ort
+from edgec.targets.load import load_target
+from tests.support.graphs import random_feeds, run_ort
+from tests.support.plans import measured, typed
 from tools.sklearn_cases import built
 
 RNG = np.random.default_rng(11)
@@ -43,3 +52,62 @@ def test_constants_of_several_numbers_after_a_reduction(kind: str, tmp_path: Pat
     feeds = {"x": RNG.normal(size=(45, 1, 13)).astype(np.float32)}
     [got] = run_artifact(built(load_source(path), "openvino"), [feeds])
     np.testing.assert_allclose(got["y"], run_ort(str(path), feeds)["y"], rtol=1e-5, atol=1e-5)
+
+
+def compiled(model: Model) -> Artifact:
+    """The float artifact."""
+    backend, target = load_backend("openvino"), load_target("linux-x86_64")
+    legal = backend.legalize(canonicalize(model), target, "float32")
+    return backend.compile(legal, target, CompileOptions(precision="float32"))
+
+
+#: Reduced axis, and the shape of the constant: what the plugin's own fusion read beside, and neighbours that it did not.
+FUSED = [(2, (5, 1)), (2, (1, 5, 1)), (0, (1, 5, 1)), (0, (5, 3)), (1, (1, 1, 3)), (2, (2, 1, 1))]
+
+
+@pytest.mark.parametrize(("axis", "shape"), FUSED)
+@pytest.mark.parametrize("chain", ["y = Sub(r, q)", "a = Relu(r) b = Add(a, one) y = Mul(b, q)", "y = Div(q, r)"])
+def test_a_reduction_that_keeps_its_axes(chain: str, axis: int, shape: tuple[int, ...]) -> None:
+    constants = {
+        "axes": np.asarray([axis], np.int64),
+        "q": RNG.uniform(1, 2, shape).astype(np.float32),
+        "one": np.asarray([1], np.float32),
+    }
+    out = ",".join("1" if i == axis else str(size) for i, size in enumerate((2, 5, 3)))
+    text = f"(float[2,5,3] x) => (float[{out}] y) {{ s = Mul(x, x) r = ReduceSum<keepdims=1>(s, axes) {chain} }}"
+    model = typed(text, {k: v for k, v in constants.items() if k in text})
+    feeds = {"x": RNG.uniform(0.5, 1, (2, 5, 3)).astype(np.float32)}
+    [got] = run_artifact(compiled(model), [feeds])
+    np.testing.assert_allclose(got["y"], run_ort(model, feeds)["y"], rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("pool", ["GlobalAveragePool", "GlobalMaxPool"])
+def test_a_constant_for_each_channel_after_a_global_pool(pool: str) -> None:
+    model = typed(
+        f"(float[2,5,7] x) => (float[2,5,1] y) {{ a = Relu(x) p = {pool}(a) y = Div(p, q) }}",
+        {"q": RNG.uniform(1, 2, (1, 5, 1)).astype(np.float32)},
+    )
+    feeds = {"x": RNG.normal(size=(2, 5, 7)).astype(np.float32)}
+    [got] = run_artifact(compiled(model), [feeds])
+    np.testing.assert_allclose(got["y"], run_ort(model, feeds)["y"], rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("keepdims", [0, 1])
+def test_in_int8_too(keepdims: int) -> None:
+    shape = (1, 5, 1) if keepdims else (1, 5)
+    target, backend = load_target("intel-cpu"), load_backend("openvino")
+    out = "2,5,1" if keepdims else "2,5"
+    source = typed(
+        f"(float[2,5,8] x) => (float[{out}] y) "
+        f"{{ a = Relu(x) r = ReduceMean<keepdims={keepdims}>(a, axes) y = Mul(r, q) }}",
+        {"axes": np.asarray([2], np.int64), "q": RNG.uniform(0.5, 2, shape).astype(np.float32)},
+    )
+    model = backend.legalize(canonicalize(source), target, "int8")
+    stats = measured(model, [random_feeds(model, seed) for seed in range(4)])
+    int8 = apply_plan(model, make_plan(model, stats, target, "openvino", "int8", range_method="minmax"))
+    artifact = backend.compile(int8, target, CompileOptions(precision="int8"))
+    feeds = random_feeds(model, 1)
+    stored = {b.artifact.name: b.to_artifact(feeds[b.source.name]) for b in artifact.inputs}
+    [raw] = run_artifact(artifact, [stored])
+    got = artifact.outputs[0].to_source(raw[artifact.outputs[0].artifact.name])
+    assert sqnr_db(run_ort(source, feeds)["y"], got) > 25

@@ -13,7 +13,7 @@ import onnx_ir as ir
 
 from edgec.backends.openvino.division import divided, quantized
 from edgec.backends.openvino.integers import compared, ordered, rectified, without_sign, wrapped
-from edgec.backends.openvino.reductions import kept_apart
+from edgec.backends.openvino.reductions import widened
 from edgec.graph.build import Builder
 from edgec.graph.edit import Editor, remove_dead
 from edgec.graph.model import Model, attr, const_of, static_shape
@@ -135,7 +135,7 @@ def suppressed(node: ir.Node, editor: Editor) -> bool:
 
 
 def _reduction(node: ir.Node, editor: Editor) -> bool:
-    return reduced(node, editor) or kept_apart(node, editor)
+    return reduced(node, editor) or widened(node, editor)
 
 
 _REDUCTIONS = ["L1", "L2", "LogSum", "LogSumExp", "Max", "Mean", "Min", "Prod", "Sum", "SumSquare"]
@@ -155,6 +155,7 @@ RULES: dict[str, OwnRule] = {
     **dict.fromkeys(("Abs", "Add", "Mul", "Neg", "Sub"), wrapped),
     **dict.fromkeys(("Equal", "Greater", "GreaterOrEqual", "Less", "LessOrEqual"), compared),
     **dict.fromkeys(("Max", "Min"), ordered),
+    **dict.fromkeys(("GlobalAveragePool", "GlobalMaxPool"), widened),
     **{f"Reduce{kind}": _reduction for kind in _REDUCTIONS},
 }
 
