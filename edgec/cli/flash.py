@@ -34,6 +34,9 @@ def run(
     after_switch: Annotated[
         str, typer.Option("--after-switch", metavar="COMMAND", help="Runs on the device; rolled back if it fails.")
     ] = "",
+    service: Annotated[
+        bool, typer.Option("--service", help="Install the release as a systemd service there, and wait for its answer.")
+    ] = False,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Look, and print each step and why; change nothing.")
     ] = False,
@@ -65,6 +68,7 @@ def run(
             keep=keep,
             runtime=with_runtime.value,
             hook=tuple(shlex.split(after_switch)),
+            service=service,
             latency_ms=max_latency,
             memory_bytes=None if max_memory is None else int(max_memory * 2**20),
             dry_run=dry_run,

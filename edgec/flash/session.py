@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -31,12 +31,14 @@ ON_DEVICE = (Path(__file__).parent / "ondevice.py").read_bytes()
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Options:
-    """What a user may ask. `runtime` is auto, always or never; `hook` runs on the device after every switch."""
+    """What a user may ask. `runtime` is auto, always or never; `hook` runs on the device after every switch;
+    `service` installs the release's own service there before it."""
 
     root: str = ""
     keep: int = slots.MIN_KEEP
     runtime: str = "auto"
     hook: tuple[str, ...] = ()
+    service: bool = False
     latency_ms: float | None = None
     memory_bytes: int | None = None
     timeout_s: float = 300.0
@@ -117,8 +119,8 @@ class Session:
             self.site.tidy()
             while (step := slots.next_step(seen, goal)) is not None:
                 seen = self._take(seen, step)
-            if seen.confirmed is False and self.options.hook and isinstance(goal, slots.Install):
-                self._run_hook(seen.link)  # the release that is back
+            if seen.confirmed is False and isinstance(goal, slots.Install):
+                self._run_hooks(seen.link)  # the release that is back
         return seen
 
     def _take(self, seen: Seen, step: Step) -> Seen:
@@ -177,12 +179,19 @@ class Session:
             message = "`current` does not lead to the release that was switched to"
             self.findings.append(Finding(code="flash/unconfirmed", message=message, where=self.device.name))
             return False
-        return self._run_hook(release) if self.options.hook else True
+        return self._run_hooks(release)
 
-    def _run_hook(self, release: str) -> bool:
+    def _run_hooks(self, release: str) -> bool:
+        hooks = [self.options.hook] if self.options.hook else []
+        if self.options.service and release:
+            script = self.site.at(CURRENT, "serve.pyz")
+            hooks.insert(0, (*self.device.python, script, "install", "--root", self.site.root))
+        return all(self._run_hook(hook, release) for hook in hooks)
+
+    def _run_hook(self, hook: Sequence[str], release: str) -> bool:
         env = {"EDGEC_ROOT": self.site.root, "EDGEC_DIGEST": slots.digest_of(release)}
         try:
-            done = self.device.exec(self.options.hook, timeout_s=_HOOK_S, env=env)
+            done = self.device.exec(hook, timeout_s=_HOOK_S, env=env)
         except EdgecError as error:
             if error.code != "device/missing":
                 raise
@@ -196,7 +205,7 @@ class Session:
             Finding(
                 code="flash/hook-failed",
                 message=f"the command after the switch {how}" + (f": {said[-1][:200]}" if said else ""),
-                where=f"{self.device.name}: {' '.join(self.options.hook)}",
+                where=f"{self.device.name}: {' '.join(hook)}",
                 hint="try the command there by hand; `edgec status` says which release runs",
             )
         )

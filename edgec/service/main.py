@@ -37,7 +37,7 @@ def main(argv: list[str] | None = None) -> int:
     try:
         return int(args.call(args))
     except ServiceError as error:
-        hint = f"\n  hint {error.hint}" if error.hint else ""
+        hint = f" ({error.hint})" if error.hint else ""  # one line: edgec flash shows the last one
         sys.stderr.write(f"error[service/{error.code}]: {error}{hint}\n")
         return 3
 

@@ -89,6 +89,7 @@ class UnixServer(Server):
     """Over a Unix socket, for its group."""
 
     address_family = socket.AF_UNIX
+    _bound = False
 
     def server_bind(self) -> None:
         """Take the place of a socket that nobody listens on any more; refuse anything else that is there."""
@@ -102,6 +103,7 @@ class UnixServer(Server):
         before = os.umask(0o117)  # rw-rw----
         try:
             self.socket.bind(str(path))
+            self._bound = True
         finally:
             os.umask(before)
 
@@ -111,10 +113,11 @@ class UnixServer(Server):
         return request, ("unix", 0)
 
     def server_close(self) -> None:
-        """The socket's file goes with it."""
+        """The socket's file goes with it, when it is ours: a bind that failed comes here too."""
         super().server_close()
-        with contextlib.suppress(OSError):
-            Path(str(self.server_address)).unlink()
+        if self._bound:
+            with contextlib.suppress(OSError):
+                Path(str(self.server_address)).unlink()
 
 
 def _answers(path: Path) -> bool:
