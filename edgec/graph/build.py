@@ -12,13 +12,13 @@ from edgec.tensors import Array
 
 
 class Builder:
-    """Makes nodes in place of `node`: numbers become constants of its type, names derive from its name."""
+    """Makes nodes in place of `node`: numbers become constants of its type (or `kind`), names derive from its name."""
 
-    def __init__(self, editor: Editor, node: ir.Node) -> None:
+    def __init__(self, editor: Editor, node: ir.Node, kind: np.dtype[Any] | None = None) -> None:
         self._editor = editor
         self._node = node
         dtype = node.inputs[0].dtype if node.inputs and node.inputs[0] is not None else None
-        self._kind = np.dtype(np.float32) if dtype is None else dtype.numpy()
+        self._kind = kind if kind is not None else np.dtype(np.float32) if dtype is None else dtype.numpy()
         self.nodes: list[ir.Node] = []
 
     def __call__(self, op_type: str, *inputs: ir.Value | Array | float | None, **attributes: Any) -> ir.Value:

@@ -100,7 +100,9 @@ def _apply_given(value: ir.Value, shape: tuple[int, ...], symbols: dict[str, int
 
 
 def _declared_empty(value: ir.Value, shape: tuple[int, ...]) -> bool:
-    """Whether the zeros in a given shape are the model's own."""
+    """Whether the zeros in a given shape are the model's own, or the shape is that of a list of free length."""
+    if value.shape is not None and shape == (0,) and len(value.shape) == 1 and not isinstance(value.shape[0], int):
+        return True
     return (
         value.shape is not None
         and len(value.shape) == len(shape)

@@ -11,6 +11,7 @@ from edgec.passes.clip_windows import WINDOW_RULES
 from edgec.passes.common_subexpressions import CommonSubexpressions
 from edgec.passes.count_rounds import CountRounds
 from edgec.passes.declared_shapes import DeclaredShapes
+from edgec.passes.differentiate import Differentiate
 from edgec.passes.eliminate import Eliminate
 from edgec.passes.fold_constants import FoldConstants
 from edgec.passes.fuse_activations import ACTIVATION_RULES
@@ -35,6 +36,7 @@ def canonical_passes() -> tuple[Pass, ...]:
     through operators in their final form.
     """
     return (
+        Differentiate(),
         CarryTypes(),
         DeclaredShapes(),
         FoldConstants(),

@@ -122,7 +122,10 @@ def _same(resolver: _Resolver, node: ir.Node) -> Elements | None:
 
 
 def _split(resolver: _Resolver, node: ir.Node) -> Elements | None:
-    """Equal parts of a constant size (the last may be smaller), parts of constant sizes, or single rows."""
+    """Equal parts of a constant size (the last may be smaller), parts of given sizes, or single rows.
+
+    Of sizes that arrive at run time the number is known, so that the length is.
+    """
     x = node.inputs[0]
     shape = static_shape(x)
     if x is None or shape is None:
@@ -131,7 +134,10 @@ def _split(resolver: _Resolver, node: ir.Node) -> Elements | None:
     given = node.inputs[1] if len(node.inputs) > 1 else None
     parts = const_of(given)
     if given is not None and parts is None:
-        return None
+        count = static_shape(given)
+        if count is None or len(count) != 1 or not count[0]:
+            return None
+        return resolver.add(node, "Split", x, given, outputs=count[0], axis=axis)
     length = shape[axis]
     size = 1 if parts is None else int(parts.reshape(-1)[0])
     if parts is None or parts.ndim == 0:

@@ -19,6 +19,7 @@ from edgec.quantization.apply import apply_plan
 from edgec.quantization.plan import make_plan
 from edgec.runners.base import run_artifact
 from edgec.targets.load import load_target
+from edgec.tensors import Array
 from tests.support.graphs import random_feeds, run_ort
 from tests.support.plans import measured, typed
 from tools.sklearn_cases import built
@@ -61,14 +62,14 @@ def compiled(model: Model) -> Artifact:
     return backend.compile(legal, target, CompileOptions(precision="float32"))
 
 
-#: Reduced axis, and the shape of the constant: what the plugin's own fusion read beside, and neighbours that it did not.
+#: Reduced axis, and the shape of the constant: what the plugin reads beside, and neighbours that it reads right.
 FUSED = [(2, (5, 1)), (2, (1, 5, 1)), (0, (1, 5, 1)), (0, (5, 3)), (1, (1, 1, 3)), (2, (2, 1, 1))]
 
 
 @pytest.mark.parametrize(("axis", "shape"), FUSED)
 @pytest.mark.parametrize("chain", ["y = Sub(r, q)", "a = Relu(r) b = Add(a, one) y = Mul(b, q)", "y = Div(q, r)"])
 def test_a_reduction_that_keeps_its_axes(chain: str, axis: int, shape: tuple[int, ...]) -> None:
-    constants = {
+    constants: dict[str, Array] = {
         "axes": np.asarray([axis], np.int64),
         "q": RNG.uniform(1, 2, shape).astype(np.float32),
         "one": np.asarray([1], np.float32),

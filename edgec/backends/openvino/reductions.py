@@ -1,4 +1,4 @@
-"""Widen the constants behind a reduction to its shape: fused into its kernel, the CPU plugin reads beside narrower ones.
+"""Widen the constants behind a reduction to its shape: the CPU plugin, which fuses them, reads beside narrower ones.
 
 Seen in OpenVINO 2026.4 where a reduction of three dimensions is followed, perhaps after operators with one number, by
 a constant that varies along the second alone: `ReduceSum [2, 5, 1] → Sub [1, 5, 1]` gives garbage. A constant as large
