@@ -1,7 +1,8 @@
 """Int8 accuracy against the peers: same model, same calibration samples, same evaluation samples, one run.
 
 `python -m tools.accuracy [--rows NAME…] [--samples N] [--write]` prints the table; `--write` makes docs/accuracy.md of
-all rows that are there (`--rows` without a name makes none). Each row is kept in .cache/accuracy/rows as it is done, so the table can be made in pieces; `--fresh` makes rows again.
+all rows that are there (`--rows` without a name makes none). Each row is kept in .cache/accuracy/rows as it is done,
+so the table can be made in pieces; `--fresh` makes rows again.
 Samples are crops of the zoo's pictures, text or speech: the even ones calibrate, the odd ones evaluate, so the crops
 are held out but the pictures are not. All peers are given the canonical float model (fixed shapes, a recent opset).
 """
@@ -43,6 +44,7 @@ from edgec.runners.base import run_artifact
 from edgec.targets.load import load_target
 from edgec.tensors import Array
 from tools.acceptance import CASES, find_data, find_model
+from tools.accuracy_page import PEERS, TARGETS, page
 from tools.accuracy_rows import LABELLED, Material
 from tools.accuracy_wheels import WHEELS
 
@@ -55,15 +57,7 @@ MADE = {**LABELLED, **WHEELS}
 #: Rows in the order of the page.
 NAMES = (*MADE, *(case.name for case in CASES))
 
-PEERS = ("onnxruntime", "nncf", "nncf-transformer")
-TARGETS = ("raspberrypi", "intel-cpu")
 _TIMEOUT_S = 900
-
-#: Bars: no less than the best peer (a tenth is rounding), this much above it in the mean, and for some models a figure.
-ROW_BAR_DB, MEAN_BAR_DB = -0.1, 5.0
-MODEL_BARS_DB = {"efficientnet_lite0": 21.0}
-#: What counts as collapsed: points of what is right, or dB where nothing says what is right.
-POINTS_BAR, COLLAPSED_DB = 5.0, 10.0
 
 Feeds = list[dict[str, Array]]
 Outputs = Sequence[dict[str, Array]]
@@ -210,7 +204,7 @@ def row(name: str, count: int, effort: Effort, peers: Sequence[str]) -> dict[str
         try:
             outputs, found = ours(model, target, Samples(calibration, sha.hexdigest()), evaluation, effort)
         except EdgecError as error:
-            failed = f"{error.code}: {error.message}"
+            failed = error.render().splitlines()[0]
             result[f"edgec {target}"] = {"dB": None, "top-1": None, "right": None, "error": failed, "ladder": []}
             continue
         seconds = round(time.perf_counter() - start, 1)
@@ -244,110 +238,6 @@ def kept_row(name: str, make: Callable[[], dict[str, Any]], *, fresh: bool) -> d
     return made
 
 
-def page(rows: Sequence[dict[str, Any]], command: str) -> str:
-    """The table as Markdown."""
-    columns = [f"edgec {t}" for t in TARGETS] + list(PEERS)
-    lines = [
-        "# Int8 accuracy against the peers",
-        "",
-        f"Written by `{command}` (each row is kept when it is done) on {dt.datetime.now(dt.UTC):%Y-%m-%d}; do not edit.",
-        "",
-        "SQNR in dB to the float model in ONNX Runtime, then top-1 agreement with it in percent where the output is",
-        "classes; on labelled data also the percentage that is right, which `float` gives for the float model.",
-        "Crops of the zoo's pictures, text, speech, clips: the even ones calibrate, the odd ones evaluate. edgec's",
-        "figures are of the artifact's outputs in the target's runtime (LiteRT with XNNPACK, OpenVINO);",
-        "`nncf` is its default, `nncf-transformer` needs a flag of the user's.",
-        "",
-        "| model | float | " + " | ".join(columns) + " |",
-        "|---" * (len(columns) + 2) + "|",
-    ]
-    for r in rows:
-        right = f"{r['float']} %" if r.get("float") is not None else "–"
-        lines.append(f"| {r['model']} | {right} | " + " | ".join(_cell(r.get(c)) for c in columns) + " |")
-    lines += ["", "## Against the best peer", "", *_summary(rows)]
-    lines += [
-        "",
-        "## What the repair ladder did",
-        "",
-        "dB on the judging samples after each rung; (…) was not kept.",
-        "",
-    ]
-    for r in rows:
-        for target in TARGETS:
-            entry = r.get(f"edgec {target}", {})
-            if entry.get("dB") is None:
-                continue
-            rungs = entry["ladder"]
-            said = [f"{x['rung']} {x['after_db']}" for x in rungs]
-            kept = [text if x["kept"] else f"({text})" for text, x in zip(said, rungs, strict=True)]
-            lines.append(f"- {r['model']}, {target}: {', '.join(kept)}; {entry['seconds']} s in all")
-    return "\n".join(lines) + "\n"
-
-
-def _summary(rows: Sequence[dict[str, Any]]) -> list[str]:
-    """Each row against the best peer in the same runtime's terms, the means, and the bars that are missed."""
-    lines = ["| model | best peer | " + " | ".join(f"edgec {t}" for t in TARGETS) + " |", "|---|---" + "|--:" * 2 + "|"]
-    for r in rows:
-        name, db = _best_peer(r)
-        told = [f"{d:+.1f} dB" if (d := _ahead(r, t)) is not None else "–" for t in TARGETS]
-        lines.append(f"| {r['model']} | {name} {db if db is not None else ''} | " + " | ".join(told) + " |")
-    for target in TARGETS:
-        known = [d for r in rows if (d := _ahead(r, target)) is not None]
-        if known:
-            mean = sum(known) / len(known)
-            verdict = "holds" if mean >= MEAN_BAR_DB else "missed"
-            lines.append("" if target == TARGETS[0] else "  ")
-            lines.append(
-                f"Mean difference, {target}: {mean:+.1f} dB over {len(known)} rows (bar {MEAN_BAR_DB:+.0f}: {verdict})."
-            )
-    missing = [n for n in NAMES if n not in {r["model"] for r in rows}]
-    lines += ["", "Bars missed:", "", *([f"- {text}" for r in rows for text in misses(r)] or ["- none"])]
-    return [*lines, *(["", f"Not run: {', '.join(missing)}."] if missing else [])]
-
-
-def misses(row: dict[str, Any]) -> list[str]:
-    """The bars that a row misses, each with its figures."""
-    found = []
-    for target in TARGETS:
-        entry, where = row.get(f"edgec {target}", {}), f"{row['model']}, {target}"
-        if entry.get("dB") is None:
-            found.append(f"{where}: {entry.get('error', 'no figures')}")
-            continue
-        if (ahead := _ahead(row, target)) is not None and ahead < ROW_BAR_DB:
-            found.append(f"{where}: {-ahead:.1f} dB below {_best_peer(row)[0]}")
-        best_right = max((row[p].get("right") or 0 for p in PEERS if p in row), default=0)
-        if entry.get("right") is not None and entry["right"] < best_right:
-            found.append(f"{where}: {entry['right']} % right, a peer {best_right} %")
-        if entry.get("right") is not None and row["float"] - entry["right"] > POINTS_BAR:
-            found.append(f"{where}: {row['float'] - entry['right']:.1f} points below float")
-        bar = MODEL_BARS_DB.get(row["model"], COLLAPSED_DB)
-        if entry["dB"] < bar:
-            found.append(f"{where}: {entry['dB']} dB, bar {bar:.0f}")
-    return found
-
-
-def _best_peer(row: dict[str, Any]) -> tuple[str, float | None]:
-    """The peer with the most dB; "–" where none has a figure."""
-    known = {peer: row[peer]["dB"] for peer in PEERS if row.get(peer, {}).get("dB") is not None}
-    best = max(known, key=lambda peer: float(known[peer]), default="–")
-    return best, known.get(best)
-
-
-def _ahead(row: dict[str, Any], target: str) -> float | None:
-    """dB of the artifact above the best peer; None where one of them has no figure."""
-    best, mine = _best_peer(row)[1], row.get(f"edgec {target}", {}).get("dB")
-    return None if best is None or mine is None else float(mine - best)
-
-
-def _cell(entry: dict[str, Any] | None) -> str:
-    if entry is None:
-        return "–"
-    if entry["dB"] is None:
-        return f"fails: {entry['error'][:60]}"
-    words = f"{entry['dB']}" + (f" / {entry['top-1']}" if entry["top-1"] is not None else "")
-    return words + (f" / {entry['right']} % right" if entry.get("right") is not None else "")
-
-
 def main() -> int:
     """Print rows as they come, and the table."""
     import pytest
@@ -373,7 +263,9 @@ def main() -> int:
         print(json.dumps(done[-1]), flush=True)
     if arguments.write:
         done = [json.loads(path.read_text()) for n in NAMES if (path := _kept_at(n)).exists()]
-    text = page(done, "make accuracy" if arguments.write else "python -m tools.accuracy " + " ".join(sys.argv[1:]))
+    text = page(
+        done, NAMES, "make accuracy" if arguments.write else "python -m tools.accuracy " + " ".join(sys.argv[1:])
+    )
     print(text)
     if arguments.write:
         (ROOT / "docs" / "accuracy.md").write_text(text)
