@@ -57,6 +57,8 @@ def identify(bundle: Bundle, outputs: Outputs, kernels: Mapping[str, Any]) -> Ev
     told = str(kernels.get("kernels") or kernels.get("asked_for") or kernels.get("delegate") or "")
     manifest = bundle.manifest
     word = {"none": "builtin", "unknown": ""}.get(told, told)
+    if exact and not word and manifest.runner == "tflite" and manifest.precision in EXACT:
+        word = SETS["default"]
     if exact or manifest.runner != "tflite":  # rule 1
         return Evidence(kernel_set=word, bit_exact=exact, host_exact=exact)
     if told == "none" and _delegate_here(bundle) == "none":  # rule 2

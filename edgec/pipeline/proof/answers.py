@@ -72,7 +72,7 @@ def judge_answers(
     pairs = dict(zip(right, told, strict=True))
     steady = all(pairs[r] == t for r, t in zip(right, told, strict=True)) and len(set(pairs.values())) == len(pairs)
     text = "each class gets another class's answer, always the same: the list of labels is another one"
-    return _share(told, right), text if steady and len(pairs) > 1 else ""
+    return _share(told, right), text if steady and sum(r != t for r, t in pairs.items()) > 1 else ""
 
 
 def _share(told: Sequence[int | None], right: Sequence[int]) -> float:
