@@ -15,8 +15,8 @@ MODEL_BARS_DB = {"efficientnet_lite0": 21.0}
 #: What counts as collapsed: points of what is right, or dB where nothing says what is right.
 POINTS_BAR, COLLAPSED_DB = 5.0, 10.0
 NOTES = {
-    "mnist_lstm": "each sample begins with an empty state. LiteRT keeps it from call to call unless told otherwise: of 500 "
-    "samples its float file has 91.0 % right with the state kept and 99.0 % with it reset.",
+    "mnist_lstm": "each sample begins with an empty state. LiteRT keeps it from call to call unless told otherwise: of "
+    "500 samples its float file has 91.0 % right with the state kept and 99.0 % with it reset.",
     "mtcnn_rnet": "TFLite fixes the scale of an int8 Softmax's output to 1/256, so a certain 1 becomes 255/256: "
     "48.2 dB is the most that an answer of 0 and 1 can have there.",
 }

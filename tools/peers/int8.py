@@ -2,8 +2,11 @@
 
 TFLite: LiteRT's quantizer on the float files of onnx2tf and of litert-torch. OpenVINO: NNCF. All files of a model and
 a runtime run in one process in turns, with 1 thread; the fastest call counts. Samples are smooth random inputs: 24
-calibrate, 8 others give the SQNR to the float model. Each model's row is kept in .cache/bench-int8, so the table can be
-made in pieces (`--rows NAME…`); `--fresh` makes rows again.
+calibrate, 8 others give the SQNR to the float model.
+
+The files are kept in .cache/bench-int8 and are made again when the code of edgec changes, or with `--fresh`; `--make`
+makes them and times nothing, `--race` times what is there, whatever code made it. Times are never kept: all of them are
+of this run, and the page says how busy the machine was.
 
 Bars: ours at least as fast as the fastest peer that is no less accurate, and faster than our own float.
 """
@@ -11,7 +14,7 @@ Bars: ours at least as fast as the fastest peer that is no less accurate, and fa
 from __future__ import annotations
 
 import argparse
-import datetime as dt
+import hashlib
 import itertools
 import json
 import os
@@ -28,7 +31,7 @@ from edgec.errors import EdgecError
 from edgec.metrics import sqnr_db
 from edgec.pipeline import run_build
 from edgec.tensors import Array
-from tools.peers.cases import CACHE, CASES, ROOT, Case, case_named, source
+from tools.peers.cases import CACHE, CASES, ROOT, Case, source
 from tools.peers.convert import theirs
 from tools.peers.envs import PEERS, PeerMissing, peer_python
 
@@ -37,6 +40,7 @@ SKIPPED = ("gru", "lstm_bi2")  # loops in float on both sides: nothing to quanti
 CALIBRATE, EVALUATE = 24, 8
 #: What noise of a machine may make of a tie.
 TIE = 1.03
+PRECISIONS = ("float32", "int8", "auto")
 _TIMEOUT_S = 900
 
 
@@ -70,9 +74,13 @@ def quantized_by_litert(case: Case, calibration: Path, folder: Path) -> dict[str
     found: dict[str, dict[str, Any]] = {}
     for peer in PEERS:
         name = f"{peer.name} + litert-quantizer"
-        made, path = theirs(peer, case), folder / f"{peer.name}-int8.tflite"
+        made = theirs(peer, case)
         if made.path is None:
             found[name] = {"why": made.why}
+            continue
+        path = folder / f"{peer.name}-{made.path.stem}-int8.tflite"
+        if path.exists():  # the samples and the quantizer are always the same
+            found[name] = {"path": str(path)}
             continue
         try:
             python = peer_python(next(p for p in PEERS if p.name == "litert-torch"))
@@ -124,55 +132,73 @@ def fidelity(case: Case, path: str, reference: Sequence[list[Array]], feeds: Seq
     return round(worst, 1)
 
 
-def tflite_row(case: Case, calibration: Path, evaluation: Path, folder: Path) -> dict[str, dict[str, Any]]:
-    """Milliseconds and dB of every TFLite file."""
+def tflite_files(case: Case, calibration: Path, evaluation: Path, folder: Path) -> dict[str, dict[str, Any]]:
+    """Every TFLite file with its dB."""
     from edgec.frontends.base import load_source
     from edgec.quantization.executor import Executor
 
-    files: dict[str, dict[str, Any]] = {}
-    for precision in ("float32", "int8", "auto"):
-        files[f"edgec {precision}"] = ours(case, precision, "raspberrypi", calibration, folder)
+    files = {f"edgec {p}": ours(case, p, "raspberrypi", calibration, folder) for p in PRECISIONS}
     files |= quantized_by_litert(case, calibration, folder)
     with np.load(evaluation) as data:
         stacked = dict(data)
     feeds = [{k: v[i] for k, v in stacked.items()} for i in range(EVALUATE)]
     executor = Executor(load_source(source(case), inputs=case.inputs).model)
     reference = [list(executor.run(feed).values()) for feed in feeds]
-    runnable = {name: entry for name, entry in files.items() if "path" in entry}
-    for entry in runnable.values():
-        entry["sqnr_db"] = fidelity(case, entry["path"], reference, feeds)
-    paths = [entry["path"] for entry in runnable.values()]
-    command = [sys.executable, "-m", "tools.peers.race", case.name, str(source(case)), "race", *paths]
-    done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=ROOT, timeout=_TIMEOUT_S)
-    if done.returncode:
-        raise RuntimeError(done.stderr.strip().splitlines()[-1])
-    for entry, figures in zip(runnable.values(), json.loads(done.stdout.splitlines()[-1])["1"], strict=True):
-        entry["ms"] = round(figures["min_ms"], 4)
+    for entry in files.values():
+        if "path" in entry:
+            entry["sqnr_db"] = fidelity(case, entry["path"], reference, feeds)
     return files
 
 
-def openvino_row(case: Case, calibration: Path, evaluation: Path, folder: Path) -> dict[str, dict[str, Any]]:
-    """Milliseconds and dB of every OpenVINO model."""
+def openvino_files(case: Case, calibration: Path, evaluation: Path, folder: Path) -> dict[str, dict[str, Any]]:
+    """Every OpenVINO model of ours; NNCF's is made on the way."""
+    files = {f"edgec {p}": ours(case, p, "intel-cpu", calibration, folder) for p in PRECISIONS}
+    _openvino(case, calibration, evaluation, folder, {})
+    return files
+
+
+def tflite_times(case: Case, files: dict[str, dict[str, Any]], _: Path) -> None:
+    """Milliseconds of every TFLite file, into its entry."""
+    runnable = [entry for entry in files.values() if "path" in entry]
+    paths = [entry["path"] for entry in runnable]
+    command = [sys.executable, "-m", "tools.peers.race", case.name, str(source(case)), "race-one", *paths]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=ROOT, timeout=_TIMEOUT_S)
+    if done.returncode:
+        raise RuntimeError((done.stderr.strip().splitlines() or ["the race failed"])[-1])
+    for entry, figures in zip(runnable, json.loads(done.stdout.splitlines()[-1])["1"], strict=True):
+        entry["ms"] = round(figures["min_ms"], 4)
+
+
+def openvino_times(case: Case, files: dict[str, dict[str, Any]], folder: Path) -> None:
+    """Milliseconds and dB of every OpenVINO model, into its entry."""
+    found, said = _openvino(case, folder / "calibration.npz", folder / "evaluation.npz", folder, files)
+    for name, figures in found.items():
+        files[name] = {**files.get(name, {}), **figures}
+    if "nncf" not in files:
+        files["nncf"] = {"why": (said.splitlines() or ["it failed"])[-1][-160:]}
+
+
+def _openvino(
+    case: Case, calibration: Path, evaluation: Path, folder: Path, files: dict[str, dict[str, Any]]
+) -> tuple[dict[str, dict[str, Any]], str]:
+    """What the race of OpenVINO's models found, and what it said."""
     python = CACHE / "venvs" / "peers" / "bin" / "python"
     if not python.exists():
         from tools.accuracy import _install
 
         _install(python)
-    files = {
-        f"edgec {precision}": ours(case, precision, "intel-cpu", calibration, folder)
-        for precision in ("float32", "int8", "auto")
-    }
-    named = [f"{name}={entry['path']}" for name, entry in files.items()]
+    model = source(case)
+    kept = folder / f"nncf-{hashlib.sha256(model.read_bytes()).hexdigest()[:12]}.xml"
+    named = [f"{name}={entry['path']}" for name, entry in files.items() if "path" in entry]
     script = ROOT / "tools" / "peers" / "openvino_race.py"
-    command = [str(python), str(script), str(source(case)), str(calibration), str(evaluation), *named]
+    command = [str(python), str(script), str(model), str(calibration), str(evaluation), str(kept), *named]
     done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=_TIMEOUT_S)
     if done.returncode:
         raise RuntimeError((done.stderr.strip().splitlines() or ["it failed"])[-1][-200:])
-    for name, figures in json.loads(done.stdout.splitlines()[-1]).items():
-        files[name] = {**files.get(name, {}), **figures}
-    if "nncf" not in files:
-        files["nncf"] = {"why": (done.stderr.strip().splitlines() or ["it failed"])[-1][-160:]}
-    return files
+    return dict(json.loads(done.stdout.splitlines()[-1])), done.stderr.strip()
+
+
+RUNTIMES = {"TFLite": (tflite_files, tflite_times), "OpenVINO": (openvino_files, openvino_times)}
 
 
 def misses(files: dict[str, dict[str, Any]]) -> list[str]:
@@ -189,26 +215,56 @@ def misses(files: dict[str, dict[str, Any]]) -> list[str]:
     return found
 
 
-def row(case: Case) -> dict[str, Any]:
-    """All figures of one model."""
+def code_digest() -> str:
+    """Changes with every change of edgec's code or of a target."""
+    sha = hashlib.sha256()
+    for path in sorted([*(ROOT / "edgec").rglob("*.py"), *(ROOT / "targets").rglob("*.toml")]):
+        sha.update(path.read_bytes())
+    return sha.hexdigest()[:16]
+
+
+def files_of(case: Case, code: str | None, *, fresh: bool) -> dict[str, Any]:
+    """The files of a model by runtime, kept until the code changes; `code` None takes what is there."""
     folder = FOLDER / case.name
+    record = folder / "files.json"
+    if record.exists() and not fresh:
+        kept: dict[str, Any] = json.loads(record.read_text())
+        if code in (None, kept["code"]):
+            return kept
     calibration, evaluation = samples(case, folder)
-    made: dict[str, Any] = {"model": case.name, "date": f"{dt.datetime.now(dt.UTC):%Y-%m-%d}"}
-    for runtime, measure in (("TFLite", tflite_row), ("OpenVINO", openvino_row)):
+    made: dict[str, Any] = {"code": code or code_digest()}
+    for runtime, (make, _) in RUNTIMES.items():
         try:
-            files = measure(case, calibration, evaluation, folder)
-            made[runtime] = {"files": files, "misses": misses(files)}
-        except (EdgecError, RuntimeError, subprocess.TimeoutExpired) as error:
-            made[runtime] = {"files": {}, "misses": [f"no figures: {error}"]}
+            made[runtime] = {"files": make(case, calibration, evaluation, folder)}
+        except (EdgecError, RuntimeError, OSError, subprocess.TimeoutExpired) as error:
+            made[runtime] = {"files": {}, "why": str(error)}
+    record.write_text(json.dumps(made))
     return made
+
+
+def row(case: Case, made: dict[str, Any]) -> dict[str, Any]:
+    """All figures of one model, timed now."""
+    found: dict[str, Any] = {"model": case.name}
+    for runtime, (_, measure) in RUNTIMES.items():
+        files = made[runtime]["files"]
+        try:
+            if not files:
+                raise RuntimeError(made[runtime]["why"])
+            measure(case, files, FOLDER / case.name)
+            found[runtime] = {"files": files, "misses": misses(files)}
+        except (RuntimeError, subprocess.TimeoutExpired) as error:
+            found[runtime] = {"files": {}, "misses": [f"no figures: {error}"]}
+    return {**found, "load": round(os.getloadavg()[0], 1)}
 
 
 def page(rows: Sequence[dict[str, Any]]) -> str:
     """The table as Markdown."""
+    loads = [made["load"] for made in rows] or [0.0]
     lines = [
         "# int8 against float and the peers",
         "",
-        f"Made by `make bench-int8` on {platform.processor() or 'x86-64'}.",
+        f"Made by `make bench-int8` on {platform.processor() or platform.machine()}, {os.cpu_count()} cores;",
+        f"the machine's load was {min(loads)} to {max(loads)} after the rows (1 is this benchmark alone).",
     ]
     lines += ["", *(__doc__ or "").strip().splitlines()[2:], ""]
     lines += ["| model | runtime | file | runs in | ms | dB |", "|---|---|---|---|--:|--:|"]
@@ -231,18 +287,23 @@ def main() -> int:
     """Rows as they come, then the page."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--rows", nargs="*", help="models whose name contains one of these")
-    parser.add_argument("--fresh", action="store_true", help="make rows again that are there")
+    parser.add_argument("--fresh", action="store_true", help="make the files again that are there")
+    parser.add_argument("--make", action="store_true", help="make files, time nothing")
+    parser.add_argument("--race", action="store_true", help="time the files that are there, whatever code made them")
     parser.add_argument("--page", type=Path, help="write the table there")
     arguments = parser.parse_args()
+    chosen = [c for c in CASES if c.name not in SKIPPED]
+    if arguments.rows is not None:
+        chosen = [c for c in chosen if any(part in c.name for part in arguments.rows)]
+    code = None if arguments.race else code_digest()
+    files = {case.name: files_of(case, code, fresh=arguments.fresh) for case in chosen}
+    if arguments.make:
+        for name, made in files.items():
+            print(name, *(f"{r}: {made[r].get('why') or list(made[r]['files'])}" for r in RUNTIMES), sep="\n  ")
+        return 0
     done = []
-    for case in CASES:
-        if case.name in SKIPPED or (arguments.rows and not any(part in case.name for part in arguments.rows)):
-            continue
-        kept = FOLDER / f"{case.name}.json"
-        if not kept.exists() or arguments.fresh:
-            FOLDER.mkdir(parents=True, exist_ok=True)
-            kept.write_text(json.dumps(row(case_named(case.name))))
-        done.append(json.loads(kept.read_text()))
+    for case in chosen:  # one after the other, once nothing is built any more
+        done.append(row(case, files[case.name]))
         print(json.dumps(done[-1]), flush=True)
     text = page(done)
     print(text)

@@ -1,7 +1,8 @@
 """Time OpenVINO models against each other in one process: NNCF quantizes MODEL.onnx; ours come as IR files.
 
-`python openvino_race.py MODEL.onnx CALIBRATION.npz EVALUATION.npz NAME=MODEL.xml…` in the environment that has nncf
-and openvino. Prints {name: {"ms": …, "sqnr_db": …}}; the reference is MODEL.onnx in float32. Self-contained.
+`python openvino_race.py MODEL.onnx CALIBRATION.npz EVALUATION.npz NNCF.xml NAME=MODEL.xml…` in the environment that has
+nncf and openvino; NNCF.xml is written when it is not there. With no NAME nothing is timed.
+Prints {name: {"ms": …, "sqnr_db": …}}; the reference is MODEL.onnx in float32. Self-contained.
 """
 
 # It runs in another environment, whose packages are not here.
@@ -12,6 +13,7 @@ from __future__ import annotations
 import json
 import sys
 import time
+from pathlib import Path
 
 import numpy as np
 
@@ -25,7 +27,7 @@ def feeds_of(path):
     return [{k: v[i] for k, v in stacked.items()} for i in range(len(next(iter(stacked.values()))))]
 
 
-def main(model, calibration, evaluation, *named):
+def main(model, calibration, evaluation, kept, *named):
     """Quantize, compute, race."""
     import nncf
     import openvino as ov
@@ -35,10 +37,15 @@ def main(model, calibration, evaluation, *named):
     data = feeds_of(calibration)
     models = {"float32": float_model}
     try:
-        models["nncf"] = nncf.quantize(float_model, nncf.Dataset(data), subset_size=len(data))
+        if not Path(kept).exists():
+            ov.save_model(nncf.quantize(float_model, nncf.Dataset(data), subset_size=len(data)), kept, False)
+        models["nncf"] = core.read_model(kept)
     except Exception as error:  # noqa: BLE001  a peer that fails is a row that says so
         print(f"nncf: {error}", file=sys.stderr)
     models |= {name: core.read_model(path) for name, _, path in (entry.partition("=") for entry in named)}
+    if not named:
+        print(json.dumps({}))
+        return
     options = {"INFERENCE_NUM_THREADS": 1, "NUM_STREAMS": 1, "INFERENCE_PRECISION_HINT": "f32"}
     compiled = {name: core.compile_model(m, "CPU", options) for name, m in models.items()}
     outputs = {}

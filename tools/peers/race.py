@@ -27,6 +27,7 @@ from tools.peers.cases import Case, case_named
 #: Seconds that each file gets per number of threads; a block is this long or one call.
 _BUDGET_S, _BLOCK_S = 4.0, 0.02
 _MIN_ROUNDS, _MAX_ROUNDS = 12, 150
+_THREADS = {"race": (1, 2), "race-one": (1,)}
 
 
 def reference(case: Case, model: str) -> list[Any]:
@@ -137,12 +138,12 @@ def _block(runner: Interpreter, calls: int, clock: Callable[[], float]) -> float
 
 
 def main(name: str, model: str, what: str, *paths: str) -> None:
-    """Probe one file, or race all with 1 and 2 threads."""
+    """Probe one file, or race all: with 1 thread (`race-one`), or with 1 and 2 (`race`)."""
     case = case_named(name)
     if what == "probe":
         print(json.dumps(probe(case, model, paths[0])))
     else:
-        print(json.dumps({str(n): race(case, list(paths), n) for n in (1, 2)}))
+        print(json.dumps({str(n): race(case, list(paths), n) for n in _THREADS[what]}))
 
 
 if __name__ == "__main__":
