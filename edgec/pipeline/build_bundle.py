@@ -12,13 +12,15 @@ from edgec.bundle.bundle import Bundle
 from edgec.errors import EdgecError, Severity
 from edgec.frontends.base import SourceOptions, load_source
 from edgec.passes.pipelines import canonicalize
+from edgec.passes.random_numbers import drawn
 from edgec.pipeline import kept_graphs
 from edgec.pipeline.budget import BudgetOptions, open_budget
 from edgec.pipeline.deliver import BuildResult, Delivery, deliver, slug
+from edgec.pipeline.drift_reference import reference_files
 from edgec.pipeline.forms import Build, Form, IoLayout, output_steps
 from edgec.pipeline.io_facts import read_labels, recipe_facts
 from edgec.pipeline.precision import Candidates, backend_facts, candidates, check_effort
-from edgec.pipeline.ready import build_ready, check_lifted, ready_model
+from edgec.pipeline.ready import build_ready, check_lifted, ready_model, refuse_without_effect
 from edgec.pipeline.stages import Clock, Progress, check_stage, peak_memory_bytes
 from edgec.pipeline.summary import provenance, summarize
 from edgec.pipeline.write import write_product
@@ -69,6 +71,18 @@ def run_build(
     profile = load_target(target)
     ready = ready_model(source, profile, backend=backend, precision=precision, inputs=inputs, reading=reading)
     if ready is not None:
+        refuse_without_effect(
+            ready,
+            {
+                "--min-sqnr": min_sqnr is not None,
+                "--max-drop": max_drop is not None,
+                "--metric": metric is not None,
+                "--evaluation": evaluation is not None,
+                "--io-layout": io_layout != "auto",
+                "--keep-graphs": keep_graphs,
+                "--labels": labels is not None,
+            },
+        )
         return build_ready(
             ready,
             output=Path(output),
@@ -111,7 +125,7 @@ def run_build(
         budget=budget,
         model=model,
         samples=opened,
-        findings=[*loaded.findings, *options.findings],
+        findings=[*loaded.findings, *drawn(model), *options.findings],
         labels=loaded.labels if labels is None else read_labels(labels),
         preprocessing=loaded.preprocessing or ({} if opened is None else recipe_facts(opened.recipe)),
     )
@@ -159,6 +173,7 @@ def _finish(
             labels=work.labels,
             preprocessing=work.preprocessing,
             packaging=packaging,
+            extras=reference_files(work.model.inputs(), work.statistics, work.samples),
             sign_key=sign_key,
             validates=work.stop_after != "bundle",
         )

@@ -43,7 +43,8 @@ class Delivery:
     """An artifact and all that goes into its bundle beside it.
 
     `findings` grows on the way. `summarize` gives the summary of the artifact as packaging left it, `graphs` the
-    ONNX graphs to put into the bundle. `validates` is False where the bundle is wanted and nothing more.
+    ONNX graphs to put into the bundle, `extras` other files. `validates` is False where the bundle is wanted and
+    nothing more.
     """
 
     name: str
@@ -61,6 +62,7 @@ class Delivery:
     labels: Sequence[str] = ()
     preprocessing: Mapping[str, Any] = field(default_factory=dict)
     packaging: Sequence[str] = ()
+    extras: Mapping[str, bytes] = field(default_factory=dict)
     sign_key: str | Path | None = None
     validates: bool = True
 
@@ -102,7 +104,7 @@ def deliver(job: Delivery) -> BuildResult:
             preprocessing=job.preprocessing,
             fidelity=job.fidelity,
             packaging=packed.facts,
-            packaged={**packed.files, **_service(job.target, artifact)},
+            packaged={**packed.files, **job.extras, **_service(job.target, artifact)},
             findings=findings,
             report_json=report_json(stable(summary)),
             report_html=report_html(stable(summary)),

@@ -60,6 +60,8 @@ def test_end_to_end(tmp_path: Path, target: str, backend: str, precision: str) -
     assert summary.keys() >= SUMMARY_KEYS and summary["fidelity"].keys() >= FIDELITY_KEYS
     json.dumps(summary)
     assert summary["precision"] == precision and summary["backend"] == backend
+    assert {"serve.pyz", "edgec-agent.service"} <= set(bundle.names)
+    assert ("calibration.json" in bundle.names) == (precision in ("int8", "int16x8"))
     assert summary["validation"]["passed"] is True
     assert summary["transposes"] == 0 or backend == "openvino"
     assert summary["bundle"] == str(result.path) and result.path.suffix == ".edgec"
