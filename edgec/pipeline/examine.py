@@ -11,6 +11,7 @@ from edgec.errors import Finding
 from edgec.frontends.base import SourceOptions, load_source
 from edgec.graph.model import Model
 from edgec.passes.pipelines import canonicalize
+from edgec.passes.random_numbers import drawn
 from edgec.pipeline.delegation import delegation_of_model
 from edgec.pipeline.estimates import estimate_model
 from edgec.pipeline.precision import backend_facts
@@ -49,7 +50,7 @@ def _check(
 ) -> tuple[list[Finding], Model]:
     loaded = load_source(source, inputs=inputs, options=reading)
     model = canonicalize(loaded.model)
-    return [*loaded.findings, *load_backend(backend).check(model, profile)], model
+    return [*loaded.findings, *drawn(model), *load_backend(backend).check(model, profile)], model
 
 
 def run_check(

@@ -44,7 +44,7 @@ _LIFTED = 1e-3
 _QUANTIZED = ("int8", "int16x8", "dynamic")
 
 
-_NO_MODEL = ("source/not-found", "source/not-tflite", "source/not-openvino", "source/not-onnx")
+_NO_MODEL = ("source/not-found", "source/not-tflite", "source/not-onnx")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -187,6 +187,19 @@ def _rebound(bindings: Sequence[IoBinding], own: Sequence[IoBinding]) -> tuple[I
         spec = replace(b.artifact, qparams=original.artifact.qparams)
         result.append(IoBinding(source=replace(original.source, shape=b.artifact.shape), artifact=spec))
     return tuple(result)
+
+
+def refuse_without_effect(ready: Ready, given: Mapping[str, bool]) -> None:
+    """Raises `EdgecError` (cli/no-effect) with every option that was given and means nothing for a ready model."""
+    names = [option for option, was_given in given.items() if was_given]
+    if names:
+        raise EdgecError(
+            "cli/no-effect",
+            f"{', '.join(names)} {'has' if len(names) == 1 else 'have'} no effect on {ready.path.name}, "
+            "a ready model that is taken as it is",
+            where=str(ready.path),
+            hint="leave it out, or build from the float model, or give --precision to have a float file quantized",
+        )
 
 
 def build_ready(

@@ -73,8 +73,8 @@ CASES = {
     "move": (
         "float[3,2] b",
         "3,2",
-        "t = Transpose<perm=[1,0]>(a) k = Constant<value_ints=[6]>() r = Reshape(b, k) "
-        + "l = Constant<value_ints=[3,2]>() u = Reshape(r, l) m = Mul(t, u) y = Identity(m)",
+        """t = Transpose<perm=[1,0]>(a) k = Constant<value_ints=[6]>() r = Reshape(b, k)
+        l = Constant<value_ints=[3,2]>() u = Reshape(r, l) m = Mul(t, u) y = Identity(m)""",
     ),
     "concat": ("float[2,1] b", "2,4", "c = Concat<axis=1>(a, b) y = Mul(c, c)"),
     "expand-where": (

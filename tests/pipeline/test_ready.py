@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import openvino as ov
@@ -252,6 +253,27 @@ def test_stages_that_a_ready_model_has_not(own: dict[str, Path], tmp_path: Path)
         run_build(own["tflite"], target="raspberrypi", stop_after="quantize", output=tmp_path)
     assert caught.value.code == "cli/no-product"
     assert run_build(own["tflite"], target="raspberrypi", stop_after="bundle", output=tmp_path).path.exists()
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "named"),
+    [
+        ("max_drop", "1%", "--max-drop"),
+        ("min_sqnr", 20.0, "--min-sqnr"),
+        ("metric", "top1", "--metric"),
+        ("evaluation", "labelled", "--evaluation"),
+        ("io_layout", "source", "--io-layout"),
+        ("keep_graphs", True, "--keep-graphs"),
+        ("labels", "labels.txt", "--labels"),
+    ],
+)
+def test_options_of_a_compiler_are_not_ignored(
+    option: str, value: Any, named: str, own: dict[str, Path], tmp_path: Path
+) -> None:
+    with pytest.raises(EdgecError, match=named) as caught:
+        run_build(own["tflite"], target="raspberrypi", output=tmp_path / "out", **{option: value})
+    assert caught.value.code == "cli/no-effect"
+    assert not (tmp_path / "out").exists()
 
 
 def test_a_float_file_is_lifted_to_be_quantized(
