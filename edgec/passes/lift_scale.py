@@ -7,6 +7,7 @@ can carry the factor. It goes up from Mul(x, c) as long as each value on the way
 2. Movers and poolings pass it up to what they move.
 3. A product of two computed values passes it to one of them, Add and Sub to both: constants are multiplied at once.
 4. Anything else, and a graph input, keeps the multiplication where it is.
+5. Weights that float16 holds exactly, as those of a model saved in it, stay so.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ import onnx_ir as ir
 from edgec.graph.edit import Editor, sole_consumer
 from edgec.graph.model import Model, attr, const_of
 from edgec.passes.absorb_scale import number_factor
+from edgec.tensors import Array
 
 #: Inputs that take the factor when those weights are constant (rule 1): the weights, then the bias.
 _WEIGHTS = {"Conv": (1, 2), "ConvTranspose": (1, 2), "Gemm": (1, 2), "MatMul": (1, None)}
@@ -33,6 +35,7 @@ _REACH = 24
 class _Lift:
     """Constants that take the factor: the node that reads them, and where."""
 
+    factor: float
     constants: list[tuple[ir.Node, int]] = field(default_factory=list)
     steps: int = 0
 
@@ -51,7 +54,7 @@ class LiftScale:
             if found is None:
                 continue
             source, factor = found
-            lift = _Lift()
+            lift = _Lift(factor)
             if not _up(source, lift):
                 continue
             for reader, index in lift.constants:
@@ -63,6 +66,12 @@ class LiftScale:
                 reader.replace_input_with(index, scaled)
             changed |= editor.bypass(node, source)
         return changed
+
+
+def fits_half(data: Array) -> bool:
+    """True when float16 holds every value exactly."""
+    with np.errstate(over="ignore"):
+        return bool(np.array_equal(data.astype(np.float16).astype(np.float32), data))
 
 
 def _up(value: ir.Value | None, lift: _Lift) -> bool:
@@ -83,7 +92,7 @@ def _operand(node: ir.Node, index: int, lift: _Lift) -> bool:
     data = const_of(value)
     if data is None:
         return _up(value, lift)
-    if data.dtype != np.float32:
+    if data.dtype != np.float32 or (fits_half(data) and not fits_half(data * np.float32(lift.factor))):  # rule 5
         return False
     lift.constants.append((node, index))
     return True
@@ -107,7 +116,7 @@ def _weighted(node: ir.Node, lift: _Lift) -> bool:
 def _one_of(node: ir.Node, lift: _Lift) -> bool:
     """Rule 3, a product of computed values: the first of them that can take it."""
     for index in (0, 1):
-        trial = _Lift(list(lift.constants), lift.steps)
+        trial = _Lift(lift.factor, list(lift.constants), lift.steps)
         if _operand(node, index, trial):
             lift.constants, lift.steps = trial.constants, trial.steps
             return True

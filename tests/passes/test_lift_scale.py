@@ -56,3 +56,14 @@ def test_the_keys_take_it_where_the_queries_are_read_elsewhere() -> None:
 )
 def test_stays_where_nothing_above_can_take_it(body: str) -> None:
     assert lifted(f"(float[8,8] x) => (float[8,8] y) {{ {body} }}")["Mul"] == 1
+
+
+def test_weights_that_half_precision_holds_stay_so() -> None:
+    half = {"w": W.astype(np.float16).astype(np.float32), "c": CONSTANTS["c"]}
+    source = graph("(float[8,8] x) => (float[8,8] y) { s = MatMul(x, w) y = Mul(s, c) }", constants=half)
+    FoldConstants().run(source)
+    assert not LiftScale().run(source.clone())
+    quarter = {**half, "c": np.full((), 0.25, np.float32)}
+    source = graph("(float[8,8] x) => (float[8,8] y) { s = MatMul(x, w) y = Mul(s, c) }", constants=quarter)
+    FoldConstants().run(source)
+    assert LiftScale().run(source.clone())
