@@ -6,8 +6,8 @@ them between the pair and the product, and clip integers between the two halves 
 1. A Transpose of a dequantized constant is a dequantized, transposed constant.
 2. A Clip between the halves that leaves out at most the lowest integer (narrow range) goes: only what saturates is
    changed, by a step. One that leaves out more (fewer bits) becomes a Clip before the pair.
-3. For backends whose weights are symmetric int8: a weight with a zero point gets scales of its own, one an output
-   channel; in each of them int8 is at least as fine as the 8 bits that it had for all channels.
+3. For backends whose weights are symmetric int8: a weight with a zero point, beside quantized data, gets scales of its
+   own, one an output channel; in each of them int8 is at least as fine as the 8 bits that it had for all channels.
 """
 
 from __future__ import annotations
@@ -185,7 +185,11 @@ def _parts(node: ir.Node) -> tuple[Array, Array | None, Array | None]:
 
 
 def _reads_as_weight(user: ir.Node, index: int) -> bool:
-    return index == 1 and user.op_type in ("Conv", "ConvTranspose", "Gemm", "MatMul") and weight_of(user) != 0
+    """As the weight of a product whose data is quantized too: beside float data the weight may stay exact, as float."""
+    if index != 1 or user.op_type not in ("Conv", "ConvTranspose", "Gemm", "MatMul") or weight_of(user) == 0:
+        return False
+    data = user.inputs[0].producer() if user.inputs[0] is not None else None
+    return data is not None and data.op_type == "DequantizeLinear"
 
 
 def _axes(node: ir.Node, rank: int) -> set[int]:
