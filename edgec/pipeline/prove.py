@@ -29,11 +29,12 @@ from edgec.runners.validate import Validation, validate_bundle
 class Wishes:
     """What to do beside the goldens.
 
-    `app` or `dump` judge an application on `data`; without them `data` is a labelled set, judged by `metric`.
-    `record` writes what was found beside the bundle, signed with `sign_key`.
+    `runs` are those of the benchmark, 0 for none. `app` or `dump` judge an application on `data`; without them `data` is
+    a labelled set, judged by `metric`. `record` writes what was found beside the bundle, signed with `sign_key`.
     """
 
     threads: Sequence[int] = (1,)
+    runs: int = 50
     kernels: str = "default"
     sustained_s: float = 0.0
     data: str | None = None
@@ -82,6 +83,7 @@ def prove(bundle: Bundle, device: Transport, wishes: Wishes, progress: Progress 
         bundle,
         device=device,
         threads=wishes.threads,
+        runs=wishes.runs,
         kernels=wishes.kernels,
         sustained_s=wishes.sustained_s,
         timeout_s=wishes.timeout_s,

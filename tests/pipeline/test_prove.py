@@ -30,7 +30,7 @@ def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def judged(bundle: Path, folder: Path, fault: str, **wishes: Any) -> dict[str, Any]:
     app = applications.write_app(folder, fault)
     data = bundle.parent / "pictures"
-    return run_validate(bundle, wishes=Wishes(**{"app": app, "data": str(data), **wishes}))
+    return run_validate(bundle, wishes=Wishes(**{"app": app, "data": str(data), "runs": 0, **wishes}))
 
 
 def verdicts(answer: Mapping[str, Any]) -> list[bool | None]:
@@ -87,7 +87,7 @@ def test_answers_that_are_no_classes_are_compared_with_the_function_here(bundle:
 
 def test_an_application_that_cannot_be_loaded_says_so(bundle: Path, tmp_path: Path) -> None:
     app = tmp_path / "app.py"
-    wishes = Wishes(app=app, data=str(bundle.parent / "pictures"))
+    wishes = Wishes(app=app, data=str(bundle.parent / "pictures"), runs=0)
     for source, words in (("import no_such_camera", "no_such_camera"), ("x = 1", "preprocess")):
         app.write_text(source)
         with pytest.raises(EdgecError) as caught:
@@ -123,13 +123,13 @@ def flat_pictures(bundle: Path, folder: Path) -> Path:
 def test_a_dump_is_judged_like_an_application(bundle: Path, tmp_path: Path) -> None:
     data = flat_pictures(bundle, tmp_path / "data")
     good = dump(bundle, tmp_path / "dump")
-    answer = run_validate(bundle, wishes=Wishes(dump=str(good), data=str(data)))
+    answer = run_validate(bundle, wishes=Wishes(runs=0, dump=str(good), data=str(data)))
     assert verdicts(answer) == [True, True, True]
-    answer = run_validate(bundle, wishes=Wishes(dump=f"device:{good}", data=str(data)))
+    answer = run_validate(bundle, wishes=Wishes(runs=0, dump=f"device:{good}", data=str(data)))
     assert verdicts(answer) == [True, True, True]
     # Outputs of the run before: the model is guilty, and the answers are what those outputs mean.
     stale = dump(bundle, tmp_path / "stale", stale=True)
-    answer = run_validate(bundle, wishes=Wishes(dump=str(stale), data=str(data)))
+    answer = run_validate(bundle, wishes=Wishes(runs=0, dump=str(stale), data=str(data)))
     assert answer["guilty"] == ["model"]
 
 
@@ -138,7 +138,7 @@ def test_a_dump_of_nothing_is_an_error(bundle: Path, tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     for place in (tmp_path / "missing", tmp_path / "empty"):
         with pytest.raises(EdgecError) as caught:
-            run_validate(bundle, wishes=Wishes(dump=str(place), data=str(data)))
+            run_validate(bundle, wishes=Wishes(runs=0, dump=str(place), data=str(data)))
         assert caught.value.code == "validate/dump"
 
 
@@ -188,8 +188,8 @@ WITHOUT_XNNPACK = """def changed(*args, **named):
 
 def test_a_runtime_without_xnnpack_is_named(bundle: Path, tmp_path: Path) -> None:
     with open_bundle(bundle) as opened:
-        answer = prove(opened, Doctored(tmp_path, WITHOUT_XNNPACK), Wishes())
-        here = prove(opened, LocalDevice(), Wishes())
+        answer = prove(opened, Doctored(tmp_path, WITHOUT_XNNPACK), Wishes(runs=0))
+        here = prove(opened, LocalDevice(), Wishes(runs=0))
     assert (here["kernel_set"], here["bit_exact"]) == ("XNNPACK", True)
     assert (answer["kernel_set"], answer["bit_exact"]) == ("builtin", False)
     (finding,) = [f for f in answer["findings"] if f["code"] == "validate/other-kernels"]
@@ -226,7 +226,7 @@ def test_other_bits_with_the_same_kernels_name_the_layer(bundle: Path, tmp_path:
     from edgec.backends.tflite.schema import fb
 
     with open_bundle(bundle) as opened:
-        answer = prove(opened, Doctored(tmp_path, other_weight(bundle)), Wishes())
+        answer = prove(opened, Doctored(tmp_path, other_weight(bundle)), Wishes(runs=0))
         graph = fb.ModelT.InitFromObj(fb.Model.GetRootAsModel(opened.read(opened.manifest.model), 0)).subgraphs[0]
     wrong = [op for op in graph.operators if len(op.inputs) == 3][1]
     assert not answer["passed"]

@@ -61,6 +61,11 @@ def pi5(tmp_path_factory: Folders) -> Iterator[sshd_part.Server]:
     yield from _running(lambda: pi_part.running(tmp_path_factory.mktemp("pi5"), core="cortex-a76"))
 
 
+def pi_server(folder: Path) -> Iterator[sshd_part.Server]:
+    """A Pi 4 over SSH that belongs to one test, which may break it."""
+    yield from _running(lambda: pi_part.running(folder, core="cortex-a72"))
+
+
 @pytest.fixture(scope="session")
 def bare_pi(tmp_path_factory: Folders) -> Iterator[sshd_part.Server]:
     """A Pi 4 over SSH that has Python and no runtime."""
