@@ -8,6 +8,7 @@ import pytest
 from edgec.errors import EdgecError
 from edgec.passes.fix_inputs import fix_inputs
 from edgec.passes.pipelines import canonicalize
+from edgec.tensors import Array
 from tests.support.graphs import graph, run_ort
 
 
@@ -27,7 +28,7 @@ def test_no_other_zero(declared: str, given: tuple[int, ...]) -> None:
 
 def test_sizes_at_run_time_tell_how_many_parts() -> None:
     model = graph("(float[6] x, int64[3] k) => (int64 n) { s = SplitToSequence(x, k) n = SequenceLength(s) }")
-    feeds = {"x": np.zeros(6, np.float32), "k": np.array([1, 2, 3], np.int64)}
+    feeds: dict[str, Array] = {"x": np.zeros(6, np.float32), "k": np.array([1, 2, 3], np.int64)}
     result = canonicalize(model)
     assert not [n for n in result.nodes() if "Sequence" in n.op_type]
     assert run_ort(result, feeds)["n"] == 3
