@@ -29,7 +29,7 @@ from edgec.runners.validate import Validation, validate_bundle
 class Wishes:
     """What to do beside the goldens.
 
-    `runs` are those of the benchmark, 0 for none. `app` or `dump` judge an application on `data`; without them `data` is
+    `runs` are the benchmark's, 0 for none. `app` or `dump` judge an application on `data`; without them `data` is
     a labelled set, judged by `metric`. `record` writes what was found beside the bundle, signed with `sign_key`.
     """
 
