@@ -240,11 +240,13 @@ class Handler(BaseHTTPRequestHandler):
 
     def handle_expect_100(self) -> bool:
         """The body is asked for only when it would be taken."""
+        self._replied = False
         try:
             self._admit()
             if self._length() > self.context.limits.body_bytes:
                 raise ServiceError(413, "too-large", f"at most {self.context.limits.body_bytes} bytes are taken")
         except ServiceError as error:
+            self.close_connection = True
             self._fail(error)
             return False
         return super().handle_expect_100()

@@ -183,6 +183,18 @@ def test_bad_requests_are_refused_before_their_body(service: Service, text: byte
     assert json.loads(body)["error"]["message"]
 
 
+def test_a_body_is_asked_for_only_when_it_would_be_taken(service: Service) -> None:
+    body = json.dumps({"inputs": {"x": SAMPLE}}).encode()
+    good = _POST + b"Expect: 100-continue\r\nContent-Length: %d\r\n\r\n" % len(body)
+    large = _POST + b"Expect: 100-continue\r\nContent-Length: 99999999\r\n\r\n"
+    # Both over one connection: the second is judged anew.
+    answer = talk(service, good + body + large)
+    assert answer.startswith(b"HTTP/1.1 100 ")
+    assert b"HTTP/1.1 200 " in answer
+    assert b"HTTP/1.1 413 " in answer
+    assert answer.count(b"HTTP/1.1 100 ") == 1
+
+
 def test_a_runtime_that_aborts_or_hangs_takes_nothing_with_it(bundle: Path, tmp_path: Path) -> None:
     root = serving.unpack(bundle, tmp_path / "root")
     raw = np.zeros((1, 3, 4, 2), np.int8)
