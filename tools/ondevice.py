@@ -3,7 +3,8 @@
 `python -m tools.ondevice [--only NAME] [--device NAME]… [--samples N] [--page FILE] [--json FILE]`
 
 Devices are virtual and started for the purpose: Cortex-A72 and A76 under QEMU, a Pi 4 and a Pi 5 over SSH, an arm64
-phone over adb. Exits 1 when a model differs from this machine anywhere. Emulated: results are exact, times mean nothing.
+phone over adb. Exits 1 when a model differs from this machine anywhere. Emulated: results are
+exact, times mean nothing. The SavedModel needs `make tensorflow`.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import json
+import os
 import sys
 import tempfile
 from collections.abc import Iterator, Sequence
@@ -45,7 +47,7 @@ class Case:
 CASES = (
     Case(
         "KWS DS-CNN",
-        "mlperf_tiny/kws_dscnn_float.tflite",
+        "mlperf_tiny/kws_saved_model",
         "kws-mfcc",
         "kws_data/kws01_mfcc_int8.npz",
         labelled=True,
@@ -95,6 +97,8 @@ def rows(cases: Sequence[Case], devices: Sequence[str], samples: int) -> Iterato
                 bundles[case.name] = Path(built.path)
             except pytest.skip.Exception as error:
                 yield {"model": case.name, "skipped": str(error)}
+            except EdgecError as error:
+                yield {"model": case.name, "error": error.finding.render()}
         for number, name in enumerate(devices):
             try:
                 with device(name, folder / f"device{number}") as opened:
@@ -141,9 +145,9 @@ def page(found: Sequence[dict[str, Any]]) -> str:
     lines = [
         "# Real models on virtual devices",
         "",
-        "Made by `python -m tools.ondevice --page docs/on-device.md`: int8 bundles for the Raspberry Pi, each run in LiteRT",
-        "on emulated Arm cores and compared with this machine's outputs to the bit. Emulated: results are exact, times are",
-        "not told. Labelled samples are Speech Commands; the others are photographs.",
+        "Made by `python -m tools.ondevice --page docs/on-device.md`: int8 bundles for the Raspberry Pi, each run in",
+        "LiteRT on emulated Arm cores and compared with this machine's outputs to the bit. Emulated: results are exact,",
+        "times are not told. Labelled samples are Speech Commands; the others are photographs.",
         "",
         "| model | device | runtime | kernels | goldens equal | samples equal | top-1 there / here |",
         "| --- | --- | --- | --- | --- | --- | --- |",
@@ -171,6 +175,7 @@ def main() -> int:
     parser.add_argument("--page", type=Path)
     parser.add_argument("--json", type=Path)
     args = parser.parse_args()
+    os.environ.setdefault("EDGEC_HOME", str(Path(".cache/edgec").absolute()))
     cases = [case for case in CASES if args.only in case.name]
     found = []
     for row in rows(cases, args.device or list(DEVICES), args.samples):
