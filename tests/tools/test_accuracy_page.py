@@ -1,0 +1,52 @@
+"""The accuracy page says of each row where it stands against the best peer, and which bars it misses."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from tools.accuracy_page import misses, page
+
+
+def made(
+    name: str = "net", *, ours: float | None = 30.0, peer: float = 28.0, right: float | None = None
+) -> dict[str, Any]:
+    entry = {"dB": ours, "top-1": None, "right": right, "seconds": 1.0, "ladder": []}
+    if ours is None:
+        entry["error"] = "backend/unsupported-op: no such operator"
+    other = {"dB": peer, "top-1": None, "right": 90.0 if right is not None else None}
+    row = {"model": name, "edgec raspberrypi": entry, "edgec intel-cpu": entry, "onnxruntime": other}
+    return {
+        **row,
+        "nncf": {"dB": None, "top-1": None, "error": "it failed"},
+        "float": 95.0 if right is not None else None,
+    }
+
+
+def test_a_row_ahead_of_its_peers_misses_nothing() -> None:
+    assert misses(made()) == []
+    text = page([made()], ["net", "other"], "make accuracy")
+    assert "| net | onnxruntime 28.0 | +2.0 dB | +2.0 dB |" in text
+    assert "**+2.0 dB** over 1 rows (bar +5 dB: missed)" in text
+    assert "Not run: other." in text
+
+
+def test_a_row_behind_says_by_how_much_and_whom() -> None:
+    assert misses(made(ours=25.0))[0] == "net, raspberrypi: 3.0 dB below onnxruntime"
+
+
+def test_labels_count_for_themselves() -> None:
+    assert "net, raspberrypi: 88.0 % right, a peer 90.0 %" in misses(made(right=88.0))
+    assert "net, raspberrypi: 7.0 points below float" in misses(made(right=88.0))
+    assert misses(made(right=91.0)) == []
+
+
+def test_collapse_and_a_models_own_bar() -> None:
+    assert "net, raspberrypi: 9.0 dB, bar 10" in misses(made(ours=9.0, peer=8.0))
+    assert "efficientnet_lite0, raspberrypi: 20.0 dB, bar 21" in misses(
+        made("efficientnet_lite0", ours=20.0, peer=13.0)
+    )
+
+
+def test_a_failure_of_ours_is_a_bar_missed() -> None:
+    assert misses(made(ours=None))[0] == "net, raspberrypi: backend/unsupported-op: no such operator"
+    assert "fails: backend/unsupported-op" in page([made(ours=None)], ["net"], "make accuracy")
