@@ -10,7 +10,7 @@ from tools.accuracy_page import misses, page
 def made(
     name: str = "net", *, ours: float | None = 30.0, peer: float = 28.0, right: float | None = None
 ) -> dict[str, Any]:
-    entry = {"dB": ours, "top-1": None, "right": right, "seconds": 1.0, "ladder": []}
+    entry: dict[str, Any] = {"dB": ours, "top-1": None, "right": right, "seconds": 1.0, "ladder": []}
     if ours is None:
         entry["error"] = "backend/unsupported-op: no such operator"
     other = {"dB": peer, "top-1": None, "right": 90.0 if right is not None else None}
