@@ -8,6 +8,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -130,3 +131,70 @@ def test_recurrent_models_start_afresh_on_every_call() -> None:
     # The LSTM itself is not XNNPACK's.
     assert kernels["outside"]["UNIDIRECTIONAL_SEQUENCE_LSTM"] == 1
     assert kernels["delegated"] > 0
+
+
+def test_kernels_can_be_chosen(unpacked: Path, tmp_path: Path) -> None:
+    for kernels, delegate in (("default", "XNNPACK"), ("builtin", "none"), ("reference", "none")):
+        code, answer = call("run", str(unpacked), "--out", str(tmp_path / kernels), "--kernels", kernels)
+        assert code == 0
+        assert isinstance(answer["kernels"], dict)
+        assert answer["kernels"]["delegate"] == delegate
+        assert answer["kernels"].get("asked_for") == (None if kernels == "default" else kernels)
+
+
+def test_other_runtimes_have_no_choice_of_kernels(tmp_path: Path) -> None:
+    with open_bundle(tiny.pack(tmp_path / "x.edgec", tiny.openvino_artifact())) as bundle:
+        bundle.extract(tmp_path / "bundle")
+    code, answer = call("run", str(tmp_path / "bundle"), "--out", str(tmp_path / "out"), "--kernels", "builtin")
+    assert code == 3
+    error = answer["error"]
+    assert isinstance(error, dict)
+    assert error["code"] == "kernels"
+
+
+def test_a_sustained_run_lasts_as_long_as_asked(unpacked: Path) -> None:
+    code, answer = call("sustain", str(unpacked), "--seconds", "1.5")
+    assert code == 0
+    assert isinstance(answer["duration_s"], float)
+    assert answer["duration_s"] >= 1.5
+    assert isinstance(answer["runs"], int)
+    assert answer["runs"] > 1
+    assert isinstance(answer["samples"], list)
+    # One look in the beginning, one after a second; the last one is always told.
+    assert len(answer["samples"]) >= 2
+    assert set(answer["last"]) == {"at_s", "celsius", "mhz"}  # type: ignore[call-overload]
+
+
+def test_feeds_are_run_a_file_each(unpacked: Path, tmp_path: Path) -> None:
+    (tmp_path / "in").mkdir()
+    x = np.stack([tiny.sample(i).transpose(0, 2, 3, 1) for i in range(3)])
+    arrays_in: dict[str, Any] = {"0": x}
+    np.savez(tmp_path / "in" / "a.npz", **arrays_in)
+    code, answer = call("feed", str(unpacked), "--feeds", str(tmp_path / "in"), "--out", str(tmp_path / "out"))
+    assert code == 0
+    assert answer["runs"] == 3
+    with np.load(tmp_path / "out" / "a.npz") as arrays:
+        got = arrays["0"]
+    np.testing.assert_array_equal(
+        got, np.stack([tiny.expected(tiny.sample(i)).transpose(0, 2, 3, 1) for i in range(3)])
+    )
+
+
+def test_an_application_is_written_down_stage_by_stage(unpacked: Path, tmp_path: Path) -> None:
+    app, data, out = tmp_path / "app.py", tmp_path / "data", tmp_path / "out"
+    (data / "sub").mkdir(parents=True)
+    (data / "sub" / "good.txt").write_text("2")
+    (data / "bad.txt").write_text("two")
+    app.write_text(
+        "import numpy as np\n"
+        "def preprocess(path): return np.full((1, 3, 4, 2), float(open(path).read()), np.float32)\n"
+        "def postprocess(outputs): return {'largest': outputs.max(), 'shape': outputs.shape}\n"
+    )
+    code, answer = call("app", str(unpacked), "--app", str(app), "--data", str(data), "--out", str(out))
+    assert code == 0
+    assert (answer["files"], answer["failed"]) == (2, 1)
+    np.testing.assert_array_equal(np.load(out / "sub" / "good.txt.pre.npy"), np.full((1, 3, 4, 2), 2, np.float32))
+    assert np.load(out / "sub" / "good.txt.raw.npy").shape == (1, 3, 4, 2)
+    assert json.loads((out / "sub" / "good.txt.post.json").read_text()) == {"largest": 4.0, "shape": [1, 3, 4, 2]}
+    assert json.loads((out / "bad.txt.error.json").read_text())["stage"] == "preprocess"
+    assert not (out / "bad.txt.raw.npy").exists()
