@@ -19,7 +19,7 @@ from edgec.errors import EdgecError, Finding, Severity
 from edgec.pipeline.proof.application import Application, judge_application
 from edgec.pipeline.proof.cuts import Stage
 from edgec.pipeline.proof.labelled import Labelled, judge_labelled
-from edgec.pipeline.proof.layers import first_other_layer
+from edgec.pipeline.proof.layers import Layers, compare_layers
 from edgec.pipeline.stages import Progress
 from edgec.runners.kernels import EXACT, SETS
 from edgec.runners.validate import Validation, validate_bundle
@@ -89,7 +89,8 @@ def prove(bundle: Bundle, device: Transport, wishes: Wishes, progress: Progress 
         timeout_s=wishes.timeout_s,
         facts=facts,
     )
-    validation = _with_layer(bundle, device, validation, wishes)
+    layers = _layers(bundle, device, validation, wishes)
+    validation = _with_layer(validation, layers)
     stages: tuple[Stage, ...] = ()
     labelled: Labelled | None = None
     findings = list(validation.findings)
@@ -104,6 +105,8 @@ def prove(bundle: Bundle, device: Transport, wishes: Wishes, progress: Progress 
             )
             findings += labelled.findings
     answer = _answer(validation, facts, stages, labelled, findings)
+    if layers is not None:
+        answer["integer_tensors"] = {"compared": layers.integers, "equal": layers.integers_equal}
     if wishes.record:
         answer["record"] = str(_record(bundle, device.name, answer, wishes))
     return answer
@@ -141,16 +144,27 @@ def _application(bundle: Bundle, device: Transport, validation: Validation, wish
     )
 
 
-def _with_layer(bundle: Bundle, device: Transport, validation: Validation, wishes: Wishes) -> Validation:
+#: What is looked into layer by layer.
+_LOOKED_INTO = ("validate/not-exact", "validate/float-rounding")
+
+
+def _layers(bundle: Bundle, device: Transport, validation: Validation, wishes: Wishes) -> Layers | None:
+    """All tensors there and here, where the outputs are not equal and the kernels should be."""
+    if not any(finding.code in _LOOKED_INTO for finding in validation.findings):
+        return None
+    return compare_layers(bundle, device, kernels=wishes.kernels, timeout_s=wishes.timeout_s)
+
+
+def _with_layer(validation: Validation, layers: Layers | None) -> Validation:
     """Bits that differ get the name of the first layer in which they do."""
-    if not any(finding.code == "validate/not-exact" for finding in validation.findings):
+    if layers is None:
         return validation
-    layer = first_other_layer(bundle, device, kernels=wishes.kernels, timeout_s=wishes.timeout_s)
-    where = "no single layer: with all tensors as outputs, none differs" if layer is None else f"first in {layer}"
+    first = layers.first
+    where = "no single layer: with all tensors as outputs, none differs" if first is None else f"first in {first}"
     return replace(
         validation,
         findings=tuple(
-            replace(finding, where=where) if finding.code == "validate/not-exact" else finding
+            replace(finding, where=where) if finding.code in _LOOKED_INTO else finding
             for finding in validation.findings
         ),
     )

@@ -42,10 +42,15 @@ def _head(answer: Answer) -> dict[str, Any]:
         "delegate": delegation_line(answer.get("delegation")),
         "goldens": answer.get("goldens"),
         "bit for bit": answer.get("bit_exact"),
+        "integers inside": _integers(answer.get("integer_tensors")),
         "peak_rss_bytes": answer.get("peak_rss_bytes"),
         "record": answer.get("record"),
     }
     return {key: value for key, value in shown.items() if value not in (None, "")}
+
+
+def _integers(counts: Answer | None) -> str:
+    return f"{counts['equal']} of {counts['compared']} tensors equal to the bit" if counts else ""
 
 
 def _device(answer: Answer) -> str:
@@ -105,6 +110,6 @@ def _task(task: Answer) -> dict[str, Any]:
         "data": task["data"],
         "samples": task["samples"],
         **({task["metric"]: metric} if metric else {}),
-        "bit for bit as here": cell("_share", task["equal_share"]),
+        "as here": cell("_share", task["equal_share"]),
         "same winner": None if task["top1_agreement"] is None else cell("_share", task["top1_agreement"]),
     }

@@ -6,7 +6,9 @@
    of which XNNPACK takes nothing here either runs with the kernels that it should.
 3. The same kernels compute the same int8 bits on every processor, but only inside the delegate: operators outside run
    in code that is written for each processor. There, and in another version of the runtime, other bits are explained.
-4. Another set of kernels rounds otherwise, and deep models amplify that: steps mean nothing, the task does.
+4. Float operators that come last, a Softmax, round by the processor's own arithmetic: floats count as the same within
+   `FLOAT_ROUNDING` of the largest, far below what a quantization step makes of them.
+5. Another set of kernels rounds otherwise, and deep models amplify that: steps mean nothing, the task does.
 """
 
 from __future__ import annotations
@@ -22,13 +24,15 @@ import numpy as np
 from edgec.bundle.bundle import Bundle
 from edgec.bundle.worker import Worker
 from edgec.errors import EdgecError, Finding, Severity
+from edgec.metrics import relative_error
 from edgec.tensors import Array
 
 #: The agent's names of the sets, and what they are called in results.
 SETS = {"default": "XNNPACK", "builtin": "builtin", "reference": "reference"}
 #: Precisions in which equal kernels give equal bits.
 EXACT = ("int8", "int16x8")
-#: Rule 4: how well an output of other kernels must agree with the reference: the same winner, or little noise.
+FLOAT_ROUNDING = 1e-5
+#: Rule 5: how well an output of other kernels must agree with the reference: the same winner, or little noise.
 OTHER_TOP1, OTHER_DB = 0.9, 10.0
 
 Outputs = Sequence[Mapping[str, Array]]
@@ -40,7 +44,8 @@ class Evidence:
 
     `kernel_set` is XNNPACK, builtin, reference, the runtime's own word, or empty; `nearest` is True where the bits
     equal none of the sets here. `bit_exact` compares with the bundle's goldens, `host_exact` with the same set here.
-    `expected` is False for another set than the goldens were made with.
+    `expected` is False for another set than the goldens were made with, `rounded` True where the goldens differ in
+    nothing but the rounding of floats (rule 4).
     """
 
     kernel_set: str
@@ -48,6 +53,7 @@ class Evidence:
     host_exact: bool
     expected: bool = True
     nearest: bool = False
+    rounded: bool = False
 
 
 def identify(bundle: Bundle, outputs: Outputs, kernels: Mapping[str, Any]) -> Evidence:
@@ -61,6 +67,8 @@ def identify(bundle: Bundle, outputs: Outputs, kernels: Mapping[str, Any]) -> Ev
         word = SETS["default"]
     if exact or manifest.runner != "tflite":  # rule 1
         return Evidence(kernel_set=word, bit_exact=exact, host_exact=exact)
+    if manifest.precision in EXACT and same_bits(wanted, outputs, rounding=FLOAT_ROUNDING):  # rule 4
+        return Evidence(kernel_set=word or SETS["default"], bit_exact=False, host_exact=False, rounded=True)
     if told == "none" and _delegate_here(bundle) == "none":  # rule 2
         here = outputs_here(bundle, "default")
         return Evidence(kernel_set=word, bit_exact=False, host_exact=here is not None and same_bits(here, outputs))
@@ -89,7 +97,7 @@ def _by_bits(bundle: Bundle, outputs: Outputs, told: str) -> Evidence:
         here = outputs_here(bundle, name)
         if here is None:
             continue
-        if same_bits(here, outputs):
+        if same_bits(here, outputs, rounding=FLOAT_ROUNDING):
             return Evidence(kernel_set=SETS[name], bit_exact=False, host_exact=True, expected=name == "default")
         distances[name] = _distance(here, outputs)
     if not distances:
@@ -110,17 +118,22 @@ def outputs_here(bundle: Bundle, kernels: str) -> list[dict[str, Array]] | None:
         return None
 
 
-def same_bits(wanted: Outputs, got: Outputs) -> bool:
-    """Equal in type, shape and every bit."""
+def same_bits(wanted: Outputs, got: Outputs, *, rounding: float = 0.0) -> bool:
+    """Equal in type, shape and every bit; with `rounding` floats may differ by so much of the largest."""
     return all(
-        name in there and _identical(value, there[name])
+        name in there and same_value(value, there[name], rounding=rounding)
         for here, there in zip(wanted, got, strict=True)
         for name, value in here.items()
     )
 
 
-def _identical(one: Array, other: Array) -> bool:
-    return one.dtype == other.dtype and one.shape == other.shape and one.tobytes() == other.tobytes()
+def same_value(one: Array, other: Array, *, rounding: float = 0.0) -> bool:
+    """`same_bits` of one output."""
+    if one.dtype != other.dtype or one.shape != other.shape:
+        return False
+    if one.tobytes() == other.tobytes():
+        return True
+    return rounding > 0 and one.dtype.kind == "f" and relative_error(one, other) <= rounding
 
 
 def _distance(wanted: Outputs, got: Outputs) -> float:
@@ -137,12 +150,21 @@ def _distance(wanted: Outputs, got: Outputs) -> float:
 def kernel_findings(
     bundle: Bundle, evidence: Evidence, *, runtime: str, kernels: Mapping[str, Any], sys_visible: bool | None
 ) -> list[Finding]:
-    """What is to be said of the kernels (rules 3 and 4). `sys_visible` is None where nobody looked."""
+    """What is to be said of the kernels (rules 3 to 5). `sys_visible` is None where nobody looked."""
     manifest = bundle.manifest
     if not evidence.expected:
         return [_other_kernels(evidence, runtime, sys_visible, asked=bool(kernels.get("asked_for")))]
     if evidence.bit_exact or manifest.runner != "tflite" or manifest.precision not in EXACT:
         return []
+    if evidence.rounded:
+        return [
+            Finding(
+                code="validate/float-rounding",
+                message="the model ends in float operators, which round otherwise on this processor",
+                severity=Severity.INFO,
+                hint="their results agree within 1e-5; the integers before them are what is compared to the bit",
+            )
+        ]
     reason = _explanation(runtime, kernels, evidence)
     return [
         Finding(
@@ -158,7 +180,7 @@ def kernel_findings(
 
 
 def _other_kernels(evidence: Evidence, runtime: str, sys_visible: bool | None, *, asked: bool) -> Finding:
-    """Rule 4, and the usual reasons for it."""
+    """Rule 5, and the usual reasons for it."""
     how = "nearest to" if evidence.nearest else "those of"
     if asked:
         hint = "it was asked for with --kernels"

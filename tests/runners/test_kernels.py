@@ -91,6 +91,21 @@ def test_other_bits_of_the_same_kernels_are_an_error_unless_explained(bundle: Bu
     assert "GATHER 2" in outside.message
 
 
+def test_float_operators_that_come_last_may_round(bundle: Bundle) -> None:
+    """A float output that is off by rounding alone is told as that; by a quantization step it is not."""
+    outputs = outputs_here(bundle, "default")
+    assert outputs is not None
+    name = next(iter(outputs[0]))
+    assert outputs[0][name].dtype == np.float32
+    near = [{name: value[name] * np.float32(1 + 1e-6)} for value in outputs]
+    found = identify(bundle, near, {"delegate": "XNNPACK"})
+    assert (found.rounded, found.bit_exact, found.expected) == (True, False, True)
+    (finding,) = told(bundle, found)
+    assert (finding.code, finding.severity) == ("validate/float-rounding", Severity.INFO)
+    far = [{name: value[name] * np.float32(1 + 1e-3)} for value in outputs]
+    assert not identify(bundle, far, {"delegate": "XNNPACK"}).rounded
+
+
 def test_exact_bits_need_no_words(bundle: Bundle) -> None:
     assert told(bundle, Evidence(kernel_set="XNNPACK", bit_exact=True, host_exact=True)) == []
 

@@ -26,6 +26,7 @@ from edgec.quantization.labels import labels_of
 from edgec.quantization.samples import SampleSource, open_samples
 from edgec.quantization.task_metrics import Metric, load_metric
 from edgec.runners.base import call_agent
+from edgec.runners.kernels import FLOAT_ROUNDING, same_value
 from edgec.tensors import Array
 
 DEFAULT_SAMPLES = 512
@@ -43,7 +44,7 @@ Outputs = Sequence[Mapping[str, Array]]
 class Labelled:
     """What a data set says. `device`, `host`, `float_model` are the metric's values, None where there is none.
 
-    `equal_share` counts samples whose outputs are this machine's to the bit.
+    `equal_share` counts samples whose outputs are this machine's: integers to the bit, floats within float rounding.
     """
 
     samples: int
@@ -86,9 +87,7 @@ def judge_labelled(
             for (group, feed), given, got in zip(piece, raw, session.run(raw), strict=True):
                 answer = worker.run({b.artifact.name: v for b, v in zip(bundle.inputs, given, strict=True)})
                 wanted = [answer[b.artifact.name] for b in bundle.outputs]
-                equal += all(
-                    g.dtype == w.dtype and g.tobytes() == w.tobytes() for g, w in zip(got, wanted, strict=True)
-                )
+                equal += all(same_value(w, g, rounding=FLOAT_ROUNDING) for w, g in zip(wanted, got, strict=True))
                 there.append({b.source.name: b.to_source(v) for b, v in zip(bundle.outputs, got, strict=True)})
                 here.append({b.source.name: b.to_source(v) for b, v in zip(bundle.outputs, wanted, strict=True)})
                 if run_float is not None:

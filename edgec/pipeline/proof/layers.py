@@ -1,4 +1,4 @@
-"""Name the first layer of a TFLite model that computes other bits on a device than here.
+"""Name the first layer of a TFLite model that computes other bits on a device than here, and count what is equal.
 
 The model is made to give every tensor that it computes, under names of our own, and one golden is run there and here.
 """
@@ -40,8 +40,17 @@ class Layer:
         return f"{self.operator} {self.tensor!r}, operator {self.place} of {self.of}: {share}"
 
 
-def first_other_layer(bundle: Bundle, device: Transport, *, kernels: str, timeout_s: float) -> Layer | None:
-    """The layer; None where all agree, or where the model does not run this way."""
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Layers:
+    """The first layer that differs, None where none does; of the integer tensors how many are equal to the bit."""
+
+    first: Layer | None
+    integers: int
+    integers_equal: int
+
+
+def compare_layers(bundle: Bundle, device: Transport, *, kernels: str, timeout_s: float) -> Layers | None:
+    """Every tensor there and here; None where the model does not run this way."""
     if bundle.manifest.runner != "tflite" or not bundle.manifest.goldens:
         return None
     try:
@@ -52,7 +61,12 @@ def first_other_layer(bundle: Bundle, device: Transport, *, kernels: str, timeou
         if not error.code.startswith("validate/"):
             raise
         return None
-    return probe.compare(here, there)
+    pairs = [(a, b) for a, b in zip(here, there, strict=True) if a.dtype.kind in "iu"]
+    return Layers(
+        first=probe.compare(here, there),
+        integers=len(pairs),
+        integers_equal=sum(a.dtype == b.dtype and a.tobytes() == b.tobytes() for a, b in pairs),
+    )
 
 
 @dataclass(frozen=True, slots=True)
