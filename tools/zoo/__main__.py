@@ -30,6 +30,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("names", nargs="*", help="rows to run anew; default: those not in the cache")
     parser.add_argument("--fresh", action="store_true", help="run every row anew")
+    parser.add_argument("--only-page", action="store_true", help="run nothing: the page of the rows that there are")
     parser.add_argument("--jobs", type=int, default=2, help="rows at a time")
     parser.add_argument("--page", type=Path, default=ROOT / "docs" / "zoo.md")
     parser.add_argument("--json", type=Path, default=CACHE / "zoo.json")
@@ -40,14 +41,18 @@ def main() -> int:
         parser.error(f"no such row: {', '.join(sorted(unknown))}")
     CACHE.mkdir(parents=True, exist_ok=True)
     files = {name: CACHE / f"{name}.json" for name in known}
-    anew = [n for n in known if args.fresh or n in args.names or (not args.names and not files[n].exists())]
+    anew = (
+        []
+        if args.only_page
+        else [n for n in known if args.fresh or n in args.names or (not args.names and not files[n].exists())]
+    )
     with ThreadPoolExecutor(args.jobs) as pool:
         for name, result in zip(anew, pool.map(lambda name: run_row(name, files[name]), anew), strict=True):
             print(f"{name:26}", " ".join(_short(result[column]) for column in COLUMNS), flush=True)
     results = [json.loads(file.read_text()) for file in files.values() if file.exists()]
     args.json.write_text(json.dumps(results, indent=1) + "\n")
-    if len(results) == len(known):
-        args.page.write_text(page(results))
+    missing = [name for name, file in files.items() if not file.exists()]
+    args.page.write_text(page(results, missing))
     print(counted(results))
     return 0 if passes(results) else 1
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 from tools.zoo.row import COLUMNS, INT8
@@ -26,8 +27,8 @@ small size with random weights, saved to disk, read through the Hugging Face fro
 """
 
 
-def page(results: list[dict[str, Any]]) -> str:
-    """The whole page."""
+def page(results: list[dict[str, Any]], missing: Sequence[str] = ()) -> str:
+    """The whole page; `missing` are rows of the table that were not run."""
     titles = {"tflite": "TFLite, `linux-x86_64`", "openvino": "OpenVINO, `intel-cpu`"}
     lines = [_HEAD + counted(results) + "\n"]
     heads = [f"{titles[c]}: error | {'int8 dB | ' if c in INT8 else ''}T | ops | s" for c in COLUMNS]
@@ -45,6 +46,8 @@ def page(results: list[dict[str, Any]]) -> str:
     ]
     if notes:
         lines += ["", "## Not built", "", *notes]
+    if missing:
+        lines += ["", f"Not run yet: {', '.join(sorted(missing))}."]
     return "\n".join(lines) + "\n"
 
 
