@@ -157,7 +157,8 @@ class Session:
             case Act.confirm:
                 return self._confirm(step.path)
             case Act.upload | Act.check:
-                raise NotImplementedError(step.act)  # only a session with a bundle comes here
+                # The session with a bundle does these itself; without one no goal asks for them.
+                raise AssertionError(f"{step.act} without a bundle")
         return True
 
     def _verify(self, path: str) -> bool:

@@ -12,6 +12,7 @@ product this way, through the pooling and the gate of a squeeze-and-excite block
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -51,23 +52,37 @@ class AbsorbScale:
 
     def run(self, model: Model) -> bool:
         """Edit the model in place; True when a multiplication went."""
-        editor = Editor(model)
-        changed = False
-        for node in model.nodes():
-            found = number_factor(node)
-            if found is None:
-                continue
-            source, factor = found
-            plan = _plan(node.outputs[0])
-            if plan is None:
-                continue
-            for reader, index in plan.weights:
-                _multiply(editor, reader, index, factor)
-            changed |= editor.bypass(node, source)
-        return changed
+        return move_factors(model, lambda node, _source, _factor: _weights_below(node.outputs[0]))
 
 
-def number_factor(node: ir.Node) -> tuple[ir.Value, float] | None:
+#: For a Mul by a number, its other operand and the number: the constants that take the factor, or None when it stays.
+Takers = Callable[[ir.Node, ir.Value, float], Sequence[tuple[ir.Node, int]] | None]
+
+
+def move_factors(model: Model, takers: Takers) -> bool:
+    """Take each Mul by a positive number out where constants can be multiplied instead; True when one went."""
+    editor = Editor(model)
+    changed = False
+    for node in model.nodes():
+        found = _number_factor(node)
+        if found is None:
+            continue
+        source, factor = found
+        constants = takers(node, source, factor)
+        if constants is None:
+            continue
+        for reader, index in constants:
+            _multiply(editor, reader, index, factor)
+        changed |= editor.bypass(node, source)
+    return changed
+
+
+def _weights_below(start: ir.Value) -> list[tuple[ir.Node, int]] | None:
+    plan = _plan(start)
+    return None if plan is None else plan.weights
+
+
+def _number_factor(node: ir.Node) -> tuple[ir.Value, float] | None:
     """The other operand and the number of a Mul by a positive number."""
     if node.op_type != "Mul" or node.domain not in ("", "ai.onnx"):
         return None

@@ -18,9 +18,9 @@ from dataclasses import dataclass, field
 import numpy as np
 import onnx_ir as ir
 
-from edgec.graph.edit import Editor, sole_consumer
+from edgec.graph.edit import sole_consumer
 from edgec.graph.model import Model, attr, const_of
-from edgec.passes.absorb_scale import number_factor
+from edgec.passes.absorb_scale import move_factors
 from edgec.tensors import Array
 
 #: Inputs that take the factor when those weights are constant (rule 1): the weights, then the bias.
@@ -41,34 +41,21 @@ class _Lift:
 
 
 class LiftScale:
-    """Rules 1 to 4 for every Mul by a number, in graph order."""
+    """Rules 1 to 5 for every Mul by a positive number, in graph order."""
 
     name = "lift-scale"
 
     def run(self, model: Model) -> bool:
         """Edit the model in place; True when a multiplication went."""
-        editor = Editor(model)
-        changed = False
-        for node in model.nodes():
-            found = number_factor(node)
-            if found is None:
-                continue
-            source, factor = found
-            lift = _Lift(factor)
-            if not _up(source, lift):
-                continue
-            for reader, index in lift.constants:
-                value = reader.inputs[index]
-                data = const_of(value)
-                assert value is not None
-                assert data is not None
-                scaled = editor.const((data * np.float32(factor)).astype(data.dtype), f"{value.name}/scaled")
-                reader.replace_input_with(index, scaled)
-            changed |= editor.bypass(node, source)
-        return changed
+        return move_factors(model, lambda _node, source, factor: _constants_above(source, factor))
 
 
-def fits_half(data: Array) -> bool:
+def _constants_above(source: ir.Value, factor: float) -> list[tuple[ir.Node, int]] | None:
+    lift = _Lift(factor)
+    return lift.constants if _up(source, lift) else None
+
+
+def _fits_half(data: Array) -> bool:
     """True when float16 holds every value exactly."""
     with np.errstate(over="ignore"):
         return bool(np.array_equal(data.astype(np.float16).astype(np.float32), data))
@@ -92,7 +79,7 @@ def _operand(node: ir.Node, index: int, lift: _Lift) -> bool:
     data = const_of(value)
     if data is None:
         return _up(value, lift)
-    if data.dtype != np.float32 or (fits_half(data) and not fits_half(data * np.float32(lift.factor))):  # rule 5
+    if data.dtype != np.float32 or (_fits_half(data) and not _fits_half(data * np.float32(lift.factor))):  # rule 5
         return False
     lift.constants.append((node, index))
     return True
