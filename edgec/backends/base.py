@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, Protocol, cast
 
 from edgec import backends
 from edgec.artifact import Artifact
-from edgec.errors import Finding
+from edgec.errors import EdgecError, Finding, Severity
 from edgec.graph.model import Model
 from edgec.registry import load_plugin, plugin_names
 from edgec.targets.profile import Target
@@ -39,6 +39,19 @@ class Adopted:
     artifact: Artifact
     digest: str
     findings: tuple[Finding, ...] = ()
+
+
+def refuse_ready(findings: Sequence[Finding], path: Path, target: Target) -> None:
+    """Raise one `EdgecError` with all findings when one of them keeps a ready file from running on the target."""
+    errors = [f for f in findings if f.severity == Severity.ERROR]
+    if errors:
+        raise EdgecError(
+            errors[0].code,
+            f"{len(errors)} thing(s) stand between {path.name} and {target.id}",
+            where=str(path),
+            hint=errors[0].hint,
+            findings=errors,
+        )
 
 
 class Backend(Protocol):

@@ -63,7 +63,8 @@ def parse_npz(body: bytes, limit_bytes: int) -> dict[str, Any]:
                 name = member.filename[:-4] if member.filename.endswith(".npy") else member.filename
                 arrays[name] = _npy(name, data)
             return arrays
-    except (zipfile.BadZipFile, zlib.error, EOFError, OSError, NotImplementedError, RuntimeError, ValueError) as error:
+    # zipfile raises RuntimeError for a password, and a kind of it for a compression that it does not know
+    except (zipfile.BadZipFile, zlib.error, EOFError, OSError, RuntimeError, ValueError) as error:
         raise ServiceError(400, "bad-npz", f"the body is no .npz file: {error}") from error
 
 

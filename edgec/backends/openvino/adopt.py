@@ -15,7 +15,7 @@ from typing import Any
 import openvino as ov
 
 from edgec.artifact import Artifact, IoBinding
-from edgec.backends.base import Adopted, Precision
+from edgec.backends.base import Adopted, Precision, refuse_ready
 from edgec.backends.openvino.backend import MODEL_FILE, WEIGHTS_FILE
 from edgec.backends.openvino.serialize import operators, serialize, tidy
 from edgec.errors import EdgecError, Finding, Severity
@@ -44,15 +44,7 @@ def adopt(
     findings: list[Finding] = []
     shapes = _shapes(network, inputs, findings)
     findings += _limits(contents, target) + _types(network)
-    errors = [f for f in findings if f.severity == Severity.ERROR]
-    if errors:
-        raise EdgecError(
-            errors[0].code,
-            f"{len(errors)} thing(s) stand between {path.name} and {target.id}",
-            where=str(path),
-            hint=errors[0].hint,
-            findings=errors,
-        )
+    refuse_ready(findings, path, target)
     if not ir:  # rule 2
         network.reshape(shapes)
         tidy(network)

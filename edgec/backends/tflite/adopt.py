@@ -15,7 +15,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from edgec.artifact import Artifact, IoBinding
-from edgec.backends.base import Adopted, Precision
+from edgec.backends.base import Adopted, Precision, refuse_ready
 from edgec.backends.tflite.kernels import check_kernels, working_type
 from edgec.backends.tflite.limits import check_limits
 from edgec.backends.tflite.read_graph import CUSTOM, FlatModel, Signature, read_graph
@@ -46,15 +46,7 @@ def adopt(
     used = _signature(model, signature, path)
     names = _Names(model.graph, used)
     findings = [*_findings(model, target), *_apply_shapes(model, names, inputs)]
-    errors = [f for f in findings if f.severity == Severity.ERROR]
-    if errors:
-        raise EdgecError(
-            errors[0].code,
-            f"{len(errors)} thing(s) stand between {path.name} and {target.id}",
-            where=str(path),
-            hint=errors[0].hint,
-            findings=errors,
-        )
+    refuse_ready(findings, path, target)
     graph = model.graph
     runtime = target.backends["tflite"].runtime if "tflite" in target.backends else None
     artifact = Artifact(
