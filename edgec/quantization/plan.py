@@ -187,7 +187,8 @@ class _Decision:
     def _weight(self, unit: Unit, assignment: Assignment) -> TensorPlan | None:
         data = assignment.activations[unit.data()[0].name or ""].qparams
         output = assignment.activations.get(unit.outputs()[0].name or "")
-        return plan_weight(unit, self.numbers.scheme, data, output.qparams if output else None)
+        written = output.qparams if output else None
+        return plan_weight(unit, self.numbers.scheme, data, written, dtype=self.numbers.dtype)
 
     def plan(self, ranges: Ranges, precision: PrecisionName) -> QuantPlan:
         """All decisions of the last round, by name."""

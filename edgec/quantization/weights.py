@@ -8,6 +8,8 @@ w_scale[c] = max|w[c]| / 127;  bias scale[c] = s_x · w_scale[c], so that the ac
    above, the unit stays float.
 3. The ONNX form keeps a 32 bit bias for 16 bit activations too (DequantizeLinear has no int64); the TFLite emitter
    widens it.
+4. Kernels of 16 bit activations rescale their 64 bit sums by a factor of 15 bits. One rounded to that is off by up to
+   2^-15, a step at the end of the range in every layer; so weight scales are raised to where the factor is exact.
 """
 
 from __future__ import annotations
@@ -30,6 +32,9 @@ BIAS_LIMIT = 2.0**30
 #: Rule 2.
 RESCALE_LIMITS = (2.0**-31, 256.0)
 
+#: Rule 4.
+_FACTOR_BITS = 15
+
 
 def bias_value(unit: Unit) -> ir.Value | None:
     """The constant that is added to the products: an input of the head, or of the fused addition."""
@@ -39,8 +44,13 @@ def bias_value(unit: Unit) -> ir.Value | None:
     return None if position is None else unit.head.inputs[position]
 
 
-def plan_weight(unit: Unit, scheme: Scheme, data: QParams | None, output: QParams | None) -> TensorPlan | None:
-    """The plan of the unit's weight, or None when rule 2 forbids int8. `data` is None for dynamic range."""
+def plan_weight(
+    unit: Unit, scheme: Scheme, data: QParams | None, output: QParams | None, *, dtype: DType = DType.INT8
+) -> TensorPlan | None:
+    """The plan of the unit's weight, or None when rule 2 forbids int8. `data` is None for dynamic range.
+
+    `dtype` is that of the activations.
+    """
     position = weight_of(unit.head)
     assert position is not None
     weight = _constant(unit.head.inputs[position])
@@ -58,7 +68,15 @@ def plan_weight(unit: Unit, scheme: Scheme, data: QParams | None, output: QParam
                 f", raised for {int((raised > scales).sum())} of {scales.size} to keep bias and rescaling in limits"
             )
         scales = raised
+        if dtype is DType.INT16 and output is not None:
+            scales = _exact_factors(scales, output.scale[0] / data.scale[0])
     return TensorPlan(dtype=DType.INT8, qparams=per_axis(scales, axis), reason=reason)
+
+
+def _exact_factors(scales: NDArray[np.float64], per_factor: float) -> NDArray[np.float64]:
+    """Rule 4; a scale is its factor times `per_factor`."""
+    mantissa, exponent = np.frexp(scales / per_factor)
+    return np.ldexp(np.ceil(np.ldexp(mantissa, _FACTOR_BITS)), exponent - _FACTOR_BITS) * per_factor
 
 
 def _floor(unit: Unit, scales: NDArray[np.float64], data: QParams, output: QParams | None) -> NDArray[np.float64]:
