@@ -61,7 +61,7 @@ def supported_ops() -> dict[str, str]:
 
 def lower_model(model: Model, target: Target, options: CompileOptions) -> Lowered:
     """ONNX to finished TIR. Findings of severity error mean that the graph must not be written."""
-    graph, findings = lower(model)
+    graph, findings = lower(model, narrow=bool(kernels_of(target)))
     if any(f.severity == Severity.ERROR for f in findings):
         return Lowered(graph, [], [], (), tuple(findings))
     names = [t.name for t in graph.outputs]

@@ -36,6 +36,8 @@ class Context:
     constants: dict[tuple[str, bytes], Tensor] = field(default_factory=dict)
     #: float32 results that a tensor of another float type was rounded from
     wider: dict[Tensor, Tensor] = field(default_factory=dict)
+    #: float64 is computed as such, see `ops.double`
+    double: bool = False
 
     # --- reading the node -------------------------------------------------------------------------
 

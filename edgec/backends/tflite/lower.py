@@ -13,6 +13,7 @@ import onnx_ir as ir
 from edgec.backends.tflite.context import Context, Refusal
 from edgec.backends.tflite.control import CONTROL, lower_control
 from edgec.backends.tflite.ops import all_lowerings
+from edgec.backends.tflite.ops.double import stays_double
 from edgec.backends.tflite.pairs import QUANTIZERS, lower_quantizer
 from edgec.backends.tflite.tir import Graph, Op, Tensor
 from edgec.errors import EdgecError, Finding
@@ -31,9 +32,12 @@ DYNAMIC_THROUGH = frozenset({
 })  # fmt: skip
 
 
-def lower(model: Model) -> tuple[Graph, list[Finding]]:
-    """TIR of a model's main graph, and findings for every node that TFLite cannot express."""
-    ctx = Context(graph=Graph(name="main"), opset=model.opset)
+def lower(model: Model, *, narrow: bool = False) -> tuple[Graph, list[Finding]]:
+    """TIR of a model's main graph, and findings for every node that TFLite cannot express.
+
+    `narrow`: the runtime has no kernels for float64, which is computed in float32 then.
+    """
+    ctx = Context(graph=Graph(name="main"), opset=model.opset, double=not narrow and stays_double(model))
     findings: list[Finding] = []
     for value in model.graph.inputs:
         if value.is_initializer():

@@ -1,4 +1,4 @@
-"""float64 inputs and outputs are float32 in the artifact: TFLite only computes in float32, and the host converts.
+"""float64 inputs and outputs are float32 in the artifact: TFLite mostly computes in float32, and the host converts.
 
 The binding refuses values beyond float32's range; a CAST on the device would make infinities of them.
 """

@@ -1,7 +1,7 @@
 """An element type that a kernel lacks is computed in one that it has, between casts.
 
 1. Small integers and bool are computed in a wider integer: cast back, the result wraps around as ONNX's does.
-2. float16 and float64 are computed in float32. For float64 that rounds: seven digits are what TFLite can do.
+2. float16 and float64 are computed in float32 (but see `double`). For float64 that rounds to seven digits.
    What the next operator reads is the float32 value, not rounded in between: fewer casts, and nearer the truth.
 3. uint64 has no CAST: it is taken for int64 by its bits, which is all that moving, adding and multiplying need.
 4. A moved value keeps its bits: it may be taken for any type of the same width.

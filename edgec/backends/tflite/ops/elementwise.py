@@ -9,6 +9,7 @@ import numpy as np
 import onnx_ir as ir
 
 from edgec.backends.tflite.context import Context, Lowering, Refusal, broadcast_shapes
+from edgec.backends.tflite.ops.double import double_arithmetic
 from edgec.backends.tflite.ops.dtypes import ARITHMETIC, FLOAT, bitcast, computed, convert
 from edgec.backends.tflite.tir import Tensor
 from edgec.tensors import DType
@@ -42,7 +43,14 @@ UNARY: dict[str, tuple[str, frozenset[DType] | set[DType]]] = {
 
 def arithmetic(ctx: Context, kind: str, a: Tensor, b: Tensor) -> Tensor:
     """ADD, SUB, MUL or DIV without a fused activation."""
+    if a.dtype == DType.FLOAT64:
+        return double_arithmetic(ctx, kind, a, b)
     return ctx.binary(kind, a, b, **NONE)
+
+
+def _summable(ctx: Context) -> frozenset[DType]:
+    """The types that ADD, SUB and MUL compute in."""
+    return ARITHMETIC | {DType.FLOAT64} if ctx.double else ARITHMETIC
 
 
 def compare(ctx: Context, kind: str, a: Tensor, b: Tensor) -> Tensor:
@@ -82,7 +90,7 @@ def _modular(ctx: Context, node: ir.Node) -> Tensor:
     """The operator of the same name; the types it lacks are computed in wider ones and wrap around."""
     kind = _MODULAR[node.op_type]
     operands = [ctx.tensor(v) for v in node.inputs]
-    return computed(ctx, node.op_type, operands, ARITHMETIC, lambda a, b: arithmetic(ctx, kind, a, b), modular=True)
+    return computed(ctx, node.op_type, operands, _summable(ctx), lambda a, b: arithmetic(ctx, kind, a, b), modular=True)
 
 
 def _extreme(ctx: Context, node: ir.Node) -> Tensor:
@@ -104,7 +112,7 @@ def _sum(ctx: Context, node: ir.Node) -> Tensor:
     """ADD after ADD."""
     tensors = [ctx.tensor(v) for v in node.inputs]
     return computed(
-        ctx, "Sum", tensors, ARITHMETIC, lambda *parts: reduce(lambda a, b: arithmetic(ctx, "ADD", a, b), parts)
+        ctx, "Sum", tensors, _summable(ctx), lambda *parts: reduce(lambda a, b: arithmetic(ctx, "ADD", a, b), parts)
     )
 
 
@@ -115,7 +123,8 @@ def _mean(ctx: Context, node: ir.Node) -> Tensor:
         total = reduce(lambda a, b: arithmetic(ctx, "ADD", a, b), parts)
         return arithmetic(ctx, "MUL", total, ctx.scalar(1 / len(parts), total)) if len(parts) > 1 else total
 
-    return computed(ctx, "Mean", [ctx.tensor(v) for v in node.inputs], FLOAT, mean)
+    allowed = _summable(ctx) - {DType.INT32, DType.INT64}
+    return computed(ctx, "Mean", [ctx.tensor(v) for v in node.inputs], allowed, mean)
 
 
 def _compare(ctx: Context, node: ir.Node) -> Tensor:
@@ -136,7 +145,10 @@ def _not(ctx: Context, node: ir.Node) -> Tensor:
 def _unary(ctx: Context, node: ir.Node) -> Tensor:
     """The operator of the same name, in float32."""
     kind, allowed = UNARY[node.op_type]
-    return computed(ctx, node.op_type, [ctx.tensor(node.inputs[0])], allowed, lambda x: ctx.unary(kind, x))
+    x = ctx.tensor(node.inputs[0])
+    if kind == "NEG" and ctx.double and x.dtype == DType.FLOAT64:
+        return arithmetic(ctx, "MUL", x, ctx.scalar(-1.0, x))
+    return computed(ctx, node.op_type, [x], allowed, lambda t: ctx.unary(kind, t))
 
 
 def absolute(ctx: Context, x: Tensor) -> Tensor:
