@@ -6,76 +6,85 @@ import datetime as dt
 from collections.abc import Sequence
 from typing import Any
 
-PEERS = ("onnxruntime", "nncf", "nncf-transformer")
+PEERS = ("onnxruntime", "nncf", "nncf-transformer", "litert-quantizer")
 TARGETS = ("raspberrypi", "intel-cpu")
+Row = dict[str, Any]
 
 #: Bars: no less than the best peer (a tenth is rounding), this much above it in the mean, and for some models a figure.
 ROW_BAR_DB, MEAN_BAR_DB = -0.1, 5.0
 MODEL_BARS_DB = {"efficientnet_lite0": 21.0}
 #: What counts as collapsed: points of what is right, or dB where nothing says what is right.
 POINTS_BAR, COLLAPSED_DB = 5.0, 10.0
+_SAID = {"quant/low-fidelity", "quant/collapsed"}
 NOTES = {
     "mnist_lstm": "each sample begins with an empty state. LiteRT keeps it from call to call unless told otherwise: of "
     "500 samples its float file has 91.0 % right with the state kept and 99.0 % with it reset.",
     "mtcnn_rnet": "TFLite fixes the scale of an int8 Softmax's output to 1/256, so a certain 1 becomes 255/256: "
     "48.2 dB is the most that an answer of 0 and 1 can have there.",
+    "minilm": "judged by the sentence's embedding: the mean over its tokens, of unit length.",
+    "yolo": "boxes and scores are judged apart, the worse counts: boxes in pixels would drown scores from 0 to 1.",
 }
+_HEAD = """\
+SQNR in dB to the float model in ONNX Runtime, over all samples at once and (in brackets) the median of the samples'
+own; then top-1 agreement with float in percent where the output is classes; on labelled data also the percentage that
+is right, which `float` gives for the float model. Crops of the zoo's pictures, text, speech, clips: the even ones
+calibrate, the odd ones evaluate; `samples` says how many of each. Weights of rows with ° are drawn from a seed, because
+trained ones are not to be had here: their figures compare tools with each other, no more.
+
+edgec's figures are of what `edgec build --precision int8` makes, in the target's runtime (LiteRT with XNNPACK,
+OpenVINO). `nncf` is its default, `nncf-transformer` needs a flag of the user's; `litert-quantizer` is LiteRT's own
+(ai-edge-quantizer, static int8) on the float file that onnx2tf makes, in LiteRT with XNNPACK."""
 
 
-def page(rows: Sequence[dict[str, Any]], names: Sequence[str], command: str) -> str:
-    """The table as Markdown."""
+def page(rows: Sequence[Row], names: Sequence[str], command: str, code: str = "") -> str:
+    """The table as Markdown; `code` is the digest of the code that rows are expected to come from."""
     columns = [f"edgec {t}" for t in TARGETS] + list(PEERS)
     lines = [
         "# Int8 accuracy against the peers",
         "",
-        f"Written by `{command}` on {dt.datetime.now(dt.UTC):%Y-%m-%d}; do not edit. Each row is kept once it is done.",
+        f"Written by `{command}` on {dt.datetime.now(dt.UTC):%Y-%m-%d}; do not edit.{_older(rows, code)}",
         "",
-        "SQNR in dB to the float model in ONNX Runtime, then top-1 agreement with it in percent where the output is",
-        "classes; on labelled data also the percentage that is right, which `float` gives for the float model.",
-        "Crops of the zoo's pictures, text, speech, clips: the even ones calibrate, the odd ones evaluate. edgec's",
-        "figures are of the artifact's outputs in the target's runtime (LiteRT with XNNPACK, OpenVINO);",
-        "`nncf` is its default, `nncf-transformer` needs a flag of the user's.",
+        *_HEAD.splitlines(),
         "",
-        "| model | float | " + " | ".join(columns) + " |",
-        "|---" * (len(columns) + 2) + "|",
+        "| model | samples | float | " + " | ".join(columns) + " |",
+        "|---" * (len(columns) + 3) + "|",
     ]
     for r in rows:
         right = f"{r['float']} %" if r.get("float") is not None else "–"
-        lines.append(f"| {r['model']} | {right} | " + " | ".join(_cell(r.get(c)) for c in columns) + " |")
+        counts = "/".join(str(n) for n in r.get("samples", ()))
+        lines.append(f"| {_named(r)} | {counts} | {right} | " + " | ".join(_cell(r.get(c)) for c in columns) + " |")
     lines += ["", "## Against the best peer", "", *_summary(rows, names)]
-    lines += [
-        "",
-        "## What the repair ladder did",
-        "",
-        "dB on the judging samples after each rung; (…) was not kept.",
-        "",
-    ]
-    for r in rows:
-        for target in TARGETS:
-            entry = r.get(f"edgec {target}", {})
-            if entry.get("dB") is None:
-                continue
-            rungs = entry["ladder"]
-            said = [f"{x['rung']} {x['after_db']}" for x in rungs]
-            kept = [text if x["kept"] else f"({text})" for text, x in zip(said, rungs, strict=True)]
-            lines.append(f"- {r['model']}, {target}: {', '.join(kept)}; {entry['seconds']} s in all")
-    return "\n".join(lines) + "\n"
+    lines += ["", "## What `--precision auto` makes where int8 alone is not enough", "", *_autos(rows)]
+    lines += ["", "## How long it takes", "", *_times(rows)]
+    return "\n".join([*lines, "", "## What the repair ladder did", "", *_ladders(rows)]) + "\n"
 
 
-def _summary(rows: Sequence[dict[str, Any]], names: Sequence[str]) -> list[str]:
-    """Each row against the best peer in the same runtime's terms, the means, and the bars that are missed."""
+def _older(rows: Sequence[Row], code: str) -> str:
+    """Which rows come from other code than that of today."""
+    entries = {r["model"]: [e["code"] for t in TARGETS if "code" in (e := r.get(f"edgec {t}", {}))] for r in rows}
+    old = [name for name, codes in entries.items() if any(c != code for c in codes)] if code else []
+    return f" {len(old)} of {len(rows)} rows are of an earlier state of the code." if old else ""
+
+
+def _named(row: Row) -> str:
+    return f"{row['model']}{'' if row.get('trained', True) else ' °'}"
+
+
+def _summary(rows: Sequence[Row], names: Sequence[str]) -> list[str]:
+    """Each row against the best peer, the means, and the bars that are missed."""
     lines = ["| model | best peer | " + " | ".join(f"edgec {t}" for t in TARGETS) + " |", "|---|---" + "|--:" * 2 + "|"]
     for r in rows:
         name, db = _best_peer(r)
         told = [f"{d:+.1f} dB" if (d := _ahead(r, t)) is not None else "–" for t in TARGETS]
-        lines.append(f"| {r['model']} | {name} {db if db is not None else ''} | " + " | ".join(told) + " |")
+        lines.append(f"| {_named(r)} | {name} {db if db is not None else ''} | " + " | ".join(told) + " |")
     for target in TARGETS:
-        known = [d for r in rows if (d := _ahead(r, target)) is not None]
-        if known:
+        for what, chosen in (("", rows), (" of trained models", [r for r in rows if r.get("trained", True)])):
+            known = [d for r in chosen if (d := _ahead(r, target)) is not None]
+            if not known or (what and len(chosen) == len(rows)):
+                continue
             mean = sum(known) / len(known)
-            verdict = "holds" if mean >= MEAN_BAR_DB else "missed"
-            bar = f"bar {MEAN_BAR_DB:+.0f} dB: {verdict}"
-            lines += ["", f"Mean difference, {target}: **{mean:+.1f} dB** over {len(known)} rows ({bar})."]
+            bar = "" if what else f" (bar {MEAN_BAR_DB:+.0f} dB: {'holds' if mean >= MEAN_BAR_DB else 'missed'})"
+            lines += ["", f"Mean difference, {target}: **{mean:+.1f} dB** over {len(known)} rows{what}{bar}."]
     missing = [n for n in names if n not in {r["model"] for r in rows}]
     lines += ["", "Bars missed:", "", *([f"- {text}" for r in rows for text in misses(r)] or ["- none"])]
     notes = [f"- {n}: {NOTES[n]}" for n in names if n in NOTES and n in {r["model"] for r in rows}]
@@ -83,7 +92,7 @@ def _summary(rows: Sequence[dict[str, Any]], names: Sequence[str]) -> list[str]:
     return [*lines, *(["", f"Not run: {', '.join(missing)}."] if missing else [])]
 
 
-def misses(row: dict[str, Any]) -> list[str]:
+def misses(row: Row) -> list[str]:
     """The bars that a row misses, each with its figures."""
     found = []
     for target in TARGETS:
@@ -96,31 +105,107 @@ def misses(row: dict[str, Any]) -> list[str]:
         best_right = max((row[p].get("right") or 0 for p in PEERS if p in row), default=0)
         if entry.get("right") is not None and entry["right"] < best_right:
             found.append(f"{where}: {entry['right']} % right, a peer {best_right} %")
-        if entry.get("right") is not None and row["float"] - entry["right"] > POINTS_BAR:
-            found.append(f"{where}: {row['float'] - entry['right']:.1f} points below float")
-        bar = MODEL_BARS_DB.get(row["model"], COLLAPSED_DB)
-        if entry["dB"] < bar:
-            found.append(f"{where}: {entry['dB']} dB, bar {bar:.0f}")
+        found += [f"{where}: {text}{_offered(row, target, entry)}" for text in _collapse(row, entry)]
     return found
 
 
-def _best_peer(row: dict[str, Any]) -> tuple[str, float | None]:
+def _collapse(row: Row, entry: Row) -> list[str]:
+    """How far a row is below float, where that is too far."""
+    found = []
+    if entry.get("right") is not None and row["float"] - entry["right"] > POINTS_BAR:
+        found.append(f"{row['float'] - entry['right']:.1f} points below float")
+    bar = MODEL_BARS_DB.get(row["model"], COLLAPSED_DB)
+    if entry["dB"] < bar:
+        found.append(f"{entry['dB']} dB, bar {bar:.0f}")
+    return found
+
+
+def _offered(row: Row, target: str, entry: Row) -> str:
+    """Whether the build said so, and what it offers instead."""
+    if not _SAID & set(entry.get("findings", ())):
+        return " (the build does not say so)"
+    auto = row.get(f"auto {target}", {})
+    offer = f"; auto: {_chosen(auto)}, {auto['dB']} dB" if auto.get("dB") is not None else ""
+    return f" (the build says so{offer})"
+
+
+def _chosen(auto: Row) -> str:
+    """What `auto` built, in a word or two."""
+    nodes = auto.get("nodes", {})
+    mixed = ", ".join(f"{count} {scheme}" for scheme, count in nodes.items() if scheme != auto["precision"])
+    return f"{auto['precision']} ({mixed})" if auto.get("mixed") and mixed else str(auto["precision"])
+
+
+def _autos(rows: Sequence[Row]) -> list[str]:
+    """One line a row whose int8 build misses 20 dB or 99 % on its calibration samples and says so."""
+    found = []
+    for r in rows:
+        for target in TARGETS:
+            auto, plain = r.get(f"auto {target}"), r.get(f"edgec {target}", {})
+            if auto is None:
+                continue
+            told = _cell(auto) if auto.get("dB") is None else f"{_chosen(auto)}: {_cell(auto)}"
+            found.append(f"- {r['model']}, {target}: int8 {_cell(plain)}; {told}")
+    return found or ["- no row needs it"]
+
+
+def _times(rows: Sequence[Row]) -> list[str]:
+    """Seconds of calibration, plan and ladder at the effort of the table, and NNCF's right after it."""
+    lines = [
+        "Seconds to quantize for OpenVINO: edgec's calibration, plan and repair ladder, then NNCF's default, one right",
+        "after the other with the same model and samples; the last column is edgec's for LiteRT.",
+        "",
+        "| model | edgec intel-cpu | nncf | edgec / nncf | edgec raspberrypi |",
+        "|---|--:|--:|--:|--:|",
+    ]
+    ratios = []
+    for r in rows:
+        mine, theirs = _quantize_s(r, "intel-cpu"), r.get("edgec intel-cpu", {}).get("nncf_s")
+        ratio = mine / theirs if mine and theirs else None
+        ratios += [ratio] if ratio else []
+        told = [f"{x:.1f}" if x is not None else "–" for x in (mine, theirs, ratio, _quantize_s(r, "raspberrypi"))]
+        lines.append(f"| {r['model']} | " + " | ".join(told) + " |")
+    within = sum(ratio <= 1 for ratio in ratios)
+    verdict = f"No longer than NNCF on {within} of {len(ratios)} rows (bar: all)."
+    return [*lines, "", verdict] if ratios else lines
+
+
+def _quantize_s(row: Row, target: str) -> float | None:
+    stages = row.get(f"edgec {target}", {}).get("stages")
+    return None if not stages else float(sum(stages.get(s, 0.0) for s in ("calibrate", "quantize", "repair")))
+
+
+def _ladders(rows: Sequence[Row]) -> list[str]:
+    lines = ["dB on the judging samples after each rung; (…) was not kept.", ""]
+    for r in rows:
+        for target in TARGETS:
+            entry = r.get(f"edgec {target}", {})
+            if entry.get("dB") is None or not entry.get("ladder"):
+                continue
+            told = [(f"{x['rung']} {x['after_db']}", x["kept"]) for x in entry["ladder"]]
+            lines.append(f"- {r['model']}, {target}: {', '.join(t if kept else f'({t})' for t, kept in told)}")
+    return lines
+
+
+def _best_peer(row: Row) -> tuple[str, float | None]:
     """The peer with the most dB; "–" where none has a figure."""
     known = {peer: row[peer]["dB"] for peer in PEERS if row.get(peer, {}).get("dB") is not None}
     best = max(known, key=lambda peer: float(known[peer]), default="–")
     return best, known.get(best)
 
 
-def _ahead(row: dict[str, Any], target: str) -> float | None:
+def _ahead(row: Row, target: str) -> float | None:
     """dB of the artifact above the best peer; None where one of them has no figure."""
     best, mine = _best_peer(row)[1], row.get(f"edgec {target}", {}).get("dB")
     return None if best is None or mine is None else float(mine - best)
 
 
-def _cell(entry: dict[str, Any] | None) -> str:
+def _cell(entry: Row | None) -> str:
     if entry is None:
         return "–"
-    if entry["dB"] is None:
-        return f"fails: {entry['error'][:60]}"
-    words = f"{entry['dB']}" + (f" / {entry['top-1']}" if entry["top-1"] is not None else "")
-    return words + (f" / {entry['right']} % right" if entry.get("right") is not None else "")
+    if entry.get("dB") is None:
+        return f"fails: {str(entry['error'])[:60]}".replace("|", "/")
+    words = f"{entry['dB']}" + (f" ({entry['median dB']})" if "median dB" in entry else "")
+    words += f" / {entry['top-1']}" if entry.get("top-1") is not None else ""
+    words += f" / {entry['right']} % right" if entry.get("right") is not None else ""
+    return words + (f" / cosine {entry['cosine']}, Spearman {entry['Spearman']}" if "Spearman" in entry else "")

