@@ -15,6 +15,7 @@ import numpy as np
 
 from edgec.backends.tflite.fusions.weights import fold_into_weights
 from edgec.backends.tflite.tir import Graph, Op, Tensor
+from edgec.tensors import Array
 
 _FUSIBLE = {
     "CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED", "ADD", "SUB", "MUL", "DIV", "MAX_POOL_2D",
@@ -86,20 +87,27 @@ def fuse_bias(graph: Graph) -> None:
             channels = op.outputs[0].shape[-1]
             vector = c.size in (1, channels) and (c.size == 1 or c.shape[-1] == channels)
             bias = source.inputs[2] if len(source.inputs) > 2 else None
-            ok = bias is not None and bias.data is not None and bias.storage is None and c.storage is None
+            ok = bias is not None and bias.data is not None and bias.storage is None
             untouched = x.storage is None and source.options.get("fusedActivationFunction") == "NONE"
             if not (vector and ok and untouched) or op.outputs[0].shape != x.shape:
                 continue
             if not _single_reader(graph, consumers, x):
                 continue
             assert bias is not None and bias.data is not None
-            total = bias.data + np.broadcast_to(c.data.reshape(-1), (channels,))
-            source.inputs[2] = Tensor(f"{op.outputs[0].name}/bias", (channels,), bias.dtype, total.astype(np.float32))
+            source.inputs[2] = _sum(f"{op.outputs[0].name}/bias", bias.data, c)
             source.outputs = [op.outputs[0]]
             producers[op.outputs[0]] = source
             dropped.add(op)
             break
     _drop(graph, dropped)
+
+
+def _sum(name: str, bias: Array, added: Tensor) -> Tensor:
+    """A bias with a constant added; where there was none, integers that were planned for it stay as they are."""
+    if added.storage is not None and added.shape == bias.shape and not bias.any():
+        return added
+    total = bias + np.broadcast_to(added.real().reshape(-1), bias.shape)
+    return Tensor(name, bias.shape, added.dtype, total.astype(np.float32))
 
 
 def _fuse_activations(graph: Graph) -> None:

@@ -180,6 +180,20 @@ def test_int8_agrees_within_one_step_and_has_no_float_island() -> None:
     assert artifact.op_versions["CONV_2D"] == 3
 
 
+LINEAR = """(float[1,5,8] x) => (float[1,5,6] y)
+{ p = MatMul(x, w) q = Add(p, b) r = Relu(q) s = MatMul(r, v) y = Add(c, s) }"""
+
+
+@pytest.mark.parametrize(("precision", "allowed"), [("int8", 2.01), ("int16x8", 16.0)])
+def test_a_bias_that_is_added_to_a_product_stays_in_its_integer_kernel(precision: Precision, allowed: float) -> None:
+    constants = {"w": kernel(8, 6), "b": kernel(6, seed=1), "v": kernel(6, 6, seed=2), "c": kernel(6, seed=3)}
+    model, feeds = quantized(typed(LINEAR, constants), precision)
+    artifact = emit_qdq(model, precision=precision)
+    assert artifact.operators == {"QUANTIZE": 1, "FULLY_CONNECTED": 2, "DEQUANTIZE": 1}
+    step = float(np.abs(run_ort(model, feeds[0])["y"]).max()) / (127 if precision == "int8" else 32767)
+    assert max(steps_apart(model, artifact, feed, step) for feed in feeds) <= allowed
+
+
 @pytest.mark.parametrize("io_layout", ["auto", "source"])
 def test_integer_inputs_and_outputs(io_layout: Literal["auto", "source"]) -> None:
     model, feeds = quantized(typed(NET, CONSTANTS), "int8")
