@@ -2,7 +2,8 @@
 
 1. Inputs and outputs of the model keep their type at the border: the model remembers it (`Model.source_inputs`), and
    who feeds it converts. Every number of the narrow type is one of the wide type, so no input changes.
-2. bfloat16 is computed in float32, without rounding between operators, as accelerators do.
+2. bfloat16 is computed in float32, without rounding between operators, as accelerators do. But what is cast to
+   bfloat16 and, moved at most, back is rounded: that is all that such casts are for (`rounding_casts`).
 3. A cast to a float of 8 or 4 bits saturates here and is rounded at the border, so it must be an output of the model.
 4. Integers of 4 and 2 bits wrap in a cast, and saturate in QuantizeLinear, as ONNX says.
 
@@ -19,6 +20,7 @@ import onnx_ir as ir
 from edgec.graph.build import Builder
 from edgec.graph.edit import Editor, all_values
 from edgec.graph.model import SOURCE_TYPE, Model, attr
+from edgec.passes.rounding_casts import MOVERS, kept_between, only_rounds
 from edgec.passes.shapes import infer_node
 from edgec.passes.spread import spread
 
@@ -41,26 +43,6 @@ CARRIERS: dict[ir.DataType, ir.DataType] = {
     **{kind: _T.INT8 if signed else _T.UINT8 for kind, (_, signed) in _FEW_BITS.items()},
 }
 _CASTS = frozenset({"Cast", "CastLike", "QuantizeLinear", "DequantizeLinear"})
-_MOVERS = frozenset(
-    [
-        "Concat",
-        "Expand",
-        "Flatten",
-        "Gather",
-        "GatherElements",
-        "GatherND",
-        "Identity",
-        "Reshape",
-        "Shape",
-        "Size",
-        "Slice",
-        "Split",
-        "Squeeze",
-        "Tile",
-        "Transpose",
-        "Unsqueeze",
-    ]
-)
 _TYPE_ATTRIBUTES = ("dtype", "to", "output_dtype", "precision", "stash_type", "softmax_precision")
 
 
@@ -75,8 +57,11 @@ class CarryTypes:
     def run(self, model: Model) -> bool:
         """Rewrite in place; True when the model had such a type."""
         graphs = list(model.ir.graphs())
-        nodes = [node for graph in graphs for node in graph]
-        if not any(self._narrow(v) for v in all_values(model.ir)) and not any(self._makes(n) for n in nodes):
+        kept = kept_between(model.ir)
+        nodes = [n for graph in graphs for n in graph if kept.isdisjoint((*n.inputs[:1], *n.outputs))]
+        if not any(self._narrow(v) for v in all_values(model.ir) if v not in kept) and not any(
+            self._makes(n) for n in nodes
+        ):
             return False
         for node in nodes:
             if any(output.dtype is None for output in node.outputs):
@@ -86,8 +71,10 @@ class CarryTypes:
         editor = Editor(model)
         for node in nodes:
             self._rewrite(node, editor)
+        kept = kept_between(model.ir)
         for value in list(all_values(model.ir)):
-            self._retype(value, model)
+            if value not in kept:
+                self._retype(value, model)
         return True
 
     def _narrow(self, value: ir.Value | None) -> bool:
@@ -103,7 +90,7 @@ class CarryTypes:
         if node.op_type == "BitCast":
             return False
         small = kinds - {_T.BFLOAT16, _T.DOUBLE}
-        if small and (node.domain != "" or node.op_type not in _CASTS | _MOVERS):
+        if small and (node.domain != "" or node.op_type not in _CASTS | MOVERS):
             return False
         made = node.outputs[0]
         if node.op_type not in _CASTS or made.dtype not in small:
@@ -152,6 +139,9 @@ class CarryTypes:
 def _cast(node: ir.Node, kind: ir.DataType, editor: Editor, carriers: Mapping[ir.DataType, ir.DataType]) -> None:
     b, x = Builder(editor, node), node.inputs[0]
     to = int(carriers.get(kind, kind))
+    if kind == _T.BFLOAT16 and x is not None and x.dtype != kind and only_rounds(node):  # rule 2
+        b.done(b("Cast", b("Cast", b("Cast", x, to=to), to=int(kind)), to=to))
+        return
     if kind in _FEW_BITS:  # rule 4
         bits, signed = _FEW_BITS[kind]
         low = b("BitwiseAnd", b("Cast", x, to=int(_T.INT32)), np.asarray((1 << bits) - 1, np.int32))

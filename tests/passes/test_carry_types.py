@@ -87,3 +87,38 @@ def test_a_cast_that_rounds_in_its_own_way_is_left() -> None:
 
 def test_models_of_ordinary_types_are_not_touched() -> None:
     assert CarryTypes().run(graph("(float[3] x) => (float[3] y) { y = Relu(x) }")) is False
+
+
+#: Every way to round: down, up, ties to even on both sides, into infinity, and numbers that stay.
+ROUNDED = np.asarray(
+    [
+        1.0,
+        1 + 2**-8,
+        1 + 3 * 2**-8,
+        1 + 2**-8 + 2**-20,
+        -1.2345678,
+        3.4e38,
+        -3.38e38,
+        np.inf,
+        -np.inf,
+        np.nan,
+        0.0,
+        3e-38,
+    ],
+    np.float32,
+)
+THERE_AND_BACK = "(float[12] x) => (float[12] y) { a = Cast<to=16>(x) y = Cast<to=1>(a) }"
+
+
+def test_a_cast_to_bfloat16_and_back_rounds() -> None:
+    model = canonicalize(graph(THERE_AND_BACK))
+    with np.errstate(over="ignore"):
+        expected = ROUNDED.astype(ml_dtypes.bfloat16).astype(np.float32)
+    np.testing.assert_array_equal(run_ort(model, {"x": ROUNDED})["y"], expected)
+    again = canonicalize(model)
+    assert [n.op_type for n in again.nodes()] == [n.op_type for n in model.nodes()] == ["Cast", "Cast"]
+
+
+def test_arithmetic_in_bfloat16_is_not_rounded_before() -> None:
+    text = "(float[4] x) => (float[4] y) { a = Cast<to=16>(x) b = Mul(a, a) y = Cast<to=1>(b) }"
+    assert [n.op_type for n in canonicalize(graph(text)).nodes()] == ["Mul"]

@@ -84,6 +84,10 @@ def _signed(node: ir.Node) -> str:
     return "bits of signed numbers" if kind is not None and kind.is_signed() else ""
 
 
+def _to_bfloat16(node: ir.Node) -> str:
+    return "it keeps the digits that bfloat16 lacks" if attr(node, "to") == ir.DataType.BFLOAT16 else ""
+
+
 def _always(reason: str) -> Callable[[ir.Node], str]:
     return lambda _: reason
 
@@ -91,6 +95,7 @@ def _always(reason: str) -> Callable[[ir.Node], str]:
 #: Operator and check.
 WRONG: tuple[tuple[str, Callable[[ir.Node], str]], ...] = (
     ("BitShift", _signed),
+    ("Cast", _to_bfloat16),
     ("Col2Im", _sizes),
     ("DFT", _always("its axis and onesided forms differ")),
     ("DynamicQuantizeLinear", _always("ties of its quotient are rounded the wrong way")),

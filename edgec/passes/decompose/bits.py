@@ -109,3 +109,23 @@ def pad_wrap(node: ir.Node, editor: Editor) -> bool:
         y = b("Gather", y, b("Cast", b("Mod", at, _int(before)), to=int(ir.DataType.INT64)), axis=axis)
     b.done(y)
     return True
+
+
+def round_to_bfloat16(node: ir.Node, editor: Editor) -> bool:
+    """A Cast to bfloat16 as a float32 that has the same value: c = 65537·x, y = c − (c − x) keeps 8 bits of 24.
+
+    Veltkamp's split; the result is bfloat16's own rounding, ties to even, for every normal number. Large numbers are
+    made smaller first, so that c stays finite, and what is not finite stays. Below 2⁻¹²⁶ the digits are kept.
+    """
+    x = node.inputs[0]
+    if int(attr(node, "to", 0)) != int(ir.DataType.BFLOAT16) or x is None or x.dtype != ir.DataType.FLOAT:
+        return False
+    b = Builder(editor, node)
+    size = b("Abs", x)
+    large = b("Greater", size, 2.0**64)
+    v = b("Mul", x, b("Where", large, 2.0**-64, 1.0))
+    c = b("Mul", v, 65537.0)
+    kept = b("Mul", b("Sub", c, b("Sub", c, v)), b("Where", large, 2.0**64, 1.0))
+    finite = b("LessOrEqual", size, float(np.finfo(np.float32).max))
+    b.done(b("Where", finite, kept, x))
+    return True

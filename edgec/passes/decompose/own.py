@@ -11,7 +11,7 @@ import onnx_ir as ir
 from edgec.graph.build import Builder
 from edgec.graph.edit import Editor
 from edgec.graph.model import attr, const_of, static_shape
-from edgec.passes.decompose.bits import bit_cast, bit_shift, modulo, pad_wrap
+from edgec.passes.decompose.bits import bit_cast, bit_shift, modulo, pad_wrap, round_to_bfloat16
 from edgec.passes.decompose.integer import conv_integer, matmul_integer, qlinear_conv, qlinear_matmul
 from edgec.passes.decompose.recurrent import batch_second
 from edgec.passes.decompose.resize import resize
@@ -334,6 +334,7 @@ OWN_RULES: dict[str, OwnRule] = {
     "BatchNormalization": _batchnorm,
     "BitCast": bit_cast,
     "BitShift": bit_shift,
+    "Cast": round_to_bfloat16,
     "Celu": _celu,
     "Clip": _clip_open,
     "Col2Im": col2im,

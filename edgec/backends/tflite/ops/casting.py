@@ -8,7 +8,7 @@ from edgec.backends.tflite.context import Context, Lowering, Refusal
 from edgec.backends.tflite.ops.dtypes import FLOATS, bitcast, convert
 from edgec.backends.tflite.tir import Tensor
 from edgec.graph.model import attr
-from edgec.tensors import DType
+from edgec.tensors import CARRIED, DType
 
 
 def element_type(code: int, op_type: str) -> DType:
@@ -16,7 +16,7 @@ def element_type(code: int, op_type: str) -> DType:
     name = ir.DataType(code).name.lower()
     names = {"float": "float32", "double": "float64"}
     name = names.get(name, name)
-    if name not in set(DType) or name == DType.STRING:
+    if name not in set(DType) or name == DType.STRING or DType(name) in CARRIED:
         raise Refusal("dtype", f"{op_type}: TFLite has no {name} tensors to compute with")
     return DType(name)
 
