@@ -16,7 +16,7 @@ from edgec.flash.wheels import cache_folder
 from tests.support import flashing
 from tests.support import tiny_bundles as tiny
 from tests.support.devlab import connected
-from tools.crashtest.__main__ import crash
+from tools.crashtest.lanes import crash
 from tools.devlab.common import UnavailableError
 
 

@@ -11,7 +11,7 @@ import random
 import shutil
 import signal
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -34,7 +34,7 @@ _MODULES = ("crc32c_generic", "libcrc32c", "crc16", "mbcache", "jbd2", "ext4", "
 _DISK_BYTES = 96 << 20
 
 
-def power_cuts(count: int, folder: Path, chance: random.Random) -> Iterator[Outcome]:
+def power_cuts(count: int, folder: Path, chance: random.Random) -> Generator[Outcome, None, None]:
     """That many trials on one board; its disk goes through all of them."""
     modules = prepared("board-disk", RECIPE, _make)
     disk = folder / "disk.img"
@@ -65,7 +65,8 @@ def _cut(
     with _powered(folder, disk, modules) as (device, proxy, power):
         proxy.act_at(offset, lambda: os.kill(power, signal.SIGKILL))
         try:
-            outcome = replace(outcome, broken=flash(new, device, ROOT, facts).result)
+            result = flash(new, device, ROOT, facts).result
+            outcome = replace(outcome, broken=f"{result}, then cut")  # it sent fewer bytes than the first one
         except EdgecError as error:
             outcome = replace(outcome, broken=error.code)
     with _powered(folder, disk, modules) as (device, _, _):

@@ -47,6 +47,8 @@ exec "$@"
 def wrapper(root: Path, *, site: Path | None = None, network: bool = False) -> list[str]:
     """What to put before a daemon's command; it may chroot to `MOUNTED` itself. `site` becomes Python's packages."""
     need_root("a device in namespaces")
+    if not any(line.split()[4] == "/" for line in Path("/proc/self/mountinfo").read_text().splitlines()):
+        raise UnavailableError("/ is no mount of its own in this chroot (before entering it: mount --bind ROOT ROOT)")
     MOUNTED.parent.mkdir(parents=True, exist_ok=True)
     command = [program("unshare"), "--mount", "--pid", "--fork", "--kill-child", "--propagation", "private"]
     if network:

@@ -38,8 +38,11 @@ def mirror() -> str:
     program("apt-get")
     found = _mirrors()
     if not found and os.geteuid() == 0:  # a fresh machine has no lists, and without them apt names no targets
-        run(["apt-get", "-qq", "update"])
-        found = _mirrors()
+        with locked("apt-system"):
+            found = _mirrors()
+            if not found:
+                run(["apt-get", "-qq", "update"])
+                found = _mirrors()
     if not found:
         raise UnavailableError("apt knows no mirror yet (run apt-get update)")
     if not _KEYRING.is_file():
