@@ -66,6 +66,8 @@ def infer_node(node: ir.Node, opsets: dict[str, int]) -> None:
             hint="check the file with onnx.checker.check_model, and export it again",
         ) from error
     except (shape_inference.InferenceError, RuntimeError, TypeError, ValueError, OverflowError) as error:
+        if any(_length_unknown(value) for value in node.inputs):
+            return  # ONNX takes a list of sizes whose length it does not know for one of another length
         raise EdgecError(
             "graph/shape-mismatch",
             f"{node.op_type} cannot take its inputs: {_reason(error)}",
@@ -80,6 +82,13 @@ def infer_node(node: ir.Node, opsets: dict[str, int]) -> None:
             _possible(output, node)
     if node.domain == "ai.onnx.ml":
         infer_ml(node)
+
+
+def _length_unknown(value: ir.Value | None) -> bool:
+    """A list of axes, sizes or pads that is still to be computed, and that may have any length."""
+    if value is None or value.const_value is not None or value.dtype != ir.DataType.INT64 or value.shape is None:
+        return False
+    return len(value.shape) == 1 and not value.shape.is_static()
 
 
 def _no_elements(name: str, value: ir.Value) -> onnx.TensorProto:
