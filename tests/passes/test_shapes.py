@@ -16,7 +16,7 @@ def _value(name: str, shape: tuple[int | None, ...], kind: ir.DataType = ir.Data
 def _resize(sizes: ir.Value) -> ir.Node:
     nothing = _value("none", (0,))
     image = _value("x", (1, 2, 4, 4))
-    return ir.Node("", "Resize", [image, nothing, nothing, sizes], {"mode": ir.AttrString("mode", "nearest")})
+    return ir.node("Resize", [image, nothing, nothing, sizes], {"mode": "nearest"}, outputs=[ir.Value(name="y")])
 
 
 def test_a_list_of_sizes_whose_length_is_not_known_yet_is_no_mismatch() -> None:
