@@ -36,7 +36,8 @@ class Editor:
     def const(self, array: Array, name: str) -> ir.Value:
         """A new initializer of the main graph."""
         name = self.unique(name)
-        tensor = ir.Tensor(np.ascontiguousarray(array).reshape(np.shape(array)), name=name)
+        plain = np.ascontiguousarray(array).reshape(np.shape(array))
+        tensor = _texts(plain, name) if plain.dtype.kind == "O" else ir.Tensor(plain, name=name)
         value = ir.Value(name=name, shape=ir.Shape(tensor.shape), type=ir.TensorType(tensor.dtype), const_value=tensor)
         self.graph.register_initializer(value)
         return value
@@ -112,6 +113,10 @@ def _unique(wanted: str, taken: set[str]) -> str:
         name, count = f"{wanted}_{count}", count + 1
     taken.add(name)
     return name
+
+
+def _texts(array: Array, name: str) -> ir.StringTensor:
+    return ir.StringTensor([str(t).encode() for t in array.reshape(-1)], shape=ir.Shape(array.shape), name=name)
 
 
 def all_values(model: ir.Model) -> Iterator[ir.Value]:

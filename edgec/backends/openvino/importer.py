@@ -17,6 +17,7 @@ import onnx_ir as ir
 import openvino as ov
 
 from edgec.backends.openvino.stable import order_ties
+from edgec.backends.openvino.text_ops import extensions
 from edgec.errors import EdgecError, Finding
 from edgec.graph.model import Model, label, origin
 
@@ -32,7 +33,7 @@ def imported(model: Model) -> Iterator[Any]:
     """
     with tempfile.TemporaryDirectory(prefix="edgec-") as folder:
         try:
-            network = ov.Core().read_model(_content(model, Path(folder)))
+            network = _core(model).read_model(_content(model, Path(folder)))
         except RuntimeError as error:
             findings = explain(model, str(error))
             raise EdgecError(
@@ -44,6 +45,12 @@ def imported(model: Model) -> Iterator[Any]:
             ) from error
         order_ties(network)
         yield network
+
+
+def _core(model: Model) -> Any:
+    core = ov.Core()
+    core.add_extension(extensions(model))
+    return core
 
 
 def _content(model: Model, folder: Path) -> bytes | str:
@@ -69,7 +76,7 @@ def _try_alone(model: Model, node: ir.Node) -> Finding | None:
     if any(a.type in (ir.AttributeType.GRAPH, ir.AttributeType.GRAPHS) for a in node.attributes.values()):
         return None  # its subgraphs read values from outside
     try:
-        ov.Core().read_model(_alone(model, node))
+        _core(model).read_model(_alone(model, node))
     except RuntimeError as error:
         missing = _NO_RULE in str(error)
         return Finding(

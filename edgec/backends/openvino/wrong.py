@@ -72,9 +72,10 @@ def _sizes(node: ir.Node) -> str:
     return "" if known else "sizes that are computed at run time"
 
 
-def _strings(node: ir.Node) -> str:
-    value = node.inputs[0]
-    return "strings" if value is not None and value.dtype == ir.DataType.STRING else ""
+def _own_letters(node: ir.Node) -> str:
+    language = str(attr(node, "locale", "") or "").replace("-", "_").partition("_")[0].lower()
+    changes = attr(node, "case_change_action", "NONE") != "NONE" or not attr(node, "is_case_sensitive", 0)
+    return f"letters of {language}" if changes and language in _OWN_LETTERS else ""
 
 
 def _signed(node: ir.Node) -> str:
@@ -92,6 +93,8 @@ def _always(reason: str) -> Callable[[ir.Node], str]:
     return lambda _: reason
 
 
+#: Languages in which the other case of a letter is not the one that Unicode gives to all the others.
+_OWN_LETTERS = frozenset({"az", "lt", "tr"})
 #: Operator and check.
 WRONG: tuple[tuple[str, Callable[[ir.Node], str]], ...] = (
     ("BitShift", _signed),
@@ -99,7 +102,6 @@ WRONG: tuple[tuple[str, Callable[[ir.Node], str]], ...] = (
     ("Col2Im", _sizes),
     ("DFT", _always("its axis and onesided forms differ")),
     ("DynamicQuantizeLinear", _always("ties of its quotient are rounded the wrong way")),
-    ("Equal", _strings),
     ("Resize", _antialias),
     ("Resize", _exclude_outside),
     ("Resize", _aspect_ratio),
@@ -110,6 +112,7 @@ WRONG: tuple[tuple[str, Callable[[ir.Node], str]], ...] = (
     ("LSTM", _peepholes),
     ("RoiAlign", _max_mode),
     ("Attention", _attention_window),
+    ("StringNormalizer", _own_letters),
     ("Tile", _repeats),
 )
 

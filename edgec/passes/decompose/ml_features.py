@@ -1,6 +1,6 @@
 """ai.onnx.ml's feature operators as tensor operators: scalers, encoders, imputers, columns picked by number.
 
-Strings have no kernels: rules for them say False, and the node is refused by name.
+Text is compared with the texts that a table lists, where a backend can; rules say False to any other use of it.
 """
 
 from __future__ import annotations
@@ -112,7 +112,7 @@ def array_feature_extractor(node: ir.Node, editor: Editor) -> bool:
 def label_encoder(node: ir.Node, editor: Editor) -> bool:
     """Each value by its partner in the table: by its place where keys are 0, 1, 2 …, else compared with all keys."""
     x, table = node.inputs[0], _mapping(node)
-    if x is None or x.dtype is None or not _numeric(x) or table is None:
+    if x is None or x.dtype is None or table is None or _numeric(x) == (table[0].dtype.kind == "O"):
         return False
     keys, values, default = table
     b = Builder(editor, node)
@@ -136,20 +136,20 @@ def label_encoder(node: ir.Node, editor: Editor) -> bool:
 
 
 def _mapping(node: ir.Node) -> tuple[Array, Array, Array] | None:
-    """Keys, values and the default; None where one side is text."""
-    kinds = {"int64s": np.int64, "floats": np.float32}
+    """Keys (objects where they are text), values and the default; None where the values are text."""
+    kinds = {"int64s": np.int64, "floats": np.float32, "strings": object}
     sides: list[Array] = []
     for side in ("keys", "values"):
         tensor = attr(node, f"{side}_tensor")
         name = next((k for k in kinds if attr(node, f"{side}_{k}") is not None), None)
         if tensor is not None:
-            sides.append(np.asarray(tensor).reshape(-1))
+            sides.append(_plain(np.asarray(tensor).reshape(-1)))
         elif name is not None:
             sides.append(np.asarray(attr(node, f"{side}_{name}"), kinds[name]))
         else:
             return None
     keys, values = sides
-    if keys.dtype.kind in "OUST" or values.dtype.kind in "OUST":
+    if values.dtype.kind == "O":
         return None
     default = attr(node, "default_tensor")
     if default is None:
@@ -157,13 +157,24 @@ def _mapping(node: ir.Node) -> tuple[Array, Array, Array] | None:
     return keys, values, np.asarray(default, values.dtype).reshape(())
 
 
+def _plain(array: Array) -> Array:
+    """Text as objects."""
+    if array.dtype.kind not in "OUST":
+        return array
+    return np.asarray([t.decode() if isinstance(t, bytes) else str(t) for t in array], object)
+
+
 def one_hot_encoder(node: ir.Node, editor: Editor) -> bool:
     """1 at the category's place; unknown categories are all 0, where the node allows them."""
-    x, categories, shape = node.inputs[0], attr(node, "cats_int64s"), static_shape(node.inputs[0])
-    if x is None or not _numeric(x) or not categories or shape is None or not attr(node, "zeros", 1):
+    x, shape = node.inputs[0], static_shape(node.inputs[0])
+    if x is None or x.dtype is None or shape is None or not attr(node, "zeros", 1):
+        return False
+    numbers, texts = attr(node, "cats_int64s"), attr(node, "cats_strings")
+    categories = np.asarray(numbers, np.int64) if _numeric(x) else np.asarray(texts, object)
+    if not (numbers if _numeric(x) else texts):
         return False
     b = Builder(editor, node)
-    number = x if x.dtype == ir.DataType.INT64 else b("Cast", x, to=INT64)  # categories are whole numbers
-    wide = b("Reshape", number, b.ints(*shape, 1))
-    b.done(b("Cast", b("Equal", wide, np.asarray(categories, np.int64)), to=FLOAT))
+    plain = not _numeric(x) or x.dtype == ir.DataType.INT64
+    wide = b("Reshape", x if plain else b("Cast", x, to=INT64), b.ints(*shape, 1))  # categories are whole numbers
+    b.done(b("Cast", b("Equal", wide, categories), to=FLOAT))
     return True
