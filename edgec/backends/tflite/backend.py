@@ -87,8 +87,7 @@ def lower_model(model: Model, target: Target, options: CompileOptions) -> Lowere
 
 def _finish_subgraphs(graph: Graph) -> None:
     """Layout and fusions inside of branches and loop bodies, whose inputs and outputs stay as they are."""
-    for inner in {id(inner): inner for op in graph.ops for inner in op.subgraphs}.values():
-        _finish_subgraphs(inner)
+    for inner in list(graph.graphs())[1:]:
         if any(op.kind == "TRANSPOSE" for op in inner.ops):
             assign_layout(inner, "source")
         fuse(inner)

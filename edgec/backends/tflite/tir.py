@@ -88,12 +88,21 @@ class Graph:
     outputs: list[Tensor] = field(default_factory=list)
     ops: list[Op] = field(default_factory=list)
 
+    def graphs(self) -> Iterator[Graph]:
+        """This graph and those its operators call, each once, however many call it."""
+        seen, stack = {self}, [self]
+        while stack:
+            graph = stack.pop()
+            yield graph
+            for inner in dict.fromkeys(inner for op in graph.ops for inner in op.subgraphs):
+                if inner not in seen:
+                    seen.add(inner)
+                    stack.append(inner)
+
     def every_op(self) -> Iterator[Op]:
-        """All operators, those of branches and loop bodies too."""
-        for op in self.ops:
-            yield op
-            for inner in op.subgraphs:
-                yield from inner.every_op()
+        """All operators, those of branches and loop bodies too, as often as they are written in the file."""
+        for graph in self.graphs():
+            yield from graph.ops
 
     def producers(self) -> dict[Tensor, Op]:
         """The operator that computes each tensor."""

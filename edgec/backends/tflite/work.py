@@ -18,8 +18,22 @@ def tensor_bytes(t: Tensor) -> int:
 
 
 def work_of(graph: Graph) -> tuple[OpWork, ...]:
-    """One record an operator, those of branches and loop bodies too (once: how often they run is not known)."""
-    return tuple(_work(op) for op in graph.every_op())
+    """One record an operator, those of branches and loop bodies too.
+
+    A subgraph counts at each operator that calls it; a loop's once, how often it runs is not known.
+    """
+    return _work_of(graph, {})
+
+
+def _work_of(graph: Graph, known: dict[Graph, tuple[OpWork, ...]]) -> tuple[OpWork, ...]:
+    if graph not in known:
+        records: list[OpWork] = []
+        for op in graph.ops:
+            records.append(_work(op))
+            for inner in dict.fromkeys(op.subgraphs):
+                records += _work_of(inner, known)
+        known[graph] = tuple(records)
+    return known[graph]
 
 
 def _work(op: Op) -> OpWork:
@@ -67,6 +81,18 @@ def _macs(op: Op) -> tuple[int, int]:
 
 def peak_bytes(graph: Graph) -> int:
     """The most bytes of computed values that are alive at the same time, in the order of execution."""
+    return _peak_bytes(graph, {})
+
+
+def _peak_bytes(graph: Graph, known: dict[Graph, int]) -> int:
+    if graph not in known:
+        own = _own_peak_bytes(graph)
+        inner = {inner for op in graph.ops for inner in op.subgraphs}
+        known[graph] = own + max((_peak_bytes(each, known) for each in inner), default=0)
+    return known[graph]
+
+
+def _own_peak_bytes(graph: Graph) -> int:
     last: dict[Tensor, int] = {t: len(graph.ops) for t in graph.outputs}
     for i, op in enumerate(graph.ops):
         for t in op.inputs:
@@ -82,4 +108,4 @@ def peak_bytes(graph: Graph) -> int:
         gone = {t for t in alive if last.get(t, i) <= i}
         size -= sum(tensor_bytes(t) for t in gone)
         alive -= gone
-    return max([peak, *(peak_bytes(inner) + peak for op in graph.ops for inner in op.subgraphs)])
+    return peak

@@ -204,11 +204,9 @@ def _with_constants_behind(model: Any) -> list[memoryview | bytes]:
 
 
 def _release(graph: Graph) -> None:
-    for t in ordered_tensors(graph):
-        t.data = None
-    for op in graph.ops:
-        for sub in op.subgraphs:
-            _release(sub)
+    for every in graph.graphs():
+        for t in ordered_tensors(every):
+            t.data = None
 
 
 def _opcode(code: int, version: int) -> Any:

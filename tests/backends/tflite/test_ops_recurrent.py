@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from edgec.backends.tflite.ops import recurrent
+from edgec.backends.tflite.ops import recurrent_steps
 from edgec.errors import EdgecError
 from edgec.graph.model import Model
 from edgec.tensors import Array
@@ -20,7 +20,7 @@ SHORT, LONG = 4, 19  # written out; three rounds or more, and a rest
 @pytest.fixture(autouse=True)
 def nothing_long_is_unrolled(monkeypatch: pytest.MonkeyPatch) -> None:
     """The layers here are small enough to be written out; their loops are what is tested."""
-    monkeypatch.setattr(recurrent, "UNROLL_BYTES", 0)
+    monkeypatch.setattr(recurrent_steps, "UNROLL_BYTES", 0)
 
 
 def layer(
@@ -129,7 +129,8 @@ def test_options(name: str, steps: int) -> None:
 def test_one_loop_after_the_other(
     direction: str, directions: int, lengths: list[int] | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(recurrent, "CARRIED_BYTES", 600)
+    monkeypatch.setattr(recurrent_steps, "CARRIED_BYTES", 600)
+    monkeypatch.setattr(recurrent_steps, "ROUND_MOST", 4)
     model = layer("LSTM", 61, attributes=f', direction="{direction}"', directions=directions, lengths=lengths)
     artifact = emit(model)
     assert artifact.operators["WHILE"] > 2
@@ -150,12 +151,32 @@ def test_long_sequences_are_one_loop() -> None:
 
 def test_what_stays_cached_is_written_out(monkeypatch: pytest.MonkeyPatch) -> None:
     model = layer("GRU", LONG, attributes=", linear_before_reset=1")
-    monkeypatch.setattr(recurrent, "UNROLL_BYTES", 1 << 20)
+    monkeypatch.setattr(recurrent_steps, "UNROLL_BYTES", 1 << 20)
     artifact = emit(model)
     assert "WHILE" not in artifact.operators
     assert_equal_to_ort(model, artifact, relative=2e-6)
-    monkeypatch.setattr(recurrent, "UNROLL_MOST", LONG - 1)
+    monkeypatch.setattr(recurrent_steps, "UNROLL_MOST", LONG - 1)
     assert emit(model).operators["WHILE"] == 1
+
+
+def test_two_directions_are_one_layer() -> None:
+    together = emit(layer("LSTM", SHORT, attributes=', direction="bidirectional"', directions=2))
+    apart = ', direction="bidirectional", activations=["Sigmoid","Tanh","Tanh","Sigmoid","Tanh","Softsign"]'
+    model = layer("LSTM", SHORT, attributes=apart, directions=2)
+    alone = emit(layer("LSTM", SHORT))
+    assert together.operators["TANH"] == alone.operators["TANH"] == 2 * SHORT
+    assert together.operators["BATCH_MATMUL"] == 2 * SHORT
+    assert_equal_to_ort(model, emit(model), relative=2e-6)
+    assert "BATCH_MATMUL" not in emit(model).operators
+
+
+@pytest.mark.parametrize("steps", [17, 23, 31, 64])
+def test_hardly_a_step_is_left_over_by_the_loops(steps: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(recurrent_steps, "CARRIED_BYTES", 600)
+    monkeypatch.setattr(recurrent_steps, "ROUND_MOST", 2)
+    artifact = emit(layer("RNN", steps, bias=False))
+    # a body holds two steps, the rest is written out: one TANH each
+    assert artifact.operators["TANH"] <= 2 + 3
 
 
 def test_unknown_activation_is_refused() -> None:

@@ -8,19 +8,29 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+import numpy as np
+import onnx_ir as ir
+
 from edgec.backends.tflite.context import Context, Refusal
 from edgec.backends.tflite.ops.activation import clamp
 from edgec.backends.tflite.ops.linear import batch_matmul, fully_connected
-from edgec.backends.tflite.tir import Tensor
+from edgec.backends.tflite.tir import Tensor, constant
+from edgec.graph.model import attr
 from edgec.tensors import DType
 
 _NONE = {"fusedActivationFunction": "NONE"}
+#: Matrices that each kind stacks on one another, and the functions of a direction.
+GATES = {"RNN": 1, "GRU": 3, "LSTM": 4}
+_DEFAULTS = {"RNN": ["Tanh"], "GRU": ["Sigmoid", "Tanh"], "LSTM": ["Sigmoid", "Tanh", "Tanh"]}
+FUNCTIONS = {kind: len(names) for kind, names in _DEFAULTS.items()}
 Function = Callable[[Context, Tensor], Tensor]
 
 
 @dataclass(slots=True)
 class Cell:
     """What a step needs. `weights` are the tensors that it reads: recurrent ones first, in the cell's own order.
+
+    With two directions that run together, weights are [2, …], their states [2, batch, hidden].
 
     `parts` are the widths in which a step reads W·x + b; separate products cost less than cutting one up, because
     the delegate cuts into equal parts only.
@@ -46,12 +56,25 @@ def mul(ctx: Context, a: Tensor, b: Tensor) -> Tensor:
     return ctx.binary("MUL", a, b, **_NONE)
 
 
+def part(ctx: Context, t: Tensor, begin: int, end: int, axis: int) -> Tensor:
+    """t from begin to end along an axis; constants are cut at once."""
+    if (begin, end) == (0, t.shape[axis]):
+        return t
+    if t.data is not None and t.storage is None:
+        return constant(ctx.name("part"), np.ascontiguousarray(t.data.take(range(begin, end), axis)))
+    start, shape = [0] * t.rank, list(t.shape)
+    start[axis], shape[axis] = begin, end - begin
+    return ctx.emit("SLICE", [t, ctx.int32(start), ctx.int32(shape)], shape, t.dtype)
+
+
 def product(ctx: Context, x: Tensor, w: Tensor, bias: Tensor | None = None) -> Tensor:
-    """x · wᵀ + bias, for a weight that may be computed."""
-    if w.data is not None and (bias is None or bias.data is not None):
+    """x · wᵀ + bias, for a weight that may be computed; x, w and bias may have a leading axis in common."""
+    if w.rank == 2 and w.data is not None and (bias is None or bias.data is not None):
         return fully_connected(ctx, x, w, bias)
-    y = batch_matmul(ctx, x, ctx.transpose(w, (1, 0)))
-    return y if bias is None else add(ctx, y, bias)
+    y = batch_matmul(ctx, x, ctx.transpose(w, (*range(w.rank - 2), w.rank - 1, w.rank - 2)))
+    if bias is None:
+        return y
+    return add(ctx, y, bias if w.rank == 2 else ctx.reshape(bias, (bias.shape[0], 1, bias.shape[1])))
 
 
 def split(ctx: Context, x: Tensor, sizes: Sequence[int]) -> list[Tensor]:
@@ -87,11 +110,10 @@ def _gru(ctx: Context, cell: Cell, x: Sequence[Tensor], state: Sequence[Tensor])
     h, size = state[0], cell.hidden
     f, g = cell.functions
     gates, candidate, *biases = cell.weights
-    gates_bias, candidate_bias = biases or (None, None)
-    zr = add(ctx, x[0], product(ctx, h, gates, gates_bias))
+    zr = add(ctx, x[0], product(ctx, h, gates))
     z, r = split(ctx, f(ctx, _clipped(ctx, cell, zr)), (size, size))
     if cell.reset_after:
-        inner = mul(ctx, r, product(ctx, h, candidate, candidate_bias))
+        inner = mul(ctx, r, product(ctx, h, candidate, *biases))
     else:
         inner = product(ctx, mul(ctx, r, h), candidate)
     n = g(ctx, _clipped(ctx, cell, add(ctx, x[1], inner)))
@@ -174,6 +196,12 @@ _FUNCTIONS: dict[str, tuple[_Formula, float | None, float | None]] = {
     "softsign": (_softsign, None, None),
     "softplus": (_softplus, None, None),
 }
+
+
+def names_of(node: ir.Node) -> list[str]:
+    """The functions of a node, all directions of it."""
+    count = 2 if attr(node, "direction", "forward") == "bidirectional" else 1
+    return list(attr(node, "activations", ())) or _DEFAULTS[node.op_type] * count
 
 
 def functions(names: Sequence[str], alphas: Sequence[float], betas: Sequence[float]) -> list[Function]:
