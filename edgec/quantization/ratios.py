@@ -2,8 +2,9 @@
 
 1. A constant of an addition or multiplication is quantized like an activation, over its own values.
 2. ADD and SUB take input scales of `add_scale_ratio` times the output's, MUL a product of scales of
-   `mul_scale_ratio` times it. Too small a constant's scale is raised until it fits, which costs less than
-   a step of the output; another operand outside the limits keeps the operator float.
+   `mul_scale_ratio` times it. Too small a scale is raised until it fits, which costs less than a step of the output:
+   that of a constant, or that of a value that only this operator reads. Another operand outside the limits keeps the
+   operator float.
 """
 
 from __future__ import annotations
@@ -17,6 +18,9 @@ from edgec.quantization.ranges import Ranges
 from edgec.quantization.types import TensorPlan
 from edgec.quantization.units import Unit
 from edgec.tensors import QParams
+
+#: Operators whose own output scale has been checked against their operands'.
+_LIMITED = ("Add", "Sub", "Mul")
 
 
 def plan_constants(units: list[tuple[int, Unit]], ranges: Ranges, numbers: Numbers, result: Assignment) -> None:
@@ -52,7 +56,7 @@ def _check_ratio(unit: Unit, numbers: Numbers, result: Assignment) -> str:
     for value in (*unit.constants(), *unit.data()):
         plan = _plan_of(value, unit, result)
         ratio = plan.qparams.scale[0] / out
-        if ratio < limits[0] and const_of(value) is not None:
+        if ratio < limits[0] and (const_of(value) is not None or _is_its_own(value, numbers)):
             _raise_scale(value, unit, limits[0] * out, result)
         elif not limits[0] <= ratio < limits[1]:
             return f"the scale of {value.name!r} is {ratio:.3g} × that of the output, outside the kernel's limits"
@@ -78,16 +82,30 @@ def _plan_of(value: ir.Value, unit: Unit, result: Assignment) -> TensorPlan:
     return result.constants.get((name, unit.head.name or "")) or result.activations[name]
 
 
+def _is_its_own(value: ir.Value, numbers: Numbers) -> bool:
+    """Whether a computed value's scale is nobody else's: one reader, and a producer that is free to choose it."""
+    producer = value.producer()
+    if producer is None or value.is_graph_output() or len(value.uses()) != 1:
+        return False
+    held = (*numbers.scheme.same_scale_ops, *numbers.scheme.fixed_output, *_LIMITED)
+    return producer.op_type not in held
+
+
 def _raise_scale(value: ir.Value, unit: Unit, floor: float, result: Assignment) -> None:
-    """Give a constant the smallest scale that the kernel takes, and a zero point from which it still fits."""
+    """Give an operand the smallest scale that the kernel takes, and a zero point from which it still fits."""
     key = (value.name or "", unit.head.name or "")
-    old = result.constants[key]
+    constant = key in result.constants
+    old = result.constants[key] if constant else result.activations[key[0]]
     qmin, qmax = old.dtype.limits
     scale = single(floor * 1.01)
     low = (qmin - old.qparams.zero_point[0]) * old.qparams.scale[0]
     zero_point = old.qparams.zero_point[0] and min(max(round(qmin - low / scale), qmin), qmax)
-    result.constants[key] = TensorPlan(
+    raised = TensorPlan(
         dtype=old.dtype,
         qparams=QParams.per_tensor(scale, zero_point),
         reason=f"{old.reason}, scale raised to the kernel's limit",
     )
+    if constant:
+        result.constants[key] = raised
+    else:
+        result.activations[key[0]] = raised

@@ -139,6 +139,52 @@ def uneven_product() -> Model:
     )
 
 
+def overflowing_bias() -> Model:
+    """Channels of next to no weights and a large bias: in steps of the accumulator it needs more than 32 bits."""
+    weight = kernel(8, 3, 3, 3)
+    weight[::2] *= 1e-7
+    bias = kernel(8, seed=3)
+    bias[::2] = 3 + np.arange(4)
+    return typed(
+        """(float[1,3,12,12] x) => (float[1,4,10,10] y) { a = Conv(x, w, b) h = HardSwish(a) y = Conv(h, v) }""",
+        {"w": weight, "b": bias, "v": kernel(4, 8, 1, 1, seed=1)},
+    )
+
+
+def wide_softmax() -> Model:
+    """Attention scores with a bias by position that is large in one row: steps that hold it are too wide for others."""
+    bias = np.zeros((1, 8, 8), np.float32)
+    bias[0, 0] = np.linspace(-300, 300, 8)
+    constants: dict[str, Array] = {name: kernel(16, 16, seed=i) * np.float32(0.4) for i, name in enumerate("qkvo")}
+    return typed(
+        """(float[1,8,16] x, float[1,1,8] keep) => (float[1,8,16] y)
+        { a = MatMul(x, q) b = MatMul(x, k) c = MatMul(x, v) bt = Transpose<perm=[0,2,1]>(b) s = MatMul(a, bt)
+          m = Mul(s, keep) t = Add(m, bias) p = Softmax<axis=-1>(t) e = MatMul(p, c) y = MatMul(e, o) }""",
+        {**constants, "bias": bias},
+    )
+
+
+def uneven_sum() -> Model:
+    """A residual branch ten thousand times smaller than what it is added to: ADD kernels take a thousandth at least."""
+    constants = {"w": kernel(8, 3, 1, 1) * 100, "t": kernel(8, 3, 1, 1, seed=1) / 100, "l": kernel(4, 8, 1, 1, seed=2)}
+    return typed(
+        """(float[1,3,12,12] x) => (float[1,4,12,12] y)
+        { a = Conv(x, w) b = Conv(x, t) s = Add(a, b) r = Relu(s) y = Conv(r, l) }""",
+        constants,
+    )
+
+
+def cancelling_sum() -> Model:
+    """Two branches that cancel but for a thousandth: the sum is finer than a step of either."""
+    weight = kernel(8, 3, 1, 1)
+    constants = {"w": weight, "t": -weight + kernel(8, 3, 1, 1, seed=1) / 1000, "l": kernel(4, 8, 1, 1, seed=2) * 1000}
+    return typed(
+        """(float[1,3,12,12] x) => (float[1,4,12,12] y)
+        { a = Conv(x, w) b = Conv(x, t) s = Add(a, b) r = Relu(s) y = Conv(r, l) }""",
+        constants,
+    )
+
+
 def _before(model: Model, feeds: list[dict[str, Array]], folder: Path) -> Model:
     quantization = pytest.importorskip("onnxruntime.quantization")
 
@@ -177,6 +223,9 @@ HAZARDS: dict[str, tuple[Callable[[], Model], Callable[[np.random.Generator], di
     "infinite pad": (infinite_pad, _image, 30, 20),
     "long tail": (long_tail, _spiky, 20, -1),
     "dead channels": (dead_channels, _image, 30, -1),
+    "overflowing bias": (overflowing_bias, _image, 25, 0),
+    "wide softmax": (wide_softmax, _sequence, 20, 8),
+    "uneven sum": (uneven_sum, _image, 25, -1),
     "uneven product": (uneven_product, _image, 28, 0),
 }
 
@@ -207,6 +256,40 @@ def test_scores_keep_their_own_steps(tmp_path: Path, monkeypatch: pytest.MonkeyP
     scores = typed_outputs(model, quantized, feeds[:4])
     before = typed_outputs(model, _before(model, feeds, tmp_path), feeds[:4])
     assert scores > 30 and scores > before + 20
+
+
+def _planned(model: Model) -> QuantPlan:
+    rng = np.random.default_rng(0)
+    return _after(model, Data([_image(rng) for _ in range(8)]))[1]
+
+
+def test_the_small_term_of_a_sum_gets_a_scale_that_the_kernel_takes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("EDGEC_CACHE", str(tmp_path / "cache"))
+    plan = _planned(uneven_sum())
+    small, total = plan.activations["b"], plan.activations["r"]
+    assert plan.nodes["Add_s"].scheme == "int8"
+    assert SCHEME.add_scale_ratio is not None
+    assert SCHEME.add_scale_ratio[0] <= small.qparams.scale[0] / total.qparams.scale[0] < 0.002
+    assert "raised to the kernel's limit" in small.reason
+
+
+def test_terms_that_cancel_keep_the_sum_float(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Their scales are more than 256 times the sum's, which no kernel takes and no scale could mend."""
+    monkeypatch.setenv("EDGEC_CACHE", str(tmp_path / "cache"))
+    plan = _planned(cancelling_sum())
+    assert plan.nodes["Add_s"].scheme == "float32"
+    assert "outside the kernel's limits" in plan.nodes["Add_s"].reason
+
+
+def test_a_bias_that_overflows_raises_the_scale_of_its_channel(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("EDGEC_CACHE", str(tmp_path / "cache"))
+    plan = _planned(overflowing_bias())
+    bias = plan.biases["b"].qparams.scale
+    wanted = [float(v) for v in np.asarray(overflowing_bias().ir.graph.initializers["b"].const_value)]
+    assert max(abs(v) / s for v, s in zip(wanted, bias, strict=True)) < 2**31 - 1
+    assert "raised for 4 of 8" in plan.weights["w"].reason
 
 
 def typed_outputs(model: Model, quantized: Model, feeds: list[dict[str, Array]]) -> float:

@@ -312,11 +312,19 @@ class TestRatios:
     ADD = """(float[1,4,4,4] x) => (float[1,4,4,4] y) { a = Conv(x, w) c = Conv(x, w) s = Add(a, c) y = Conv(s, w) }"""
 
     def test_an_addition_outside_the_kernels_scale_ratio_stays_float(self) -> None:
-        model = typed(self.ADD, {"w": kernel(4, 4, 1, 1)})
-        near = plan_of(model, {"x": (0, 1), "a": (0, 1), "c": (0, 1 / 1000), "s": (0, 1), "y": (0, 1)})
-        far = plan_of(model, {"x": (0, 1), "a": (0, 1), "c": (0, 1 / 2000), "s": (0, 1), "y": (0, 1)})
+        also_read = self.ADD.replace("y = Conv(s, w)", "d = Conv(c, w) t = Add(s, d) y = Conv(t, w)")
+        model = typed(also_read, {"w": kernel(4, 4, 1, 1)})
+        others = {"x": (0, 1), "a": (0, 1), "s": (0, 1), "d": (0, 1), "t": (0, 1), "y": (0, 1)}
+        near = plan_of(model, {**others, "c": (0, 1 / 1000)})
+        far = plan_of(model, {**others, "c": (0, 1 / 2000)})
         assert schemes(near)["Add_s"] == "int8"
         assert schemes(far)["Add_s"] == "float32" and "outside the kernel's limits" in far.nodes["Add_s"].reason
+
+    def test_the_scale_of_a_term_that_nobody_else_reads_is_raised_instead(self) -> None:
+        model = typed(self.ADD, {"w": kernel(4, 4, 1, 1)})
+        plan = plan_of(model, {"x": (0, 1), "a": (0, 1), "c": (0, 1 / 2000), "s": (0, 1), "y": (0, 1)})
+        assert schemes(plan)["Add_s"] == "int8" and "raised" in plan.activations["c"].reason
+        assert 2.0**-10 <= scale(plan, "c") / scale(plan, "s") < 2.0**-9
 
     def test_a_constants_scale_is_raised_instead(self) -> None:
         text = "(float[1,4,4,4] x) => (float[1,4,4,4] y) { a = Conv(x, w) s = Add(a, eps) y = Conv(s, w) }"

@@ -55,6 +55,20 @@ def test_bias_scale_is_input_scale_times_weight_scale() -> None:
     np.testing.assert_array_equal(np.asarray(plan.biases["b"].qparams.scale, np.float32), product)
 
 
+def test_16_bit_activations_are_rescaled_by_factors_that_15_bits_hold() -> None:
+    """The kernels round the factor to 15 bits; an unrounded one would be off by up to a step in each layer."""
+    weight = kernel(4, 3, 1, 1)
+    model, stats = conv(weight, kernel(4)), statistics({"x": (-1.1, 1), "y": (-1.3, 1.0)})
+    plan = make_plan(model, stats, with_scheme(), "tflite", "int16x8", range_method="minmax")
+    params = plan.weights["w"].qparams
+    ratio = plan.activations["x"].qparams.scale[0] / plan.activations["y"].qparams.scale[0]
+    mantissa = np.frexp(np.asarray(params.scale) * ratio)[0] * 2.0**15
+    np.testing.assert_allclose(mantissa, np.rint(mantissa), rtol=0, atol=0.01)  # scales are stored in float32
+    plain = np.abs(weight).max(axis=(1, 2, 3)) / 127
+    assert (np.asarray(params.scale) >= plain * (1 - 1e-7)).all()
+    np.testing.assert_allclose(params.scale, plain, rtol=2.0**-13)
+
+
 def test_a_channel_without_weights_keeps_its_bias() -> None:
     weight = kernel(4, 3, 1, 1)
     weight[1] = 0
