@@ -146,7 +146,8 @@ def _looped(ctx: Context, layer: Layer, span: _Span) -> tuple[Tensor | None, lis
     if span.count > length * count:
         counts.append(span.count - length * count)
     parts = [_cut(ctx, layer, x, counts) for x in span.xs]
-    state, ys, graphs = span.state, {}, []
+    graphs: list[Graph] = []
+    state, ys = span.state, {}
     for i in _order(layer, len(counts)):
         one = _Span(counts[i], [x[i] for x in parts], state, _place(ctx, span.first, i * length))
         if i < count:
