@@ -103,7 +103,8 @@ def _identical(one: Array, other: Array) -> bool:
 
 def _to_npy(value: Array) -> bytes:
     stream = io.BytesIO()
-    np.save(stream, np.asarray(value, order="C"), allow_pickle=False)
+    plain = value.astype(str) if value.dtype.kind == "O" else value  # text as some runtimes give it
+    np.save(stream, np.asarray(plain, order="C"), allow_pickle=False)
     return stream.getvalue()
 
 

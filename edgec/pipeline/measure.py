@@ -8,16 +8,20 @@ from typing import Any
 import numpy as np
 
 from edgec.metrics import MAX_DB, cosine, max_abs, sqnr_db, step_differences, top1_agreement
-from edgec.tensors import Array, TensorSpec
+from edgec.tensors import Array, DType, TensorSpec
 
 Outputs = Sequence[Mapping[str, Array]]
+
+
+#: What random text is made of: plain, empty, of many bytes, with capitals, a number.
+_WORDS = ("a", "", "Edge", "straße", "日本", "42")
 
 
 def random_feeds(
     specs: Sequence[TensorSpec], count: int, *, limits: Mapping[str, int] | None = None
 ) -> list[dict[str, Array]]:
     """Seeded inputs where there is no data: standard normal; indices below their limit; masks that leave nothing out;
-    other integers 0 or 1, booleans either."""
+    other integers 0 or 1, booleans either; words."""
     rng = np.random.default_rng(0)
     return [{s.name: _random(rng, s, (limits or {}).get(s.name, 2)) for s in specs} for _ in range(count)]
 
@@ -25,6 +29,8 @@ def random_feeds(
 def _random(rng: np.random.Generator, spec: TensorSpec, limit: int) -> Array:
     if spec.dtype.is_float:
         return rng.standard_normal(spec.shape).astype(spec.dtype.numpy)
+    if spec.dtype == DType.STRING:
+        return np.asarray(_WORDS)[rng.integers(0, len(_WORDS), spec.shape)]
     if "mask" in spec.name.lower():
         return np.ones(spec.shape, spec.dtype.numpy)
     return rng.integers(0, limit, spec.shape).astype(spec.dtype.numpy)

@@ -609,10 +609,14 @@ def check(args: argparse.Namespace) -> dict[str, Any]:
 
 
 def _compare(expected: Any, actual: Any, steps: int, tolerance: float) -> tuple[str, float]:
-    if expected.shape != actual.shape or expected.dtype != actual.dtype:
+    texts = expected.dtype.kind == actual.dtype.kind == "U"  # of any length
+    if expected.shape != actual.shape or (expected.dtype != actual.dtype and not texts):
         return f"{actual.dtype}{actual.shape} where {expected.dtype}{expected.shape} was expected", float("1e30")
     if expected.size == 0:
         return "", 0.0
+    if texts:
+        wrong = int(np.sum(expected != actual))
+        return (f"{wrong} strings differ" if wrong else ""), float(wrong)
     if expected.dtype.kind in "iub":
         largest = float(np.max(np.abs(expected.astype(np.int64) - actual.astype(np.int64))))
         return ("" if largest <= steps else f"{largest:.0f} steps off"), largest

@@ -32,7 +32,7 @@ from edgec.metrics import (
     step_differences,
     top1_agreement,
 )
-from edgec.tensors import CARRIED, Array
+from edgec.tensors import CARRIED, Array, DType
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -105,6 +105,8 @@ def check_output(values: OutputValues, precision: str) -> tuple[OutputCheck, lis
             return _misshapen(name, source, reference)
     actual = _join([values.binding.to_source(raw) for raw in values.raw])
     reference, exact = _join(values.reference), _join(values.exact)
+    if values.binding.source.dtype == DType.STRING:
+        actual, reference, exact = _as_numbers(actual, reference, exact)
     steps = _steps(values, actual, reference)
     measured = OutputCheck(
         name=name,
@@ -124,6 +126,12 @@ def check_output(values: OutputValues, precision: str) -> tuple[OutputCheck, lis
     findings = [_error(name, problem)] if problem else _roundings(measured, precision) if is_float else []
     findings += _warnings(measured, precision, exact) if is_float else []
     return _with_verdict(measured, passed=not problem), findings
+
+
+def _as_numbers(*texts: Array) -> list[Array]:
+    """Equal strings are equal numbers, so that what counts differences counts them too."""
+    numbers = {text: float(i) for i, text in enumerate(dict.fromkeys(s for array in texts for s in array.flat), 1)}
+    return [np.asarray([numbers[s] for s in array.flat], np.float32).reshape(array.shape) for array in texts]
 
 
 def _before_narrowing(values: OutputValues) -> OutputValues:

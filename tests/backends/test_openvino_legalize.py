@@ -182,12 +182,12 @@ def test_a_resize_that_openvino_reads_stays_one_operator() -> None:
 
 
 def test_everything_that_cannot_be_built_is_found_at_once() -> None:
-    text = """(float[3] x, string[2] w, float[1,2,8,8] m) => (int32[3] b, string[2] n, float[1,2,1,1] r)
-    { b = BitCast<to=6>(x) n = StringNormalizer(w) r = RoiAlign<mode="max">(m, boxes, at) }"""
+    text = """(float[3] x, string[2] w, float[1,2,8,8] m) => (int32[3] b, bool[2] n, float[1,2,1,1] r)
+    { b = BitCast<to=6>(x) n = RegexFullMatch <pattern = "a+"> (w) r = RoiAlign<mode="max">(m, boxes, at) }"""
     constants: dict[str, Array] = {"boxes": np.asarray([[0, 0, 4, 4]], np.float32), "at": np.zeros(1, np.int64)}
     model = graph(text, opset=26, constants=constants)
     for node in model.nodes():
         node.metadata_props["edgec.origin"] = f"net.py:{node.op_type}"
     errors = [f for f in BACKEND.check(model, TARGET) if f.severity is Severity.ERROR]
-    assert {f.source for f in errors} >= {"net.py:BitCast", "net.py:StringNormalizer", "net.py:RoiAlign"}
+    assert {f.source for f in errors} >= {"net.py:BitCast", "net.py:RegexFullMatch", "net.py:RoiAlign"}
     assert all(f.hint for f in errors)
