@@ -20,8 +20,9 @@ def run(
         options.Precision, typer.Option("--precision", help="auto: the target's first that keeps the accuracy.")
     ] = options.Precision.auto,
     effort: Annotated[
-        options.Effort, typer.Option("--effort", help="How far to repair int8: fast plans only, max tries everything.")
-    ] = options.Effort.balanced,
+        options.Effort | None,
+        typer.Option("--effort", help="How far to repair int8: fast, balanced (default), max."),
+    ] = None,
     min_sqnr: Annotated[
         float | None,
         typer.Option("--min-sqnr", metavar="DB", help="Accuracy budget: leave nodes in float until it holds."),
@@ -83,7 +84,7 @@ def run(
             calibration=calibration,
             samples=samples,
             precision=precision.value,
-            effort=effort.value,
+            effort=effort.value if effort else None,
             min_sqnr=min_sqnr,
             max_drop=max_drop,
             metric=metric,

@@ -36,7 +36,7 @@ def run_build(
     calibration: str | Path | None = None,
     samples: int | None = None,
     precision: str = "auto",
-    effort: str = "balanced",
+    effort: str | None = None,
     min_sqnr: float | None = None,
     max_drop: str | None = None,
     metric: str | None = None,
@@ -56,7 +56,7 @@ def run_build(
 ) -> BuildResult:
     """Build a bundle and validate it on this machine.
 
-    `effort` (fast, balanced, max) says how far the repair ladder is climbed where there is calibration data;
+    `effort` (fast, balanced unless said, max) is how far the repair ladder is climbed where there is calibration data;
     `min_sqnr` (dB) and `max_drop` (of a `metric` on labelled data: that of `evaluation`, or of the calibration) are
     the budget: as few nodes as it takes stay in float, and nothing is shipped that misses it, unless `ship_anyway`.
     `inputs` fixes input shapes by name; `reading` says how to read the source where its looks do not tell.
@@ -67,7 +67,7 @@ def run_build(
     Raises `EdgecError` with every finding that stands in the way; nothing half-written is left.
     """
     check_stage(stop_after)
-    wanted = check_effort(effort)
+    wanted = check_effort(effort or "balanced")
     profile = load_target(target)
     ready = ready_model(source, profile, backend=backend, precision=precision, inputs=inputs, reading=reading)
     if ready is not None:
@@ -78,6 +78,8 @@ def run_build(
                 "--max-drop": max_drop is not None,
                 "--metric": metric is not None,
                 "--evaluation": evaluation is not None,
+                "--effort": effort is not None,
+                "--ship-anyway": ship_anyway,
                 "--io-layout": io_layout != "auto",
                 "--keep-graphs": keep_graphs,
                 "--labels": labels is not None,

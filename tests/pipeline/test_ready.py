@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -118,6 +119,18 @@ def test_openvino_reads_tflite_and_litert_is_the_reference(own: dict[str, Path],
     assert "source/converted" in [f.code for f in built.findings]
     plain = run_build(own["tflite"], target="intel-cpu", output=tmp_path)
     assert plain.summary["backend"] == "tflite"
+
+
+def test_real_inputs_say_what_drift_is_held_against(own: dict[str, Path], tmp_path: Path) -> None:
+    shape = tuple(Interpreter(str(own["tflite"])).get_input_details()[0]["shape"])
+    np.save(tmp_path / "data.npy", np.random.default_rng(0).standard_normal((4, *shape[1:]), np.float32))
+    built = run_build(own["tflite"], target="raspberrypi", calibration=tmp_path / "data.npy", output=tmp_path)
+    assert built.bundle is not None
+    with built.bundle as bundle:
+        table = json.loads(bundle.read("calibration.json"))["inputs"]
+        (facts,) = table.values()
+        assert list(table) == [bundle.inputs[0].source.name]
+        assert sum(facts["shares"]) == pytest.approx(1, abs=1e-4)
 
 
 def test_two_builds_are_the_same_bytes(own: dict[str, Path], tmp_path: Path) -> None:
@@ -262,6 +275,8 @@ def test_stages_that_a_ready_model_has_not(own: dict[str, Path], tmp_path: Path)
         ("min_sqnr", 20.0, "--min-sqnr"),
         ("metric", "top1", "--metric"),
         ("evaluation", "labelled", "--evaluation"),
+        ("effort", "max", "--effort"),
+        ("ship_anyway", True, "--ship-anyway"),
         ("io_layout", "source", "--io-layout"),
         ("keep_graphs", True, "--keep-graphs"),
         ("labels", "labels.txt", "--labels"),
