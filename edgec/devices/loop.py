@@ -3,11 +3,20 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import threading
 from collections.abc import Coroutine
 from typing import Any, TypeVar
 
 T = TypeVar("T")
+
+_THREAD = "edgec-devices"
+
+
+def _silence(record: logging.LogRecord) -> bool:
+    """False for asyncio's own words about a broken connection of this thread: the typed error says it, once."""
+    return record.threadName != _THREAD or record.levelno > logging.WARNING
+
 
 _lock = threading.Lock()
 _loop: asyncio.AbstractEventLoop | None = None
@@ -29,5 +38,6 @@ def _running() -> asyncio.AbstractEventLoop:
     with _lock:
         if _loop is None:
             _loop = asyncio.new_event_loop()
-            threading.Thread(target=_loop.run_forever, name="edgec-devices", daemon=True).start()
+            logging.getLogger("asyncio").addFilter(_silence)
+            threading.Thread(target=_loop.run_forever, name=_THREAD, daemon=True).start()
         return _loop

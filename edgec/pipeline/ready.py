@@ -27,6 +27,7 @@ from edgec.graph.model import Model
 from edgec.metrics import relative_error
 from edgec.pipeline import measure
 from edgec.pipeline.deliver import BuildResult, Delivery, deliver
+from edgec.pipeline.drift_reference import reference_files
 from edgec.pipeline.precision import backend_facts
 from edgec.pipeline.stages import Clock
 from edgec.pipeline.summary import artifact_facts
@@ -253,6 +254,7 @@ def build_ready(
             summarize=summarize,
             fidelity=fidelity,
             packaging=packaging,
+            extras=reference_files(specs, None, opened),
             sign_key=sign_key,
             validates=stop_after != "bundle",
         )

@@ -113,7 +113,8 @@ class Handler(BaseHTTPRequestHandler):
             taken = context.keeper.take()
             with taken.used():
                 facts = {"runtime": taken.runtime, "load_seconds": taken.load_seconds, "problem": problem}
-                self._json(200, {**taken.release.summary(), **facts})
+                drift = context.monitor.drift_facts(taken)
+                self._json(200, {**taken.release.summary(), "input_drift": drift, **facts})
         elif address.path == "/metrics":
             ready = model is not None and model.stable
             self._send(200, context.monitor.page(model, ready=ready, failing=problem is not None), CONTENT_TYPE)

@@ -40,6 +40,11 @@ class Drift:
         self._sums = {name: np.zeros(len(edges) + 1) for name, edges in self._edges.items()}
         self._window: dict[str, collections.deque[Any]] = {name: collections.deque() for name in self._edges}
 
+    @property
+    def inputs(self) -> list[str]:
+        """The inputs that are watched."""
+        return sorted(self._edges)
+
     def saw(self, inputs: dict[str, Any]) -> None:
         """One request's inputs, in the source model's terms."""
         for name, value in inputs.items():
@@ -70,6 +75,18 @@ def psi(expected: Any, actual: Any) -> float:
     """The index of two vectors of shares."""
     p, q = np.maximum(expected, FLOOR), np.maximum(actual, FLOOR)
     return float(np.sum((q - p) * np.log(q / p)))
+
+
+def facts(folder: Path, drift: Drift | None) -> dict[str, Any]:
+    """Which inputs are watched, or why none is: a metric that is missing must not be taken for a calm one."""
+    if drift is not None:
+        return {"inputs": drift.inputs}
+    if (folder / CALIBRATION).exists():
+        return {"inputs": [], "why_not": f"the release's {CALIBRATION} cannot be read: build it again"}
+    return {
+        "inputs": [],
+        "why_not": f"the release brings no {CALIBRATION}: build it with --calibration, which a ready model takes too",
+    }
 
 
 def load_reference(folder: Path) -> Drift | None:

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from edgec.service.drift import Drift, load_reference
+from edgec.service.drift import Drift, facts, load_reference
 from edgec.service.metrics import Family, Histogram, exposition
 from edgec.service.model import Model
 from edgec.service.vitals import resident_bytes, temperatures
@@ -64,6 +64,10 @@ class Monitor:
         self.reloads.add(result="ok")
         self.classes.replace({})  # another model's classes mean something else
         self._drift = load_reference(model.release.folder)
+
+    def drift_facts(self, model: Model) -> dict[str, Any]:
+        """What /v1/model says of input drift."""
+        return facts(model.release.folder, self._drift)
 
     def saw(self, inputs: dict[str, Any], outputs: dict[str, Any]) -> None:
         """One inference, in the source model's terms."""

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from edgec.pipeline.drift_reference import from_stats, from_values, reference_files
 from edgec.quantization.types import Statistics, TensorStats
-from edgec.service.drift import CALIBRATION, ENOUGH, FLOOR, WINDOW, Drift, load_reference, psi
+from edgec.service.drift import CALIBRATION, ENOUGH, FLOOR, WINDOW, Drift, facts, load_reference, psi
 from edgec.tensors import DType, TensorSpec
 from tests.support import serving
 from tests.support import tiny_bundles as tiny
@@ -149,6 +149,13 @@ def test_the_service_tells_it(tmp_path: Path) -> None:
             raw = np.full((1, 3, 4, 2), 100, np.int8)
             assert service.infer({"x_in": raw.tolist()}, query="?io=raw")[0] == 200
         assert service.metrics()['edgec_input_drift_psi{input="x"}'] > 0.25
+        assert service.ask("GET", "/v1/model")[1]["input_drift"] == {"inputs": ["x"]}
+
+
+def test_why_nothing_is_told(tmp_path: Path) -> None:
+    assert "--calibration" in facts(tmp_path, load_reference(tmp_path))["why_not"]
+    (tmp_path / CALIBRATION).write_bytes(b"{")
+    assert "cannot be read" in facts(tmp_path, load_reference(tmp_path))["why_not"]
 
 
 def test_floor_keeps_the_index_finite() -> None:
