@@ -92,7 +92,7 @@ def test_build_hands_its_options_to_the_pipeline(
         "calibration": "images",
         "samples": 7,
         "precision": "int16x8",
-        "effort": "balanced",
+        "effort": None,
         "min_sqnr": None,
         "max_drop": None,
         "metric": None,
@@ -124,7 +124,6 @@ def test_build_defaults(monkeypatch: pytest.MonkeyPatch) -> None:
     assert main(["build", "m.onnx", "--target", "raspberrypi"]) == 0
     del seen["progress"]
     assert seen.pop("precision") == "auto"
-    assert seen.pop("effort") == "balanced"
     assert seen.pop("output") == "."
     assert seen.pop("io_layout") == "auto"
     assert seen.pop("target") == "raspberrypi"
