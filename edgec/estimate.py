@@ -83,7 +83,7 @@ def estimate(
     speed = None if facts is None else facts.speed.get(precision)
     if facts is None or speed is None:
         return None
-    seconds = sum(_seconds(op, speed) for op in operators) + len(operators) * facts.operator_us * 1e-6
+    seconds = sum(seconds_of(op, speed) for op in operators) + len(operators) * facts.operator_us * 1e-6
     weights = sum(op.weight_bytes for op in operators)
     file_bytes = (
         weights * _FILE_OVERHEAD + len(operators) * _OPERATOR_FILE_BYTES if model_bytes is None else model_bytes
@@ -123,7 +123,8 @@ def _shrunk(count: int, factor: float, op: OpWork) -> int:
     return math.ceil(count * factor) if op.dtype == "float32" else count
 
 
-def _seconds(op: OpWork, speed: Speed) -> float:
+def seconds_of(op: OpWork, speed: Speed) -> float:
+    """What one operator's work takes, without the fixed cost that every operator has."""
     moved = (op.input_bytes + op.weight_bytes + op.output_bytes) / speed.bytes
     if not op.macs:
         return moved

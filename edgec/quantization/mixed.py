@@ -16,11 +16,11 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
-import onnx_ir as ir
 
-from edgec.graph.model import Model, attr, static_shape
+from edgec.graph.model import Model
 from edgec.metrics import MAX_DB
 from edgec.quantization.apply import apply_plan
+from edgec.quantization.costs import multiplications
 from edgec.quantization.types import QuantPlan, TensorPlan
 
 #: Blocks that are ranked at most.
@@ -125,26 +125,6 @@ def rank(
             harms.append(Harm(nodes=block, sqnr_db=db, cost=sum(work[n] for n in block) / total))
     usual = sum(h.cost for h in harms) / max(len(harms), 1)  # a block costs its dispatch and conversions too
     return tuple(sorted(harms, key=lambda h: -h.noise / ((h.cost + usual) or 1)))
-
-
-def multiplications(node: ir.Node) -> int:
-    """Multiplications of a convolution or matrix product, elements of anything else's output; 0 where unknown."""
-    output = static_shape(node.outputs[0]) if node.outputs else None
-    if output is None:
-        return 0
-    elements = math.prod(output)
-    if len(node.inputs) < 2 or node.op_type not in ("Conv", "ConvTranspose", "Gemm", "MatMul"):
-        return elements
-    weight = static_shape(node.inputs[1])
-    if not weight:
-        return elements
-    if node.op_type == "ConvTranspose":
-        data = static_shape(node.inputs[0])
-        return math.prod(data) * math.prod(weight[1:]) if data else elements
-    if node.op_type == "Conv":
-        return elements * math.prod(weight[1:])
-    transposed = node.op_type == "Gemm" and attr(node, "transB", 0)
-    return elements * (weight[-1] if transposed else weight[-2] if len(weight) > 1 else weight[0])
 
 
 def _blocks(plan: QuantPlan, quantized: Sequence[str]) -> list[tuple[str, ...]]:

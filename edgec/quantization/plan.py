@@ -39,8 +39,10 @@ def make_plan(
     *,
     range_method: RangeMethod = "percentile",
     float_nodes: Collection[str] = (),
+    dynamic_nodes: Collection[str] = (),
 ) -> QuantPlan:
-    """The plan for a canonical model. `float_nodes` are names of nodes to leave in float whatever the scheme says.
+    """The plan for a canonical model. `float_nodes` are names of nodes to leave in float whatever the scheme says,
+    `dynamic_nodes` of products with weights that a static plan gives int8 weights beside float data.
 
     Raises `EdgecError`: `target/no-backend`, or `quant/no-statistics` when int8 is asked for without calibration.
     """
@@ -58,7 +60,8 @@ def make_plan(
             hint="give calibration data with --calibration, or ask for --precision dynamic",
         )
     kind = _numbers(scheme, precision)
-    decision = _Decision(model, kind, backend, float_nodes, io_float=target.io_dtype == "float32")
+    io_float = target.io_dtype == "float32"
+    decision = _Decision(model, kind, backend, float_nodes, dynamic_nodes, io_float=io_float)
     method: RangeMethod = "minmax" if kind.dtype is DType.INT16 else range_method  # 16 bits need no clipping
     return decision.plan(Ranges(stats, method), precision)
 
@@ -116,13 +119,21 @@ class _Decision:
     """The steps of one static plan."""
 
     def __init__(
-        self, model: Model, numbers: Numbers, backend: str, float_nodes: Collection[str], *, io_float: bool
+        self,
+        model: Model,
+        numbers: Numbers,
+        backend: str,
+        float_nodes: Collection[str],
+        dynamic_nodes: Collection[str] = (),
+        *,
+        io_float: bool,
     ) -> None:
         scheme = numbers.scheme
         ops = scheme.int16_ops if numbers.dtype is DType.INT16 else scheme.int8_ops
         self.model = model
         self.numbers = numbers
-        self.cut = cut(model, scheme, ops, backend, float_nodes)
+        self.cut = cut(model, scheme, ops, backend, float_nodes, dynamic_nodes)
+        self.asked = frozenset(dynamic_nodes)
         self.neighbours = Neighbours(self.cut.units)
         self.excluded = self._fixed_at_outputs() if io_float else {}
 
@@ -238,8 +249,9 @@ class _Decision:
                     plan = NodePlan(scheme=scheme, reason=f"part of the kernel of {unit.head.name!r}")
                 found[node.name or ""] = plan
         for unit in self.cut.weights_only:
-            why = "int8 weights alone: it has too few output positions for int8 data to pay"
-            found[unit.head.name or ""] = NodePlan(scheme="dynamic", reason=why)
+            name = unit.head.name or ""
+            why = "asked for" if name in self.asked else "it has too few output positions for int8 data to pay"
+            found[name] = NodePlan(scheme="dynamic", reason=f"int8 weights alone: {why}")
         return {n.name or "": found[n.name or ""] for n in self.model.nodes()}
 
 

@@ -25,16 +25,23 @@ def plan_dynamic(model: Model, scheme: Scheme, float_nodes: Collection[str]) -> 
     """int8 weights for the operators that quantize their input at run time (`dynamic_ops`)."""
 
     def decide(node: ir.Node) -> TensorPlan | str:
-        if node.op_type not in scheme.dynamic_ops:
-            return f"the target has no dynamic-range kernel for {node.op_type}"
-        if reason := anchor_reason(node, ()):
+        if reason := dynamic_reason(node, scheme):
             return reason
-        if attr(node, "group", 1) > 1 and not scheme.dynamic_grouped:
-            return "the target has no fast dynamic-range kernel for grouped convolutions"
         plan = plan_weight(Unit(nodes=(node,), kind=Kind.ANCHOR), scheme, None, None)
         return plan or "its weights cannot be quantized"
 
     return _plan(model, "dynamic", "int8 weights, its input is quantized at run time", decide, float_nodes)
+
+
+def dynamic_reason(node: ir.Node, scheme: Scheme) -> str:
+    """Why a node cannot run with int8 weights beside float data; empty when it can."""
+    if node.op_type not in scheme.dynamic_ops:
+        return f"the target has no dynamic-range kernel for {node.op_type}"
+    if reason := anchor_reason(node, ()):
+        return reason
+    if attr(node, "group", 1) > 1 and not scheme.dynamic_grouped:
+        return "the target has no fast dynamic-range kernel for grouped convolutions"
+    return ""
 
 
 def plan_float16_weights(model: Model, float_nodes: Collection[str]) -> QuantPlan:

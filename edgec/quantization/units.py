@@ -83,8 +83,15 @@ class Cut:
     weights_only: tuple[Unit, ...] = ()
 
 
-def cut(model: Model, scheme: Scheme, ops: Collection[str], backend: str, float_nodes: Collection[str] = ()) -> Cut:
-    """Cut the main graph. `ops` are the operators that have a quantized kernel."""
+def cut(
+    model: Model,
+    scheme: Scheme,
+    ops: Collection[str],
+    backend: str,
+    float_nodes: Collection[str] = (),
+    dynamic_nodes: Collection[str] = (),
+) -> Cut:
+    """Cut the main graph. `ops` are the operators that have a quantized kernel; `dynamic_nodes` have int8 weights."""
     units: list[Unit] = []
     reasons: dict[str, str] = {}
     weights_only: list[Unit] = []
@@ -97,7 +104,7 @@ def cut(model: Model, scheme: Scheme, ops: Collection[str], backend: str, float_
         if reason:
             reasons[name] = reason
             continue
-        if is_small(node, scheme):
+        if name in dynamic_nodes or is_small(node, scheme):
             weights_only.append(Unit(nodes=(node,), kind=Kind.ANCHOR))
             continue
         unit = _grow(node, scheme, backend, float_nodes)

@@ -34,6 +34,8 @@ class Scheme(_Facts):
     `dynamic_grouped`: convolutions with groups, depthwise ones among them, are fast with int8 weights and float data.
     `int8_min_positions`: convolutions with fewer output positions (those of a squeeze-and-excitation block have one)
     have int8 weights beside float data: their time goes into reading the weights.
+    `accuracy_allowance`: share of an int8 model's estimated latency, and of its weights' bytes, that may go into
+    accuracy: layers that 8 bits hurt run with int8 weights beside float data, or in float. 0 keeps all of it in int8.
     """
 
     activation_dtype: DType = DType.INT8
@@ -48,6 +50,7 @@ class Scheme(_Facts):
     dynamic_grouped: bool = True
     int8_outputs: bool = True
     int8_min_positions: int = Field(default=1, ge=1)
+    accuracy_allowance: float = Field(default=0.0, ge=0, le=1)
     same_scale_ops: frozenset[str] = frozenset()
     fixed_output: dict[str, FixedOutput] = Field(default_factory=dict)
     fused_activations: frozenset[str] = frozenset()

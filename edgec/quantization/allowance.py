@@ -1,0 +1,278 @@
+"""Spend what a target allows on accuracy: float, or int8 weights alone, where they take most noise out per microsecond.
+
+1. Noise of different roundings adds up at the output, so what a value's rounding does there is measured with it alone,
+   and what a mix does is the sum. Values that an operator only moves are rounded once, together.
+2. A value is not rounded when neither its writer nor a reader is int8. A reader with int8 weights beside float data
+   rounds it at run time, about as much; so it rounds once more what an int8 kernel wrote.
+3. A step frees one value: its writer and its readers leave int8. Of all steps that the allowance (of estimated latency,
+   and of the weights' bytes) still covers, the one that takes most noise away for its cost comes next.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+
+import onnx_ir as ir
+
+from edgec.graph.model import Model, const_of
+from edgec.graph.traits import weight_of, within_inputs
+from edgec.quantization.alone import noise_alone
+from edgec.quantization.costs import STATIC, Costs, costs_of
+from edgec.quantization.groups import Groups
+from edgec.quantization.plan import make_plan, scheme_of
+from edgec.quantization.plan_weights_only import MIN_ELEMENTS, dynamic_reason
+from edgec.quantization.range_choice import RangeMethod
+from edgec.quantization.types import NodeScheme, QuantPlan, Statistics
+from edgec.quantization.units import cut
+from edgec.targets.profile import Target
+from edgec.targets.scheme import Scheme
+from edgec.tensors import Array
+
+#: Values whose noise is measured at most: those that are cheapest to free.
+MAX_MEASURED = 40
+
+#: So many bytes more may always go into weights: a small model's last layer is a few.
+_BYTES = 16 << 10
+
+#: A step takes at least this share of the noise away.
+_MIN_GAIN = 0.004
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Mixture:
+    """Nodes that leave int8, by name, each with the reason."""
+
+    float_nodes: Mapping[str, str] = field(default_factory=dict)
+    dynamic_nodes: Mapping[str, str] = field(default_factory=dict)
+
+    def __bool__(self) -> bool:
+        return bool(self.float_nodes or self.dynamic_nodes)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Rounded:
+    """Values that are rounded together: who writes and who reads them."""
+
+    values: tuple[str, ...]
+    writers: tuple[str, ...]
+    readers: tuple[str, ...]
+
+    def noise(self, schemes: Mapping[str, NodeScheme], alone: float) -> float:
+        """Rule 2."""
+        written = any(schemes.get(w) in STATIC for w in self.writers)
+        at_run_time = any(schemes.get(r) == "dynamic" for r in self.readers)
+        before = written or any(schemes.get(r) in STATIC for r in self.readers)
+        return alone * ((1 if before else 0) + (1 if at_run_time and (written or not before) else 0))
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Step:
+    """Nodes with other schemes, what that costs, and the noise it takes away."""
+
+    changes: Mapping[str, NodeScheme]
+    seconds: float
+    size: int
+    gain: float = 0.0
+
+
+class Allowance:
+    """One model's plan, and what may be spent on it."""
+
+    def __init__(self, model: Model, plan: QuantPlan, target: Target, backend: str, costs: Costs) -> None:
+        self.model, self.plan, self.costs = model, plan, costs
+        scheme = scheme_of(target, backend)
+        self._units = {
+            n.name or "": unit.nodes for unit in cut(model, scheme, scheme.int8_ops, backend).units for n in unit.nodes
+        }
+        self._scheme = scheme
+        self.schemes: dict[str, NodeScheme] = {name: node.scheme for name, node in plan.nodes.items()}
+        self.seconds = costs.total_seconds(self.schemes)
+        self.size = costs.total_bytes(self.schemes)
+        self.groups = rounded_together(model, plan, scheme)
+        self._read: dict[str, list[int]] = {}
+        for i, rounded in enumerate(self.groups):
+            for name in rounded.readers:
+                self._read.setdefault(name, []).append(i)
+
+    def choose(self, noise: Mapping[int, float]) -> Mixture:
+        """What to take out of int8, given the noise of groups by their position (rule 3)."""
+        schemes = dict(self.schemes)
+        total = sum(noise.values()) or 1.0
+        limit_s = self.seconds * (1 + self._scheme.accuracy_allowance)
+        limit_b = self.size + self._more_bytes()
+        reasons: dict[str, str] = {}
+        while True:
+            at = self.costs.total_seconds(schemes), self.costs.total_bytes(schemes)
+            steps = [s for i in noise for s in self._steps(i, schemes, at)]
+            now = self._total(noise, schemes)
+            judged = [replace(s, gain=now - self._total(noise, {**schemes, **s.changes})) for s in steps]
+            fits = [
+                s
+                for s in judged
+                if s.gain >= _MIN_GAIN * total and at[0] + s.seconds <= limit_s and at[1] + s.size <= limit_b
+            ]
+            if not fits:
+                break
+            best = max(fits, key=lambda s: (s.gain / max(s.seconds / self.seconds, 1e-4), sorted(s.changes)))
+            why = (
+                f"rounding here makes {100 * best.gain / total:.1f} % of the noise, "
+                f"and leaving it out costs {max(100 * best.seconds / self.seconds, 0):.1f} % of the estimated latency"
+            )
+            schemes.update(best.changes)
+            reasons.update(dict.fromkeys(best.changes, why))
+        return Mixture(
+            float_nodes={n: why for n, why in reasons.items() if schemes[n] == "float32"},
+            dynamic_nodes={n: why for n, why in reasons.items() if schemes[n] == "dynamic"},
+        )
+
+    def worth_measuring(self) -> list[int]:
+        """Positions of the groups that a step within the allowance frees, the cheapest first."""
+        at = self.seconds, self.size
+        share = self._scheme.accuracy_allowance
+        found = []
+        for i in range(len(self.groups)):
+            fits = [
+                s.seconds
+                for s in self._steps(i, self.schemes, at)
+                if s.seconds <= share * self.seconds and s.size <= self._more_bytes()
+            ]
+            if fits:
+                found.append((min(fits), i))
+        return [i for _, i in sorted(found)[:MAX_MEASURED]]
+
+    def _more_bytes(self) -> float:
+        return max(_BYTES, self._scheme.accuracy_allowance * self.size)
+
+    def _total(self, noise: Mapping[int, float], schemes: Mapping[str, NodeScheme]) -> float:
+        return sum(self.groups[i].noise(schemes, alone) for i, alone in noise.items())
+
+    def _steps(self, group: int, schemes: Mapping[str, NodeScheme], at: tuple[float, int]) -> list[_Step]:
+        """The ways to free a group: int8 weights alone or float, for what writes it and for what reads it."""
+        rounded = self.groups[group]
+        found = {}
+        for write, read in itertools.product(("dynamic", "float32"), repeat=2):
+            changes: dict[str, NodeScheme] = {}
+            for names, form in ((rounded.writers, write), (rounded.readers, read)):
+                for name in names:
+                    if schemes.get(name) in STATIC:
+                        changes.update(self._leave(name, form == "dynamic"))
+            changes = self._with_sources(changes, schemes)
+            if changes:
+                found[tuple(sorted(changes.items()))] = changes
+        return [
+            _Step(
+                changes=changes,
+                seconds=self.costs.total_seconds({**schemes, **changes}) - at[0],
+                size=self.costs.total_bytes({**schemes, **changes}) - at[1],
+            )
+            for changes in found.values()
+        ]
+
+    def _with_sources(self, changes: dict[str, NodeScheme], schemes: Mapping[str, NodeScheme]) -> dict[str, NodeScheme]:
+        """The changes, and operators without weights that write what the changed ones read, while that is cheaper."""
+        queue = list(changes)
+        while queue:
+            for group in self._read.get(queue.pop(), ()):
+                rounded = self.groups[group]
+                around = [n for n in (*rounded.writers, *rounded.readers) if {**schemes, **changes}.get(n) in STATIC]
+                if not around or any(self._has_weights(n) for n in around):
+                    continue
+                wider = {**changes, **{k: v for n in around for k, v in self._leave(n, False).items()}}
+                before = self.costs.total_seconds({**schemes, **changes})
+                if self.costs.total_seconds({**schemes, **wider}) <= before:
+                    changes, queue = wider, [*queue, *around]
+        return changes
+
+    def _has_weights(self, name: str) -> bool:
+        nodes = self._units.get(name)
+        return nodes is not None and weight_of(nodes[0]) is not None
+
+    def _leave(self, name: str, dynamic: bool) -> dict[str, NodeScheme]:
+        """A node's whole kernel without int8 data."""
+        nodes = self._units.get(name)
+        if nodes is None:
+            return {name: "float32"}
+        head, *fused = nodes
+        form: NodeScheme = "dynamic" if dynamic and self._can_be_dynamic(head) else "float32"
+        return {head.name or "": form, **{n.name or "": "float32" for n in fused}}
+
+    def _can_be_dynamic(self, head: ir.Node) -> bool:
+        position = weight_of(head)
+        weight = None if position is None else const_of(head.inputs[position])
+        return weight is not None and weight.size >= MIN_ELEMENTS and not dynamic_reason(head, self._scheme)
+
+
+def rounded_together(model: Model, plan: QuantPlan, scheme: Scheme) -> tuple[Rounded, ...]:
+    """The plan's values, those together that operators hand on unchanged and in the same parameters (rule 1)."""
+    groups = Groups()
+    values = {v.name or "": v for n in model.nodes() for v in n.outputs}
+    values.update({v.name or "": v for v in model.graph.inputs})
+    for name in plan.activations:
+        groups.add(name)
+    for node in model.nodes():
+        if plan.nodes[node.name or ""].scheme not in STATIC or node.op_type not in scheme.same_scale_ops:
+            continue
+        names = [v.name or "" for v in (*node.inputs, *node.outputs) if v is not None and v.name in plan.activations]
+        if within_inputs(node) and names and len({plan.activations[n].qparams for n in names}) == 1:
+            groups.join(names)
+    found = []
+    for members in groups.sets().values():
+        writers = [p.name or "" for n in members if (p := values[n].producer()) is not None]
+        readers = [u.name or "" for n in members for u, _ in values[n].uses()]
+        found.append(
+            Rounded(values=tuple(members), writers=tuple(dict.fromkeys(writers)), readers=tuple(dict.fromkeys(readers)))
+        )
+    return tuple(found)
+
+
+def mixer(target: Target, backend: str) -> Mixer | None:
+    """What mixes int8 plans for a target; None where it allows nothing, or computes in integers from end to end."""
+    if target.io_dtype != "float32" or not scheme_of(target, backend).accuracy_allowance:
+        return None
+    return Mixer(target, backend)
+
+
+@dataclass(frozen=True, slots=True)
+class Mixer:
+    """Finds a plan's mixture, and makes the plan with it."""
+
+    target: Target
+    backend: str
+
+    def find(self, model: Model, plan: QuantPlan, feeds: Sequence[Mapping[str, Array]]) -> Mixture:
+        """The mixture for a plan of `model`, from a few samples; empty when nothing pays."""
+        costs = costs_of(model, self.target, self.backend)
+        if costs is None or not plan.activations or any(n.scheme == "int16x8" for n in plan.nodes.values()):
+            return Mixture()
+        allowance = Allowance(model, plan, self.target, self.backend, costs)
+        measured = allowance.worth_measuring()
+        noise = noise_alone(model, plan, [allowance.groups[i].values for i in measured], feeds)
+        return allowance.choose(dict(zip(measured, noise, strict=True)))
+
+    def plan(
+        self,
+        model: Model,
+        stats: Statistics | None,
+        method: RangeMethod,
+        mixture: Mixture,
+        float_nodes: Collection[str] = (),
+    ) -> QuantPlan:
+        """The plan with a mixture's nodes, and its reasons in it."""
+        made = make_plan(
+            model,
+            stats,
+            self.target,
+            self.backend,
+            "int8",
+            range_method=method,
+            float_nodes=(*mixture.float_nodes, *float_nodes),
+            dynamic_nodes=[n for n in mixture.dynamic_nodes if n not in float_nodes],
+        )
+        reasons = {**mixture.float_nodes, **{n: f"int8 weights alone: {r}" for n, r in mixture.dynamic_nodes.items()}}
+        nodes = {
+            name: node if node.scheme in STATIC else replace(node, reason=reasons.get(name, node.reason))
+            for name, node in made.nodes.items()
+        }
+        return replace(made, nodes=nodes)

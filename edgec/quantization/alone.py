@@ -1,0 +1,112 @@
+"""How much noise each rounding makes at the output, alone: one session in which every rounding has a switch.
+
+    v' = where(switch[i], dequantize(quantize(v)), v)
+
+1. All switches off is the float model; one on is the noise of that group of values, over the signal, as a mean over the
+   outputs. An output that a Softmax gives is measured at what goes into it.
+2. What an int8 kernel wrote is rounded for all who read it; what float wrote for the int8 kernels alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import onnx_ir as ir
+
+from edgec.graph.model import Model
+from edgec.quantization.costs import STATIC
+from edgec.quantization.executor import Executor
+from edgec.quantization.types import QuantPlan
+from edgec.tensors import Array
+
+_SWITCHES = "edgec/switches"
+
+
+def noise_alone(
+    model: Model, plan: QuantPlan, groups: Sequence[Sequence[str]], feeds: Sequence[Mapping[str, Array]]
+) -> list[float]:
+    """Noise power over signal power at the outputs, for each group of the plan's values rounded alone."""
+    if not groups:
+        return []
+    outputs = [v for v in model.graph.outputs if v.dtype is not None and v.dtype.is_floating_point()]
+    editor = _Switched(model, plan, len(groups))
+    for i, names in enumerate(groups):
+        for name in names:
+            editor.round(name, i)
+    executor = Executor(editor.model, fetch=[editor.stand_in(_judged(v)) for v in outputs])
+    signal, noise = np.zeros(len(outputs)), np.zeros((len(groups), len(outputs)))
+    for feed in feeds:
+        switches = np.zeros(len(groups), bool)
+        exact = list(executor.run({**feed, _SWITCHES: switches}).values())
+        signal += [_power(value) for value in exact]
+        for i in range(len(groups)):
+            switches[:] = False
+            switches[i] = True
+            found = executor.run({**feed, _SWITCHES: switches}).values()
+            noise[i] += [_power(f.astype(np.float64) - e) for f, e in zip(found, exact, strict=True)]
+    relative = noise / np.maximum(signal, np.finfo(np.float64).tiny)
+    return [float(row) for row in relative.mean(axis=1)] if outputs else [0.0] * len(groups)
+
+
+def _judged(output: ir.Value) -> str:
+    node = output.producer()
+    value = node.inputs[0] if node is not None and node.op_type in ("LogSoftmax", "Softmax") else output
+    return (output if value is None else value).name or ""
+
+
+def _power(value: Array) -> float:
+    finite = value.astype(np.float64)[np.isfinite(value)]
+    return float(np.square(finite).sum())
+
+
+class _Switched:
+    """A copy of the float model whose values can be rounded by a switch."""
+
+    def __init__(self, model: Model, plan: QuantPlan, switches: int) -> None:
+        self.model = model.clone()
+        self._plan, graph = plan, self.model.graph
+        self._values = {v.name or "": v for v in (*graph.inputs, *(v for n in graph for v in n.outputs))}
+        self._stands: dict[str, str] = {}
+        self._input = ir.Value(name=_SWITCHES, shape=ir.Shape([switches]), type=ir.TensorType(ir.DataType.BOOL))
+        graph.inputs.append(self._input)
+
+    def stand_in(self, name: str) -> str:
+        """The value that has a value's rounding in it."""
+        return self._stands.get(name, name)
+
+    def round(self, name: str, switch: int) -> None:
+        """Round a value where its switch is on (rule 2)."""
+        value, planned = self._values[name], self._plan.activations[name]
+        producer = value.producer()
+        written = producer is not None and self._is_static(producer)
+        readers = [(node, i) for node, i in value.uses() if written or self._is_static(node)]
+        step = self._constant(f"{name}/edgec-step", np.asarray(planned.qparams.scale[0], np.float32))
+        zero = self._constant(f"{name}/edgec-zero", np.asarray(planned.qparams.zero_point[0], planned.dtype.numpy))
+        number = self._constant(f"{name}/edgec-switch", np.asarray(switch, np.int64))
+        q = ir.node("QuantizeLinear", [value, step, zero], name=f"{name}/edgec-q")
+        dq = ir.node("DequantizeLinear", [q.outputs[0], step, zero], name=f"{name}/edgec-dq")
+        on = ir.node("Gather", [self._input, number], name=f"{name}/edgec-on")
+        chosen = ir.node("Where", [on.outputs[0], dq.outputs[0], value], name=f"{name}/edgec-where")
+        for node, suffix in ((q, "q"), (dq, "dq"), (on, "on"), (chosen, "where")):
+            node.outputs[0].name = f"{name}/edgec-{suffix}/out"
+        graph = self.model.graph
+        new = [q, dq, on, chosen]
+        if producer is None:
+            graph.insert_before(graph[0], new)
+        else:
+            graph.insert_after(producer, new)
+        for node, i in readers:
+            node.replace_input_with(i, chosen.outputs[0])
+        if written:
+            self._stands[name] = chosen.outputs[0].name or ""
+
+    def _is_static(self, node: ir.Node) -> bool:
+        planned = self._plan.nodes.get(node.name or "")
+        return planned is not None and planned.scheme in STATIC
+
+    def _constant(self, name: str, number: Array) -> ir.Value:
+        tensor = ir.tensor(number, name=name)
+        value = ir.Value(name=name, shape=ir.Shape([]), type=ir.TensorType(tensor.dtype), const_value=tensor)
+        self.model.graph.register_initializer(value)
+        return value

@@ -1,0 +1,165 @@
+"""What a mix of precisions costs on a target: estimated seconds and bytes of weights, from each node's scheme alone.
+
+1. A unit (a head with what its kernel does beside it) costs what its work takes at the speed of its scheme.
+2. A value that an int8 unit writes and a float one reads is converted once, and so the other way round; what enters or
+   leaves the model in float counts as such.
+3. The figures come from the target's coefficients (`edgec.estimate`): good for comparing mixes of one model.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import onnx_ir as ir
+
+from edgec.artifact import OpWork
+from edgec.estimate import seconds_of
+from edgec.graph.model import Model, attr, const_of, static_shape
+from edgec.quantization.types import NodeScheme
+from edgec.quantization.units import Unit, cut
+from edgec.targets.profile import EstimateFacts, Target
+
+STATIC = ("int8", "int16x8")
+
+#: Bytes of a stored value and of a stored weight, by scheme.
+_BYTES: dict[NodeScheme, tuple[int, int]] = {
+    "int8": (1, 1),
+    "int16x8": (2, 1),
+    "dynamic": (4, 1),
+    "float16": (4, 2),
+    "float32": (4, 4),
+}
+_CONVERTED = 5  # bytes read and written for a value between int8 and float
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Costs:
+    """Costs of every node in every scheme, looked up. Names are of nodes and values; a fused node costs nothing."""
+
+    seconds: Mapping[tuple[str, NodeScheme], float]
+    weight_bytes: Mapping[tuple[str, NodeScheme], int]
+    values: tuple[Value, ...]
+
+    def total_seconds(self, schemes: Mapping[str, NodeScheme]) -> float:
+        """Rules 1 and 2."""
+        own = sum(self.seconds.get((name, scheme), 0.0) for name, scheme in schemes.items())
+        return own + sum(value.seconds for value in self.values if value.is_converted(schemes))
+
+    def total_bytes(self, schemes: Mapping[str, NodeScheme]) -> int:
+        """Bytes of the weights as they are stored."""
+        return sum(self.weight_bytes.get((name, scheme), 0) for name, scheme in schemes.items())
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Value:
+    """A computed value or an input: who writes it (empty: from outside), who reads it, what converting it takes."""
+
+    name: str
+    writer: str
+    readers: tuple[str, ...]
+    leaves: bool
+    seconds: float = field(repr=False)
+
+    def is_converted(self, schemes: Mapping[str, NodeScheme]) -> bool:
+        """Rule 2, with float outside."""
+        written = schemes.get(self.writer) in STATIC
+        if written:
+            return self.leaves or any(schemes.get(r) not in STATIC for r in self.readers)
+        return any(schemes.get(r) in STATIC for r in self.readers)
+
+
+def costs_of(model: Model, target: Target, backend: str, *, static: NodeScheme = "int8") -> Costs | None:
+    """Costs of a canonical model's nodes; None where the target has no coefficients for float32 and `static`."""
+    facts = target.estimate
+    if facts is None or "float32" not in facts.speed or static not in facts.speed:
+        return None
+    scheme = next(f.scheme for name, f in target.backends.items() if name == backend)
+    units = cut(model, scheme, scheme.int8_ops, backend).units
+    inside = {n.name or "" for unit in units for n in unit.nodes[1:]}
+    grown = {unit.head.name or "": unit for unit in units}
+    seconds: dict[tuple[str, NodeScheme], float] = {}
+    sizes: dict[tuple[str, NodeScheme], int] = {}
+    for node in model.nodes():
+        name = node.name or ""
+        if name in inside:
+            continue
+        unit = grown.get(name)
+        for form in ("float32", "dynamic", "float16", static):
+            if form in facts.speed:
+                seconds[name, form], sizes[name, form] = _node(node, unit, form, facts)
+    return Costs(seconds=seconds, weight_bytes=sizes, values=_values(model, facts))
+
+
+def _node(node: ir.Node, unit: Unit | None, scheme: NodeScheme, facts: EstimateFacts) -> tuple[float, int]:
+    """Seconds and bytes of weights of one kernel."""
+    value_bytes, stored = _BYTES[scheme]
+    outputs = node.outputs if unit is None else unit.tail.outputs
+    read = sum(_elements(v) for v in node.inputs if v is not None and const_of(v) is None)
+    weights = sum(c.size for v in node.inputs if (c := const_of(v)) is not None and c.dtype.kind == "f")
+    work = OpWork(
+        kind=_kind(node),
+        dtype=scheme,
+        macs=multiplications(node) if node.op_type in _PRODUCTS else 0,
+        window=0,
+        channels=0,
+        input_bytes=read * (value_bytes + (_CONVERTED if scheme == "dynamic" else 0)),
+        weight_bytes=weights * stored,
+        output_bytes=sum(_elements(v) for v in outputs) * value_bytes,
+    )
+    taken = seconds_of(work, facts.speed[scheme])
+    return taken + facts.operator_us * 1e-6 * (2 if scheme == "dynamic" else 1), weights * stored
+
+
+def _kind(node: ir.Node) -> str:
+    if node.op_type == "Conv":
+        return "DEPTHWISE_CONV_2D" if attr(node, "group", 1) > 1 else "CONV_2D"
+    return "TRANSPOSE_CONV" if node.op_type == "ConvTranspose" else node.op_type
+
+
+def _values(model: Model, facts: EstimateFacts) -> tuple[Value, ...]:
+    found = []
+    speed = facts.speed["float32"]
+    for value in (*model.graph.inputs, *(v for n in model.nodes() for v in n.outputs)):
+        if value.dtype != ir.DataType.FLOAT:
+            continue
+        producer = value.producer()
+        found.append(
+            Value(
+                name=value.name or "",
+                writer="" if producer is None else producer.name or "",
+                readers=tuple(dict.fromkeys(n.name or "" for n, _ in value.uses())),
+                leaves=value.is_graph_output(),
+                seconds=_elements(value) * _CONVERTED / speed.bytes + facts.operator_us * 1e-6,
+            )
+        )
+    return tuple(found)
+
+
+def _elements(value: ir.Value | None) -> int:
+    shape = None if value is None else static_shape(value)
+    return 0 if shape is None else math.prod(shape)
+
+
+_PRODUCTS = ("Conv", "ConvTranspose", "Gemm", "MatMul")
+
+
+def multiplications(node: ir.Node) -> int:
+    """Multiplications of a convolution or matrix product, elements of anything else's output; 0 where unknown."""
+    output = static_shape(node.outputs[0]) if node.outputs else None
+    if output is None:
+        return 0
+    elements = math.prod(output)
+    if len(node.inputs) < 2 or node.op_type not in _PRODUCTS:
+        return elements
+    weight = static_shape(node.inputs[1])
+    if not weight:
+        return elements
+    if node.op_type == "ConvTranspose":
+        data = static_shape(node.inputs[0])
+        return math.prod(data) * math.prod(weight[1:]) if data else elements
+    if node.op_type == "Conv":
+        return elements * math.prod(weight[1:])
+    transposed = node.op_type == "Gemm" and attr(node, "transB", 0)
+    return elements * (weight[-1] if transposed else weight[-2] if len(weight) > 1 else weight[0])
