@@ -6,9 +6,12 @@ from edgec.backends.tflite.tir import Graph
 from edgec.backends.tflite.versions import op_version
 from edgec.errors import Finding
 from edgec.targets.profile import Target
+from edgec.tensors import DType
 
 #: Kernels that walk over the elements, whatever the rank.
 _ANY_RANK = frozenset({"RESHAPE", "CAST", "BITCAST"})
+#: Kernels that take strings and of which the result is right; TRANSPOSE, CONCATENATION and others fail when they run.
+_TEXT = frozenset({"EQUAL", "RESHAPE"})
 
 
 def check_limits(graph: Graph, target: Target) -> list[Finding]:
@@ -17,6 +20,8 @@ def check_limits(graph: Graph, target: Target) -> list[Finding]:
     facts = target.backends.get("tflite")
     newest = facts.runtime.max_op_version if facts is not None else {}
     for op in graph.every_op():
+        if op.kind not in _TEXT and any(t.dtype == DType.STRING for t in (*op.inputs, *op.outputs) if t is not None):
+            findings.append(_no_text(op.kind, op.origin))
         ranks = [t.rank for t in (*op.inputs, *op.outputs) if t is not None]
         if max(ranks, default=0) > target.limits.max_rank and op.kind not in _ANY_RANK:
             findings.append(
@@ -38,7 +43,17 @@ def check_limits(graph: Graph, target: Target) -> list[Finding]:
                     hint="update the runtime on the device",
                 )
             )
-    return findings
+    return [*findings, *(_no_text("an output", t.name) for t in graph.outputs if t.dtype == DType.STRING)]
+
+
+def _no_text(what: str, where: str) -> Finding:
+    return Finding(
+        code="backend/unsupported",
+        message=f"strings are compared in TFLite, and {what} cannot hold them",
+        where=where,
+        rule="tflite/text",
+        hint="replace text by numbers in the source model, or build with --backend openvino",
+    )
 
 
 def _check_size(graph: Graph, target: Target) -> list[Finding]:

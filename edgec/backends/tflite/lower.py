@@ -53,7 +53,7 @@ def lower(model: Model, *, narrow: bool = False) -> tuple[Graph, list[Finding]]:
         ctx.graph.inputs.append(t)
     for value in model.graph.initializers.values():
         data = const_of(value)
-        if data is not None and data.dtype.name in set(DType):
+        if data is not None and _storable(data):
             ctx.values[value] = _initializer(value.name or "const", data)
     for node in model.nodes():
         _lower_node(ctx, node, findings)
@@ -66,14 +66,22 @@ def lower(model: Model, *, narrow: bool = False) -> tuple[Graph, list[Finding]]:
     return ctx.graph, findings
 
 
+def _storable(data: Array) -> bool:
+    return data.dtype.name in set(DType) or data.dtype.kind in "OST"
+
+
 def _initializer(name: str, data: Array) -> Tensor:
+    if data.dtype.kind in "OST":
+        texts = [t.decode() if isinstance(t, bytes) else str(t) for t in data.reshape(-1)]
+        array = np.asarray([*texts, None], object)[:-1].reshape(data.shape)
+        return Tensor(name=name, shape=tuple(data.shape), dtype=DType.STRING, data=array)
     return Tensor(name=name, shape=tuple(data.shape), dtype=DType.of(data), data=data)
 
 
 def trial_input(value: ir.Value) -> Tensor:
     """A value as a tensor outside of any graph: its constant, or a stand-in."""
     data = const_of(value)
-    if data is not None and data.dtype.name in set(DType):
+    if data is not None and _storable(data):
         return _initializer(value.name or "const", data)
     return Tensor(name=value.name or "value", shape=shape_of(value), dtype=dtype_of(value))
 

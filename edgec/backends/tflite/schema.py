@@ -23,8 +23,10 @@ TENSOR_TYPE = {
     DType.UINT64: fb.TensorType.UINT64,
     DType.BOOL: fb.TensorType.BOOL,
     DType.COMPLEX64: fb.TensorType.COMPLEX64,
+    DType.STRING: fb.TensorType.STRING,
 }
-DTYPE_OF = {code: dtype for dtype, code in TENSOR_TYPE.items()}
+#: Of ready files; what they do with strings is not read.
+DTYPE_OF = {code: dtype for dtype, code in TENSOR_TYPE.items() if dtype != DType.STRING}
 
 #: Operators whose options table has another name than the operator, or that share one.
 _OPTIONS = {

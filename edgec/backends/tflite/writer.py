@@ -48,7 +48,17 @@ class _Buffer(fb.BufferT):  # type: ignore[misc]  # the generated schema has no 
 
 
 def _as_bytes(data: Array) -> Array:
+    if data.dtype.kind == "O":
+        return _texts(data)
     return np.ascontiguousarray(data).reshape(-1).view(np.uint8)
+
+
+def _texts(data: Array) -> Array:
+    """Strings as TFLite keeps them: how many, where each begins and the last one ends, and their bytes."""
+    parts = [str(text).encode() for text in data.reshape(-1)]
+    ends = np.cumsum([4 * (len(parts) + 2), *map(len, parts)])
+    head = np.asarray([len(parts), *ends], "<i4").tobytes()
+    return np.frombuffer(head + b"".join(parts), np.uint8)
 
 
 class _Writer:

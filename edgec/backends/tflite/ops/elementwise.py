@@ -55,8 +55,8 @@ def _summable(ctx: Context) -> frozenset[DType]:
 
 def compare(ctx: Context, kind: str, a: Tensor, b: Tensor) -> Tensor:
     """A comparison of any two tensors of one type; bool of the broadcast shape."""
-    if a.dtype == DType.STRING:
-        raise Refusal("dtype", "strings have no TFLite kernels")
+    if a.dtype == DType.STRING:  # the one kernel that takes them
+        return ctx.emit(kind, [a, b], broadcast_shapes(a.shape, b.shape), DType.BOOL)
     allowed = ARITHMETIC | {DType.BOOL} if kind in ("EQUAL", "NOT_EQUAL") else ARITHMETIC
     a, b = ordered(ctx, a), ordered(ctx, b)
     shape = broadcast_shapes(a.shape, b.shape)
