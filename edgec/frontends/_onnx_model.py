@@ -22,6 +22,7 @@ from edgec.graph.edit import Editor, remove_dead
 from edgec.graph.model import Model, SourceInfo
 from edgec.graph.names import name_everything
 from edgec.graph.verify import verify
+from edgec.passes.contrib.standard import claim_strayed, standard_forms
 from edgec.passes.decompose.ml_features import normalizer
 from edgec.passes.fix_inputs import fix_inputs
 from edgec.passes.lower_opset import lower_opset
@@ -81,8 +82,10 @@ def _prepare(model: Model, inputs: Mapping[str, tuple[int, ...]]) -> tuple[tuple
     labels = plain_labels(onnx_model, Editor(model))
     remove_dead(onnx_model)
     verify(onnx_model)
+    claim_strayed(model)
     findings = fix_inputs(model, inputs)
     upgrade_opset(model)
+    findings = (*findings, *standard_forms(model))
     lower_opset(model)
     _plain_normalizers(model)
     onnx_model = model.ir

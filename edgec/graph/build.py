@@ -23,10 +23,16 @@ class Builder:
 
     def __call__(self, op_type: str, *inputs: ir.Value | Array | float | None, **attributes: Any) -> ir.Value:
         """One node; gives its first output."""
+        return self.several(op_type, 1, *inputs, **attributes)[0]
+
+    def several(
+        self, op_type: str, count: int, *inputs: ir.Value | Array | float | None, **attributes: Any
+    ) -> tuple[ir.Value, ...]:
+        """One node with several outputs."""
         values = [self._value(item) for item in inputs]
-        node = self._editor.node(op_type, values, attributes, name=f"{self._node.name}/{op_type}")
+        node = self._editor.node(op_type, values, attributes, name=f"{self._node.name}/{op_type}", outputs=count)
         self.nodes.append(node)
-        return node.outputs[0]
+        return tuple(node.outputs)
 
     def _value(self, item: ir.Value | Array | float | None) -> ir.Value | None:
         if item is None or isinstance(item, ir.Value):
