@@ -18,6 +18,7 @@ from edgec.pipeline import BuildResult, run_build
 from edgec.runners.validate import validate_bundle
 from tests.support.micro_nets import SHAPES, write_micro_net
 from tests.support.tflm import reference_outputs
+from tools.micro_table import compiles
 
 pytest.importorskip("tflite_micro", reason="TensorFlow Lite Micro's wheel is for Linux on x86-64 only")
 
@@ -37,6 +38,7 @@ def test_a_network_of_mlperf_tiny(name: str, tmp_path: Path) -> None:
         _is_within_two_steps_of_the_quantized_model(bundle)
         _has_the_smallest_arena(bundle)
         _names_exactly_the_operators_of_the_file(bundle)
+        assert "fails" not in compiles(bundle, tmp_path)  # where there is an arm-none-eabi-g++
 
 
 def _computes_what_the_reference_kernels_do(bundle: Bundle, *, steps: int) -> None:
