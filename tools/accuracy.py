@@ -29,6 +29,7 @@ from tools.accuracy_runs import (
     ROOT,
     code_digest,
     facts_of,
+    hurried,
     make_material,
     make_ours,
     make_peer,
@@ -80,7 +81,7 @@ def run_row(name: str, wish: Wish) -> None:
             return
     for peer in wish.peers:
         kept = facts_of(name, peer)
-        if wish.fresh or kept is None or kept.get("key") != peer_key(name, peer):
+        if wish.fresh or kept is None or hurried(kept) or kept.get("key") != peer_key(name, peer):
             start = time.perf_counter()
             made = make_peer(name, peer)
             _say(name, peer, made.get("error", "made"), start)
@@ -93,7 +94,7 @@ def run_row(name: str, wish: Wish) -> None:
 def _ours(name: str, target: str, precision: str, wish: Wish) -> dict[str, Any]:
     part = f"edgec-{target}-{precision}"
     kept = facts_of(name, part)
-    if kept is not None and not wish.fresh and kept["effort"] == wish.effort:
+    if kept is not None and not wish.fresh and not hurried(kept) and kept["effort"] == wish.effort:
         same = kept["code"] == code_digest() and kept["material"] == material_digest(name)
         if same or not wish.ours:
             return kept
@@ -131,7 +132,8 @@ def assembled(name: str) -> dict[str, Any] | None:
     parts |= {f"auto {t}": f"edgec-{t}-auto" for t in TARGETS}
     for column, part in parts.items():
         kept = facts_of(name, part)
-        if kept is None:
+        said = set(row.get(column.replace("auto", "edgec"), {}).get("findings", ()))
+        if kept is None or (column.startswith("auto") and not _LOW & said):
             continue
         if "error" in kept:
             row[column] = {"dB": None, "top-1": None, "right": None, **kept}
