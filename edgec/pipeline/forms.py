@@ -19,8 +19,10 @@ from edgec.pipeline import measure
 from edgec.pipeline.budget import Budget
 from edgec.pipeline.mixing import mix
 from edgec.pipeline.precision import HAS_INT8_WEIGHTS, NEEDS_CALIBRATION, Candidates, low_fidelity
+from edgec.pipeline.speed import Speeds, estimated, measured, raceable, slower_than_float
 from edgec.pipeline.stages import Clock
-from edgec.quantization.apply import has_qdq
+from edgec.quantization.allowance import Mixture, mixer
+from edgec.quantization.apply import apply_plan, has_qdq
 from edgec.quantization.calibrate import calibrate as run_calibration
 from edgec.quantization.even import evener
 from edgec.quantization.executor import Executor
@@ -30,7 +32,6 @@ from edgec.quantization.plan import make_plan, tensors_to_observe
 from edgec.quantization.range_choice import RangeMethod
 from edgec.quantization.samples import SampleSource
 from edgec.quantization.types import QuantPlan, Statistics
-from edgec.runners.base import race as run_race
 from edgec.runners.base import run_artifact
 from edgec.targets.profile import BackendFacts, Target
 from edgec.tensors import Array
@@ -40,8 +41,6 @@ _JUDGE_SAMPLES = 100
 #: Fewer judge where inputs and outputs are large: they are held in memory together.
 _JUDGE_BYTES = 256 << 20
 _GOLDENS = 3
-#: How much slower than float a quantized form must be before `auto` drops it: more than a machine's noise.
-_SLOWER = 1.2
 
 IoLayout = Literal["auto", "source", "nhwc"]
 
@@ -59,6 +58,7 @@ class Form:
     ranges: RangeMethod = "auto"
     mixed: Mixed | None = None
     statistics: Statistics | None = None
+    mixture: Mixture = field(default_factory=Mixture)
 
 
 @dataclass(slots=True)
@@ -84,7 +84,7 @@ class Build:
     feeds: list[dict[str, Array]] = field(default_factory=list)
     float_outputs: list[dict[str, Array]] = field(default_factory=list)
     artifacts: dict[str, Artifact] = field(default_factory=dict)
-    race: dict[str, float] = field(default_factory=dict)
+    race: Speeds | None = None
     budget: Budget = field(default_factory=Budget)
     judged: tuple[Model, list[dict[str, Array]]] | None = None
 
@@ -111,8 +111,17 @@ class Build:
         climbed = self._climb(legal, statistics, precision)
         fidelity = self._fidelity(climbed.model) if precision != "float32" else measure.fidelity([], [])
         legal, statistics = climbed.evened or (legal, statistics)
-        rungs, ranges = climbed.rungs, climbed.ranges
-        return Form(precision, legal, climbed.plan, climbed.model, fidelity, rungs, ranges, statistics=statistics)
+        return Form(
+            precision,
+            legal,
+            climbed.plan,
+            climbed.model,
+            fidelity,
+            climbed.rungs,
+            climbed.ranges,
+            statistics=statistics,
+            mixture=climbed.mixture,
+        )
 
     def _climb(self, legal: Model, statistics: Statistics | None, precision: Precision) -> Climb:
         """Plan and apply, and climb the repair ladder where there is data to learn from."""
@@ -125,9 +134,10 @@ class Build:
         if self.samples is None or self.effort == "fast" or precision not in HAS_INT8_WEIGHTS:
             return planned
         with self.clock.stage("repair") as report:
-            even = None
+            even = mix_in = None
             if precision == "int8" and statistics is not None:
                 even = evener(legal, statistics, self.samples)
+                mix_in = mixer(self.target, self.backend_name)
             return climb(
                 legal,
                 make,
@@ -136,6 +146,7 @@ class Build:
                 effort=self.effort,
                 weight_bits=self.facts.scheme.weight_bits,
                 even=even,
+                mix=mix_in,
                 progress=report,
             )
 
@@ -146,7 +157,11 @@ class Build:
         precision: Precision,
         method: RangeMethod,
         float_nodes: Collection[str] = (),
+        *,
+        mixture: Mixture | None = None,
     ) -> QuantPlan:
+        if mixture and (mix_in := mixer(self.target, self.backend_name)) is not None:
+            return mix_in.plan(legal, statistics, method, mixture, float_nodes)
         return make_plan(
             legal,
             statistics,
@@ -165,7 +180,7 @@ class Build:
         """The form with its most harmful nodes left in float, as few as the budget needs; itself when that fails."""
         if form.plan is None or form.precision not in NEEDS_CALIBRATION or self.samples is None:
             return form
-        make = partial(self._plan, form.legal, form.statistics, form.precision, form.ranges)
+        make = partial(self._plan, form.legal, form.statistics, form.precision, form.ranges, mixture=form.mixture)
         digests = [self.samples.digest] + ([] if self.budget.task is None else [self.budget.task.samples.digest])
         with self.clock.stage("mix") as report:
             found = mix(
@@ -233,9 +248,9 @@ class Build:
         good, words = self.keeps_budget(form.fidelity)
         if not self.budget.asked:
             self.findings += low_fidelity(precision, form.fidelity)
-            return form
+            return self._told_if_slow(form)
         if good:
-            return form
+            return self._told_if_slow(form)
         form = self.mix(form, max_share=1.0)
         if form.mixed is None or not form.mixed.met:
             error = EdgecError(
@@ -247,11 +262,20 @@ class Build:
             if not self.budget.ship_anyway:
                 raise error
             self.findings.append(replace(error.finding, severity=Severity.WARNING))
+        return self._told_if_slow(form)
+
+    def _told_if_slow(self, form: Form) -> Form:
+        """The form, after a word where int8 was asked for and float would be faster."""
+        if form.precision == "int8" and self.stop_after is None and form.plan is not None:
+            speeds = self._speeds(form, ("float32",))
+            if speeds.slower(form.precision, "float32"):
+                self.findings.append(slower_than_float(form.precision, speeds.kind))
         return form
 
     def _first_good(self, precisions: Sequence[Precision]) -> Form:
         tried: list[str] = []
-        for precision in precisions[:-1]:
+        spare: list[Form] = []
+        for place, precision in enumerate(precisions[:-1]):
             form = self.form(precision)
             good, words = self.keeps_budget(form.fidelity)
             if not good and self.effort != "fast":
@@ -264,13 +288,17 @@ class Build:
                 tried.append(f"{precision} gives only {words}")
             elif precision in NEEDS_CALIBRATION and not has_qdq(form.model):
                 tried.append(f"{precision} finds nothing to quantize (no products with weights, as in a forest)")
-            elif self._slower_than_float(form):
-                tried.append(f"{precision} keeps {words} but runs slower than float32 in this runtime")
             else:
-                self.why = "; ".join([*tried, f"{precision} keeps {words}"])
-                break
+                speeds = self._speeds(form, precisions[place + 1 :])
+                rival = speeds.rival(precision)
+                if not rival:
+                    self.why = "; ".join([*tried, f"{precision} keeps {words}"])
+                    break
+                tried.append(f"{precision} keeps {words} but runs slower than {rival} ({speeds.kind})")
+                if not speeds.slower(precision, "float32"):
+                    spare.append(form)
         else:
-            form = self.form(precisions[-1])
+            form = spare[0] if spare else self.form(precisions[-1])
             self.why = "; ".join([*tried, f"{form.precision} is left"])
         if tried:
             self.findings.append(
@@ -292,21 +320,36 @@ class Build:
                 )
         return self.artifacts[form.precision]
 
-    def _slower_than_float(self, form: Form) -> bool:
-        """Whether the float artifact clearly wins in the target's runtime, measured on this machine in turns.
-
-        Not asked where this machine cannot tell: TensorFlow Lite Micro's reference kernels, another processor's.
-        """
-        if self.facts.runtime.engine or self.target.npu is not None or "float32" not in self.facts.precisions:
-            return False
-        racers: dict[str, Artifact] = {
-            form.precision: self.compile(form),
-            "float32": self.compile(self.form("float32")),
-        }
+    def _speeds(self, form: Form, others: Sequence[Precision]) -> Speeds:
+        """How fast the form is beside float; and beside `others` where products that those run well stay in float."""
+        if not raceable(self.target, self.facts):
+            known = estimated(self.model, self.target, self.backend_name).ms
+            self.race = Speeds(kind="estimate", ms={p: known[p] for p in (form.precision, "float32") if p in known})
+            return self.race
+        schemes = {} if form.plan is None else form.plan.nodes
+        kinds = {n.name or "": n.op_type for n in form.legal.nodes()}
+        left = any(schemes[n].scheme == "float32" and kinds.get(n) in self.facts.scheme.dynamic_ops for n in schemes)
+        racers: dict[str, Artifact] = {form.precision: self.compile(form)}
+        for other in others:
+            if other in self.facts.precisions and (left or other == "float32"):
+                racers[other] = self._unrepaired(other)
+        if len(racers) == 1:
+            return Speeds(kind="measured", ms={})
         with self.clock.stage("race"):
-            times = run_race(racers, self.feeds[0])
-        self.race.update({name: round(ms, 4) for name, ms in times.items()})
-        return times[form.precision] > _SLOWER * times["float32"]
+            found = measured(racers, self.feeds[0])
+        self.race = Speeds(kind="measured", ms={**({} if self.race is None else self.race.ms), **found.ms})
+        return found
+
+    def _unrepaired(self, precision: Precision) -> Artifact:
+        """A form that needs no data, as it is before repairs: those change its weights, and not its speed."""
+        if precision in self.artifacts or precision == "float32":
+            return self.artifacts.get(precision) or self.compile(self.form(precision))
+        with self.clock.stage("compile"):
+            legal = self.backend.legalize(self.model, self.target, precision)
+            model = apply_plan(legal, self._plan(legal, None, precision, "auto"))
+            return self.backend.compile(
+                model, self.target, CompileOptions(precision=precision, io_layout=self.io_layout)
+            )
 
     def goldens(self, form: Form, artifact: Artifact) -> tuple[list[Golden], dict[str, Any], dict[str, Any]]:
         """Run the artifact on the judging inputs; goldens to keep, its fidelity, its agreement with the QDQ model."""

@@ -37,8 +37,8 @@ def summarize(
     if form.mixed is not None:
         summary["mixed"] = form.mixed.as_dict()
         summary["frontier"] = summary["mixed"].pop("frontier")
-    if work.race:
-        summary["race"] = dict(work.race)
+    if work.race is not None and work.race.ms:
+        summary["race"] = work.race.as_dict()
     if work.samples is not None:
         summary["calibration"] = {"samples": work.samples.count, "data": work.samples.description}
     return summary

@@ -88,6 +88,7 @@ def _build_facts(answer: Answer) -> dict[str, str]:
         "latency here": ", ".join(
             f"{key.removesuffix('_ms').replace('_', ' ')} {cell(key, value)}" for key, value in latency.items()
         ),
+        "against float": _race(answer.get("race") or {}),
         "delegate": delegation_line((answer.get("validation") or {}).get("delegation")),
         "estimate there": estimate_line(answer.get("estimate")),
         "packaging": "; ".join(_packaged(step, made) for step, made in (answer.get("packaging") or {}).items()),
@@ -95,6 +96,14 @@ def _build_facts(answer: Answer) -> dict[str, str]:
         "seconds": ", ".join(f"{stage} {seconds:.2f}" for stage, seconds in stages.items()),
     }
     return {key: value for key, value in rows_.items() if value not in (None, "", "–")}
+
+
+def _race(race: Answer) -> str:
+    """What was measured or estimated of each precision, the fastest first."""
+    if not race:
+        return ""
+    how = "measured here, in turns, 1 thread" if race["kind"] == "measured" else "estimate for the target"
+    return ", ".join(f"{name} {ms:.3g} ms" for name, ms in sorted(race["ms"].items(), key=lambda i: i[1])) + f" ({how})"
 
 
 def _packaged(step: str, made: Answer) -> str:

@@ -916,15 +916,15 @@ def serve_stdio(args: argparse.Namespace) -> None:
             if header.get("command") == "kernels":
                 write_message(reply, {"kernels": model.kernels()}, {})
                 continue
-            start = time.perf_counter()
+            start, cpu = time.perf_counter(), time.process_time()
             outputs = model.run(feeds)
-            seconds = time.perf_counter() - start
+            seconds, cpu = time.perf_counter() - start, time.process_time() - cpu
         except AgentError as error:
             write_message(reply, {"error": error.record}, {})
         except Exception as error:
             write_message(reply, {"error": AgentError("run-failed", str(error)).record}, {})
         else:
-            write_message(reply, {"seconds": seconds}, outputs)
+            write_message(reply, {"seconds": seconds, "cpu_seconds": cpu}, outputs)
 
 
 # ---------------------------------------------------------------------------------------------- command line
