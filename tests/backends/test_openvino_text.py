@@ -68,5 +68,11 @@ def test_strings_join_and_compare_with_broadcasting() -> None:
 
 def test_numbers_still_compare_beside_strings() -> None:
     model = graph("(float[3] a, float[1] b, string[1] s) => (bool[3] y, bool[1] z) { y = Equal(a, b) z = Equal(s, s) }")
-    got = answers(model, "openvino", a=np.asarray([1, 2, np.nan], np.float32), b=np.asarray([2], np.float32), s=np.asarray(["q"], object))
+    got = answers(
+        model,
+        "openvino",
+        a=np.asarray([1, 2, np.nan], np.float32),
+        b=np.asarray([2], np.float32),
+        s=np.asarray(["q"], object),
+    )
     assert got["y"].tolist() == [False, True, False] and got["z"].tolist() == [True]

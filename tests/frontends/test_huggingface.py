@@ -313,7 +313,7 @@ def test_code_in_the_folder_needs_trust(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text(json.dumps(table))
     (tmp_path / "own.py").write_text(code)
     error = _refused(tmp_path)
-    assert (error.code, error.finding.hint) == ("source/needs-trust", "look at them, then give --trust")
+    assert (error.code, error.finding.hint) == ("source/untrusted", "look at them, then give --trust")
     assert not (tmp_path / "ran").exists()
 
 

@@ -220,7 +220,7 @@ def test_a_malicious_pickle_does_nothing(code: Path, kind: str) -> None:
     else:
         torch.save({"x": Bomb(str(mark))}, path, _use_new_zipfile_serialization=kind == "state")
     error = _error(kind="program" if kind == "program" else "state", spec=str(path), factory="net.py:make")
-    assert error.code == "source/untrusted-pickle", error.render()
+    assert error.code == "source/untrusted", error.render()
     assert "--trust" in error.finding.hint
     assert not mark.exists()
 
@@ -244,7 +244,7 @@ def test_a_pickled_module_is_read_when_it_is_trusted(code: Path) -> None:
     script = "import torch, net; torch.save(net.make(), 'whole.pt')"
     subprocess.run([sys.executable, "-c", script], check=True, capture_output=True, timeout=300)
     error = _error(kind="state", spec="whole.pt", inputs=SHAPES)
-    assert error.code == "source/untrusted-pickle"
+    assert error.code == "source/untrusted"
     loaded = load_source("whole.pt", inputs=SHAPES, options=SourceOptions(trust=True))
     assert loaded.model.source.kind == "torch"
 

@@ -80,7 +80,7 @@ def _class_of(folder: Path, table: dict[str, Any], *, trust: bool) -> Any:
     if table.get("auto_map"):
         if not trust:
             raise EdgecError(
-                "source/needs-trust",
+                "source/untrusted",
                 f"{names[0] if names else 'the model'} is defined by Python files in the folder, which would be run",
                 where=str(folder),
                 hint="look at them, then give --trust",

@@ -54,7 +54,7 @@ def _load(path: Path, trust: bool) -> ExportedProgram:
         text = f"{type(error).__name__}: {first_line(error)}"
         if "weights" in text.lower() and "load failed" in text.lower():
             raise EdgecError(
-                "source/untrusted-pickle",
+                "source/untrusted",
                 f"{path.name} holds a pickle of more than tensors, and reading it would run its code",
                 where=str(path),
                 hint="save it again with a current torch; or give --trust if you made this file",

@@ -32,7 +32,7 @@ def read_weights(path: Path, *, trust: bool) -> Any:
         return _load(path, weights_only=not trust)
     except pickle.UnpicklingError as error:
         raise EdgecError(
-            "source/untrusted-pickle",
+            "source/untrusted",
             f"{path.name} is a pickle of more than tensors, and reading it runs whatever code it holds: "
             f"{_refused(error)}",
             where=str(path),
