@@ -18,6 +18,7 @@ from edgec.passes.fuse_activations import ACTIVATION_RULES
 from edgec.passes.fuse_affine import AFFINE_RULES
 from edgec.passes.fuse_norms import NORM_RULES, PLAIN_NORM_RULES
 from edgec.passes.fuse_pad import PAD_RULES
+from edgec.passes.fuse_softmax import SOFTMAX_RULES
 from edgec.passes.hoist_slices import HoistSlices
 from edgec.passes.lift_scale import LiftScale
 from edgec.passes.merge_reshapes import RESHAPE_RULES
@@ -49,6 +50,7 @@ def canonical_passes() -> tuple[Pass, ...]:
         RewritePass("fuse-activations", ACTIVATION_RULES),
         RewritePass("fuse-norms", NORM_RULES),
         RewritePass("fuse-plain-norms", PLAIN_NORM_RULES),
+        RewritePass("fuse-softmax", SOFTMAX_RULES),
         RewritePass("normalize-arithmetic", ARITHMETIC_RULES),
         RewritePass("normalize-forms", FORM_RULES),
         RewritePass("clip-windows", WINDOW_RULES),

@@ -12,7 +12,7 @@ from edgec.graph.model import Model
 from edgec.pipeline.budget import Budget
 from edgec.pipeline.precision import AUTO_MIN_SQNR_DB
 from edgec.quantization.cache import cache_folder, model_digest
-from edgec.quantization.ladder import Feeds, Judge
+from edgec.quantization.judge import Feeds, Judge
 from edgec.quantization.memo import Memo
 from edgec.quantization.mixed import Make, Mixed, Verdict, rank, revert
 from edgec.quantization.types import QuantPlan

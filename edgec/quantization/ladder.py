@@ -2,54 +2,62 @@
 
 1. Ranges: the least-error range of each tensor against the full one, whichever serves the whole model better.
 2. Equalisation: differences between channels move from activations into weights (`algorithms.equalize`).
-3. Rounding: weights rounded so that each layer's output keeps closest to float (`algorithms.rounding`).
-4. Bias: each output's mean error goes into its bias (`algorithms.bias`).
+3. Mixing: within the target's allowance, what 8 bits hurt most leaves them (`allowance`). Weights are rounded after it,
+   for the layers as they then are.
+4. Following: weights and biases made for what the quantized model gives each layer (`algorithms.follow`).
+5. Where that does not help, rounding: weights rounded so that each layer's output keeps closest to float
+   (`algorithms.rounding`), and bias: each output's mean error goes into its bias (`algorithms.bias`).
 
 Effort `fast` climbs nothing and judges nothing; `balanced` tries what is cheap; `max` tries more ranges, learns from
-more positions, and corrects the biases from runs of the quantized model.
+more positions, and corrects the biases once more from runs of the quantized model.
 """
 
 from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any, Literal
 
-import numpy as np
-import onnx_ir as ir
-
-from edgec.graph.model import Model
-from edgec.metrics import MAX_DB, sqnr_db
-from edgec.quantization.algorithms.bias import correct_fully, own_shift, shifted
+from edgec.graph.model import Model, shape_of
+from edgec.quantization.algorithms.bias import STRETCHES, correct_fully, own_shift, shifted
+from edgec.quantization.algorithms.follow import follow
 from edgec.quantization.algorithms.layers import Layer, find_layers
 from edgec.quantization.algorithms.moments import gather
 from edgec.quantization.algorithms.rounding import Moments, round_rows
+from edgec.quantization.allowance import Mixer, Mixture
 from edgec.quantization.apply import apply_plan
-from edgec.quantization.executor import Executor
-from edgec.quantization.fidelity import stand_ins
+from edgec.quantization.judge import Feeds, Judge
 from edgec.quantization.range_choice import RangeMethod
 from edgec.quantization.types import QuantPlan, Statistics
 from edgec.tensors import Array
 
 Effort = Literal["fast", "balanced", "max"]
 
-Feeds = Sequence[Mapping[str, Array]]
-
 #: An evener form of the model that a plan is of, with its statistics; None where there is nothing to even out.
 Even = Callable[[QuantPlan], tuple[Model, Statistics] | None]
 #: Plans a model from its statistics, with one way to choose ranges.
 Plan = Callable[[Model, Statistics | None, RangeMethod], QuantPlan]
 
-#: A rung may cost this much: less is the noise of the judging samples.
-_TOLERANCE_DB = 0.05
+#: A rung stays where it gains this many standard errors over the judging samples: less may be luck.
+_SURE = 1.0
+
+#: Repairs that stay without a word of the judge: it has nothing to say of models without float outputs.
+_TRUSTED = ("following", "rounding", "bias")
+
+#: Multiplications that one look at all judging samples may take: small models are judged by more.
+_JUDGING_WORK = 4e9
+_FEWEST = 16
+
+#: Samples that say what each rounding costs (rule 3).
+_RANKING = 4
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Reach:
-    """How far an effort goes: samples to learn and to judge from, positions a sample, ranges to try."""
+    """How far an effort goes: samples to learn from, the most to judge by, positions a sample, ranges to try."""
 
     learn: int
     judge: int
@@ -60,7 +68,7 @@ class Reach:
 
 REACH: dict[Effort, Reach] = {
     "fast": Reach(learn=0, judge=0, positions=0, ranges=("auto",), full_bias=False),
-    "balanced": Reach(learn=32, judge=24, positions=64, ranges=("auto", "minmax"), full_bias=False),
+    "balanced": Reach(learn=32, judge=50, positions=64, ranges=("auto", "minmax"), full_bias=False),
     "max": Reach(learn=50, judge=50, positions=256, ranges=("auto", "minmax", "mse", "percentile"), full_bias=True),
 }
 
@@ -90,7 +98,8 @@ class Rung:
 class Climb:
     """Where the ladder led: the plan, its QDQ model, every rung tried, and how the plan's ranges are chosen.
 
-    `evened` is the float model that the plan is of where equalisation stayed, with its statistics.
+    `evened` is the float model that the plan is of where equalisation stayed, with its statistics; `mixture` what the
+    target's allowance took out of int8.
     """
 
     plan: QuantPlan
@@ -98,41 +107,7 @@ class Climb:
     rungs: tuple[Rung, ...]
     ranges: RangeMethod = "auto"
     evened: tuple[Model, Statistics] | None = None
-
-
-class Judge:
-    """Signal to noise of a quantized model's outputs against the float model's; the worst output speaks for all.
-
-    An output that a Softmax gives is judged by what goes into it: a dozen samples of which one is undecided tell more
-    about that one than about the model.
-    """
-
-    def __init__(self, model: Model, feeds: Feeds) -> None:
-        self._feeds, self._model = feeds, model
-        self._names = tuple(
-            _judged(v) for v in model.graph.outputs if v.dtype is not None and v.dtype.is_floating_point()
-        )
-        executor = Executor(model, fetch=self._names)
-        self._expected = [executor.run(feed) for feed in feeds]
-
-    def __call__(self, quantized: Model) -> float:
-        """In dB; `MAX_DB` for a model without float outputs."""
-        replaced = stand_ins(self._model, quantized)
-        names = [replaced.get(name, name) for name in self._names]
-        executor = Executor(quantized, fetch=names)
-        actual = [executor.run(feed) for feed in self._feeds]
-        found = [
-            sqnr_db(np.stack([e[name] for e in self._expected]), np.stack([a[other] for a in actual]))
-            for name, other in zip(self._names, names, strict=True)
-        ]
-        return min(found, default=MAX_DB)
-
-
-def _judged(output: ir.Value) -> str:
-    """The value that an output is judged by."""
-    node = output.producer()
-    value = node.inputs[0] if node is not None and node.op_type in ("LogSoftmax", "Softmax") else output
-    return (value.name if value is not None else output.name) or ""
+    mixture: Mixture = field(default_factory=Mixture)
 
 
 def climb(
@@ -144,9 +119,11 @@ def climb(
     effort: Effort = "balanced",
     weight_bits: int = 8,
     even: Even | None = None,
+    mix: Mixer | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> Climb:
-    """The best plan that `effort` finds. `make` plans a model; `feeds` are samples; `even` prepares rung 2.
+    """The best plan that `effort` finds. `make` plans a model; `feeds` are samples; `even` prepares rung 2,
+    `mix` rung 3.
 
     Without samples, or where nothing is quantized, the plan is the first that `make` gives.
     """
@@ -154,14 +131,15 @@ def climb(
     plan = make(model, stats, reach.ranges[0])
     if not reach.learn or not feeds or not (plan.activations or plan.weights):
         return Climb(plan=plan, model=apply_plan(model, plan), rungs=())
-    learn, judged = split(feeds, reach.learn, reach.judge)
+    count = reach.judge if effort == "max" else _affordable(model, plan, reach.judge)
+    learn, judged = split(feeds, reach.learn, count)
     methods = reach.ranges[1:] if plan.activations else ()
     ladder = _Ladder(model, Judge(model, judged), plan)
-    total = len(methods) + 1 + (1 + reach.full_bias) * bool(plan.biases) + (even is not None)
+    total = len(methods) + (even is not None) + (mix is not None) + 3
 
     def step(name: str, change: Callable[[QuantPlan], QuantPlan], of: Model) -> bool:
         if progress is not None:
-            progress(len(ladder.rungs) - 1, total)
+            progress(min(len(ladder.rungs) - 1, total - 1), total)
         return ladder.step(name, change, of)
 
     ranges: RangeMethod = reach.ranges[0]
@@ -172,14 +150,37 @@ def climb(
     if evened is not None and not step("equalisation", partial(_with_ranges, make, ranges, evened), evened[0]):
         evened = None
     base = model if evened is None else evened[0]
-    means: dict[str, Array] = {}
+    mixture = _mixture(mix, ladder.plan, base, learn)
+    if mix is not None and mixture:
+        seen = stats if evened is None else evened[1]
+        if not step("mixed", lambda _: mix.plan(base, seen, ranges, mixture), base):
+            mixture = Mixture()
     how = {"positions": reach.positions, "bits": weight_bits}
-    step("rounding", lambda p: round_weights(base, p, learn, means=means, **how), base)
-    if plan.biases:
-        step("bias", lambda p: correct_biases(base, p, means), base)
+    stretches = 2 * STRETCHES if effort == "max" else STRETCHES
+    followed = bool(plan.activations) and step(
+        "following", lambda p: follow(base, p, learn, stretches=stretches, **how), base
+    )
+    if not followed:
+        means: dict[str, Array] = {}
+        step("rounding", lambda p: round_weights(base, p, learn, means=means, **how), base)
+        if plan.biases:
+            step("bias", lambda p: correct_biases(base, p, means), base)
     if plan.biases and reach.full_bias:
         step("bias, full", lambda p: correct_fully(base, p, find_layers(base, p), learn), base)
-    return Climb(plan=ladder.plan, model=ladder.quantized, rungs=tuple(ladder.rungs), ranges=ranges, evened=evened)
+    rungs = tuple(ladder.rungs)
+    return Climb(plan=ladder.plan, model=ladder.quantized, rungs=rungs, ranges=ranges, evened=evened, mixture=mixture)
+
+
+def _mixture(mix: Mixer | None, plan: QuantPlan, model: Model, feeds: Feeds) -> Mixture:
+    """What a few samples say about rung 3; nothing for a model whose activations are not quantized."""
+    return mix.find(model, plan, _spread(feeds, _RANKING)) if mix is not None and plan.activations else Mixture()
+
+
+def _affordable(model: Model, plan: QuantPlan, most: int) -> int:
+    """How many judging samples a model's size allows, by its multiplications: the same on every machine."""
+    sizes = {node.name: math.prod(shape_of(node.outputs[0])) for node in model.nodes() if node.outputs}
+    work = sum(abs(sizes[layer.node]) * layer.shape[2] for layer in find_layers(model, plan))
+    return min(most, max(_FEWEST, int(_JUDGING_WORK / max(work, 1))))
 
 
 def _with_ranges(make: Plan, method: RangeMethod, of: tuple[Model, Statistics | None], _: QuantPlan) -> QuantPlan:
@@ -193,25 +194,26 @@ class _Ladder:
         start = time.perf_counter()
         self._judge = judge
         self.plan, self.quantized = plan, apply_plan(model, plan)
-        self.score = judge(self.quantized)
+        self._noise = judge.noise(self.quantized)
+        self.score = self._noise.pooled_db
         first = Rung(
             name="ranges: auto", before_db=None, after_db=self.score, kept=True, seconds=time.perf_counter() - start
         )
         self.rungs = [first]
 
     def step(self, name: str, change: Callable[[QuantPlan], QuantPlan], model: Model) -> bool:
-        """Try one repair of a plan of `model`, and keep it unless the score falls; True when it stays."""
+        """Try one repair of a plan of `model`, and keep it where most samples gain; True when it stays."""
         start = time.perf_counter()
         plan = change(self.plan)
         quantized = apply_plan(model, plan)
-        score = self._judge(quantized)
-        # Other ranges and another model must be better, a repair of the present plan must only not be worse.
-        gain = score - self.score
-        kept = gain > 0 if name.startswith(("ranges", "equalisation")) else gain >= -_TOLERANCE_DB
+        noise = self._judge.noise(quantized)
+        gain, deviation = noise.gain_over(self._noise)
+        kept = gain > _SURE * deviation or (not noise.error.size and name in _TRUSTED)
+        score = self.score + gain
         seconds = time.perf_counter() - start
         self.rungs.append(Rung(name=name, before_db=self.score, after_db=score, kept=kept, seconds=seconds))
         if kept:
-            self.plan, self.quantized, self.score = plan, quantized, score
+            self.plan, self.quantized, self.score, self._noise = plan, quantized, score, noise
         return kept
 
 
@@ -248,7 +250,7 @@ def round_weights(
                 means[layer.key] = moments[layer.key].mean
             weights[layer.key] = replace(layer.plan, data=layer.weight_of(rounded), reason=reason)
 
-    gather(find_layers(model, plan), feeds, model, None, take, positions=positions)
+    gather(find_layers(model, plan), feeds, model, take, positions=positions)
     return replace(plan, weights=weights)
 
 

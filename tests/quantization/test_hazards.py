@@ -17,7 +17,8 @@ from edgec.graph.model import Model, SourceInfo
 from edgec.passes.pipelines import canonicalize
 from edgec.quantization.calibrate import calibrate
 from edgec.quantization.even import evener
-from edgec.quantization.ladder import Judge, climb
+from edgec.quantization.judge import Judge
+from edgec.quantization.ladder import climb
 from edgec.quantization.plan import make_plan, tensors_to_observe
 from edgec.quantization.range_choice import RangeMethod
 from edgec.quantization.types import QuantPlan, Statistics

@@ -11,7 +11,7 @@ import pytest
 from edgec.graph.model import Model
 from edgec.quantization.apply import SCHEME_KEY, apply_plan
 from edgec.quantization.costs import multiplications
-from edgec.quantization.ladder import Judge
+from edgec.quantization.judge import Judge
 from edgec.quantization.mixed import Verdict, keep_integers, rank, revert
 from edgec.quantization.plan import make_plan
 from edgec.quantization.types import QuantPlan, Statistics

@@ -28,34 +28,21 @@ def gather(
     layers: tuple[Layer, ...],
     feeds: Feeds,
     model: Model,
-    quantized: Model | None,
     take: Callable[[Mapping[str, Moments], tuple[Layer, ...]], None],
     *,
     positions: int = POSITIONS,
 ) -> None:
-    """Moments by weight key, handed to `take` slice by slice.
-
-    With `quantized`, layers read what the quantized model gives them, and the cross moments say how float differs.
-    """
-    reads = {} if quantized is None else {n.name or "": n.inputs[0] for n in quantized.nodes() if n.inputs}
+    """Moments by weight key of what the layers read in float, handed to `take` slice by slice."""
     for part in in_slices(layers, SLICE_BYTES):
         moments: dict[str, Moments] = {}
         for layer in part:
             groups, _, fan_in = layer.shape
-            moments.setdefault(layer.key, Moments.zeros(groups, fan_in, cross=quantized is not None))
-        names = tuple(dict.fromkeys(layer.data for layer in part))
-        plain = Executor(model, fetch=names)
-        inside = {layer.node: value.name or "" for layer in part if (value := reads.get(layer.node)) is not None}
-        coded = None if quantized is None else Executor(quantized, fetch=tuple(dict.fromkeys(inside.values())))
+            moments.setdefault(layer.key, Moments.zeros(groups, fan_in))
+        executor = Executor(model, fetch=tuple(dict.fromkeys(layer.data for layer in part)))
         for feed in feeds:
-            values = plain.run(feed)
-            others = coded.run(feed) if coded is not None else None
+            values = executor.run(feed)
             for layer in part:
-                columns = layer.columns(values[layer.data], positions)
-                if others is None:
-                    moments[layer.key].add(columns)
-                else:
-                    moments[layer.key].add(layer.columns(others[inside[layer.node]], positions), columns)
+                moments[layer.key].add(layer.columns(values[layer.data], positions))
         take({key: found.flush() for key, found in moments.items()}, part)
 
 

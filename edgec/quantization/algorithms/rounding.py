@@ -10,7 +10,7 @@ are still free. With U the upper Cholesky factor of H⁻¹ (H⁻¹ = Uᵀ·U) an
    made from: few samples leave directions unseen, and correlations that are not there.
 2. An input that is always zero keeps its nearest rounding.
 3. When what the layer reads in int8 (x̂) differs from float (x), the target becomes W·X·X̂ᵀ·Ĥ⁻¹, which makes up for the
-   errors of the layers before it as well.
+   errors of the layers before it as well, as far as the samples are to be trusted.
 4. The result is never worse than nearest rounding: rows where it would be fall back to that.
 """
 
@@ -37,13 +37,14 @@ _AT_ONCE = 512
 class Moments:
     """Sums over positions: `own` is Σ x̂·x̂ᵀ [groups, n, n], `cross` Σ (x − x̂)·x̂ᵀ or None.
 
-    `total` is Σ x̂ [groups, n], `count` the number of positions.
+    `total` is Σ x̂ and `apart` Σ (x − x̂) [groups, n], `count` the number of positions.
     """
 
     own: Array
     cross: Array | None = None
     count: int = 0
     total: Array | float = 0.0
+    apart: Array | float = 0.0
     _waiting: list[tuple[Array, Array | None]] = field(default_factory=list)
 
     @classmethod
@@ -68,7 +69,9 @@ class Moments:
             self.total = self.total + columns.sum(axis=2, dtype=np.float64)
             if self.cross is not None:
                 plain = np.concatenate([p for _, p in self._waiting if p is not None], axis=2)
-                self.cross += (plain - columns) @ transposed
+                difference = plain - columns
+                self.cross += difference @ transposed
+                self.apart = self.apart + difference.sum(axis=2, dtype=np.float64)
             self._waiting.clear()
         return self
 
@@ -77,14 +80,47 @@ class Moments:
         """E[x̂]: [groups, n]."""
         return np.asarray(self.total) / max(self.count, 1)
 
+    @property
+    def mean_apart(self) -> Array:
+        """E[x − x̂]: [groups, n]."""
+        return np.broadcast_to(np.asarray(self.apart) / max(self.count, 1), self.mean.shape)
 
-def round_rows(weight: Array, scales: Array, moments: Moments, *, limit: int = 127) -> Array:
-    """Integers in ±`limit` for `weight` [groups, outputs, n] with `scales` [groups, outputs]: int8, same shape."""
+    def joined(self, other: Moments) -> Moments:
+        """Over the positions of both."""
+        cross = None if self.cross is None or other.cross is None else self.cross + other.cross
+        return Moments(
+            own=self.own + other.own,
+            cross=cross,
+            count=self.count + other.count,
+            total=self.total + other.total,
+            apart=self.apart + other.apart,
+        )
+
+    def alone(self) -> Moments:
+        """Without what float says: of x̂ as if it were right."""
+        return Moments(own=self.own, count=self.count, total=self.total)
+
+    def centred(self) -> Moments:
+        """The same about the means: for a layer whose bias takes the mean error in."""
+        total = np.asarray(self.total)[:, None, :]
+        own = self.own - total.transpose(0, 2, 1) * self.mean[:, None, :]
+        cross = None if self.cross is None else self.cross - np.asarray(self.apart)[:, :, None] * self.mean[:, None, :]
+        index = np.arange(own.shape[1])
+        own[:, index, index] = np.maximum(own[:, index, index], 0.0)  # a constant input leaves nothing but rounding
+        return Moments(
+            own=own.astype(np.float32), cross=None if cross is None else cross.astype(np.float32), count=self.count
+        )
+
+
+def round_rows(weight: Array, scales: Array, moments: Moments, *, limit: int = 127, trust: float = 1.0) -> Array:
+    """Integers in ±`limit` for `weight` [groups, outputs, n] with `scales` [groups, outputs]: int8, same shape.
+
+    `trust` is the share of rule 3's change that is made.
+    """
     hessian, alive = _damped(moments)
-    target = weight.astype(np.float32)
-    if moments.cross is not None:  # rule 3
-        change = np.linalg.solve(hessian.transpose(0, 2, 1), (moments.cross.transpose(0, 2, 1) @ _t(target)))
-        target = target + _t(change).astype(np.float32)
+    target: Array = weight.astype(np.float32)
+    if moments.cross is not None and trust > 0:  # rule 3
+        target = target + trust * _change(target, hessian, moments.cross)
     step = scales[:, :, None].astype(np.float32)
     nearest = np.clip(np.rint(weight / step), -limit, limit)
     rounded = _in_order(target, step, hessian, limit)
@@ -96,6 +132,16 @@ def round_rows(weight: Array, scales: Array, moments: Moments, *, limit: int = 1
 def output_error(difference: Array, moments: Moments) -> Array:
     """e·H·eᵀ of weight errors [groups, outputs, n]: the squared output error of each output."""
     return _cost(difference.astype(np.float32), moments.own)
+
+
+def target_change(weight: Array, moments: Moments) -> Array:
+    """Rule 3's change of the target in whole: W·C·Ĥ⁻¹ with C = Σ (x − x̂)·x̂ᵀ."""
+    assert moments.cross is not None
+    return _change(weight.astype(np.float32), _damped(moments)[0], moments.cross)
+
+
+def _change(weight: Array, hessian: Array, cross: Array) -> Array:
+    return np.asarray(_t(np.linalg.solve(_t(hessian), _t(cross) @ _t(weight))), np.float32)
 
 
 def _t(matrices: Array) -> Array:

@@ -11,7 +11,8 @@ from edgec.graph.model import Model
 from edgec.quantization.algorithms.equalize import equalize, find_migrations
 from edgec.quantization.apply import apply_plan
 from edgec.quantization.even import evener
-from edgec.quantization.ladder import Judge, climb
+from edgec.quantization.judge import Judge
+from edgec.quantization.ladder import climb
 from edgec.quantization.observers import observe
 from edgec.quantization.plan import make_plan
 from edgec.quantization.probes import channel_axis_of

@@ -1,0 +1,134 @@
+"""Round weights and set biases by what the quantized model gives each layer, so that a layer mends those before it.
+
+With x what a layer reads in float and x̂ what the quantized model gives it, Ŵ and b̂ keep Ŵ·x̂ + b̂ closest to W·x + b:
+
+1. The layers are taken in order, a few stretches of the graph at a time: each stretch sees the repairs of those before,
+   and only the layers it begins with mend what they are given. Those behind them see errors that will be gone by then.
+2. Ŵ is `rounding.round_rows` of moments about the means, as b̂ takes the means in whole; of plain ones without a bias.
+3. b̂ = b + W·E[x] − Ŵ·E[x̂], or b + (W − Ŵ)·E[x̂] behind the beginning. A bias or a weight that several layers share is
+   left to the first, or as it is.
+4. Each half of the samples says how far the other half's change of the target is to be trusted: with Δ from one half
+   and H, C of the other, t·Δ errs by t²·Δ·H·Δᵀ − 2t·W·C·Δᵀ, least at t = Σ W·C·Δᵀ / Σ Δ·H·Δᵀ over both, in 0..1.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import replace
+
+import numpy as np
+
+from edgec.graph.model import Model
+from edgec.quantization.algorithms.bias import STRETCHES, shifted
+from edgec.quantization.algorithms.layers import Layer, find_layers, in_slices
+from edgec.quantization.algorithms.moments import SLICE_BYTES
+from edgec.quantization.algorithms.rounding import Moments, round_rows, target_change
+from edgec.quantization.apply import apply_plan
+from edgec.quantization.executor import Executor
+from edgec.quantization.types import QuantPlan, TensorPlan
+from edgec.tensors import Array
+
+Feeds = Iterable[Mapping[str, Array]]
+Halves = tuple[Moments, Moments]
+
+
+def follow(
+    model: Model, plan: QuantPlan, feeds: Feeds, *, positions: int, bits: int = 8, stretches: int = STRETCHES
+) -> QuantPlan:
+    """The plan with weights and biases made for what the quantized model really feeds its layers."""
+    feeds = list(feeds)
+    layers = find_layers(model, plan)
+    uses = Counter(layer.key for layer in layers)
+    first = tuple({layer.key: layer for layer in reversed(layers)}.values())[::-1]
+    for stretch in _stretches(first, stretches):  # rule 1
+        weights, shifts = dict(plan.weights), {}
+        begins = beginnings(model, stretch)
+        for layer, halves in _gathered(stretch, feeds, model, apply_plan(model, plan), positions):
+            biased = layer.bias_key is not None and uses[layer.key] == 1
+            if layer.node not in begins:
+                halves = (halves[0].alone(), halves[1].alone())
+            weights[layer.key], shift = _mended(layer, halves, biased=biased, limit=2 ** (bits - 1) - 1)
+            if biased:
+                assert layer.bias_key is not None and layer.bias is not None
+                shifts[layer.bias_key] = (layer.bias, shift)
+        plan = shifted(replace(plan, weights=weights), shifts)
+    return plan
+
+
+def _stretches(layers: tuple[Layer, ...], count: int) -> Iterator[tuple[Layer, ...]]:
+    """The layers in order in about `count` parts; the last layer is one of its own, as nothing can mend it later."""
+    inner = layers[:-1]
+    for part in np.array_split(np.arange(len(inner)), min(count, max(len(inner), 1))):
+        if len(part):
+            yield tuple(inner[i] for i in part)
+    if layers:
+        yield layers[-1:]
+
+
+def beginnings(model: Model, stretch: tuple[Layer, ...]) -> set[str]:
+    """The nodes of a stretch that depend on no other of it."""
+    nodes = {layer.node for layer in stretch}
+    behind: set[str] = set()
+    found: set[str] = set()
+    for node in model.nodes():
+        follows = any(value is not None and value.name in behind for value in node.inputs)
+        if node.name in nodes and not follows:
+            found.add(node.name)
+        if follows or node.name in nodes:
+            behind.update(value.name or "" for value in node.outputs)
+    return found
+
+
+def _gathered(
+    layers: tuple[Layer, ...], feeds: list[Mapping[str, Array]], model: Model, quantized: Model, positions: int
+) -> Iterator[tuple[Layer, Halves]]:
+    """Each layer with its moments over the even and over the odd samples; memory is bounded by taking slices."""
+    reads = {n.name or "": n.inputs[0].name or "" for n in quantized.nodes() if n.inputs and n.inputs[0] is not None}
+    for part in in_slices(layers, SLICE_BYTES // 4):
+        plain = Executor(model, fetch=tuple(dict.fromkeys(layer.data for layer in part)))
+        coded = Executor(quantized, fetch=tuple(dict.fromkeys(reads[layer.node] for layer in part)))
+        moments = {
+            layer.key: tuple(Moments.zeros(layer.shape[0], layer.shape[2], cross=True) for _ in "ab") for layer in part
+        }
+        for i, feed in enumerate(feeds):
+            expected, actual = plain.run(feed), coded.run(feed)
+            for layer in part:
+                columns = layer.columns(actual[reads[layer.node]], positions)
+                moments[layer.key][i % 2].add(columns, layer.columns(expected[layer.data], positions))
+        for layer in part:
+            even, odd = moments.pop(layer.key)
+            yield layer, (even.flush(), odd.flush())
+
+
+def _none(layer: Layer) -> Moments:
+    return Moments.zeros(layer.shape[0], layer.shape[2], cross=True)
+
+
+def _mended(layer: Layer, halves: Halves, *, biased: bool, limit: int) -> tuple[TensorPlan, Array]:
+    """The layer's weight in the plan, and what its bias has to take in, one number an output."""
+    weight, scales = layer.rows(layer.weight), layer.scales()
+    whole = halves[0].joined(halves[1])
+    if biased:  # rule 2
+        halves = (halves[0].centred(), halves[1].centred())
+    moments = whole.centred() if biased else whole
+    rounded = round_rows(
+        weight, scales, moments, limit=limit, trust=trust(weight, halves) if moments.cross is not None else 0.0
+    )
+    error = weight.astype(np.float64) - rounded * scales[:, :, None].astype(np.float64)
+    shift = np.einsum("gon,gn->go", error, whole.mean) + np.einsum("gon,gn->go", weight, whole.mean_apart)  # rule 3
+    reason = f"{layer.plan.reason}; rounded for the layer's output and the errors before it"
+    return replace(layer.plan, data=layer.weight_of(rounded), reason=reason), shift.reshape(-1)
+
+
+def trust(weight: Array, halves: Halves) -> float:
+    """Rule 4: how much of a change of the target, learnt from some samples, holds for others; 0..1."""
+    agreed = size = 0.0
+    for learnt, other in (halves, halves[::-1]):
+        if not learnt.count or not other.count:
+            return 1.0
+        change = target_change(weight, learnt)
+        assert other.cross is not None
+        agreed += float(np.sum((weight @ other.cross) * change)) / other.count
+        size += float(np.sum((change @ other.own) * change)) / other.count
+    return float(np.clip(agreed / size, 0.0, 1.0)) if size > 0 else 0.0
