@@ -38,6 +38,20 @@ def _hard_sigmoid(node: ir.Node, editor: Editor) -> bool:
     return True
 
 
+def _standard(b: Builder, node: ir.Node, x: ir.Value, axes: ir.Value) -> ir.Value:
+    """(x − mean)/√(mean((x − mean)²) + ε)"""
+    centred = b("Sub", x, b("ReduceMean", x, axes, keepdims=1))
+    var = b("ReduceMean", b("Mul", centred, centred), axes, keepdims=1)
+    return b("Div", centred, b("Sqrt", b("Add", var, float(attr(node, "epsilon", 1e-5)))))
+
+
+def _along_channels(b: Builder, node: ir.Node, normal: ir.Value, rank: int) -> ir.Value:
+    """γ·x + β, of which the second and third input have one for each channel."""
+    shape = b.ints(-1, *[1] * (rank - 2))
+    scale, bias = (b("Reshape", value, shape) for value in node.inputs[1:3])
+    return b("Add", b("Mul", normal, scale), bias)
+
+
 def _layer_norm(node: ir.Node, editor: Editor) -> bool:
     """(x − mean)/√(mean((x − mean)²) + ε) · γ + β over the last axes."""
     x = node.inputs[0]
@@ -46,11 +60,7 @@ def _layer_norm(node: ir.Node, editor: Editor) -> bool:
     rank = len(x.shape)
     first = int(attr(node, "axis", -1)) % rank
     b = Builder(editor, node)
-    axes = b.ints(*range(first, rank))
-    centred = b("Sub", x, b("ReduceMean", x, axes, keepdims=1))
-    var = b("ReduceMean", b("Mul", centred, centred), axes, keepdims=1)
-    deviation = b("Sqrt", b("Add", var, float(attr(node, "epsilon", 1e-5))))
-    result = b("Mul", b("Div", centred, deviation), node.inputs[1])
+    result = b("Mul", _standard(b, node, x, b.ints(*range(first, rank))), node.inputs[1])
     if len(node.inputs) > 2 and node.inputs[2] is not None:
         result = b("Add", result, node.inputs[2])
     node.resize_outputs(1)
@@ -79,13 +89,7 @@ def _instance_norm(node: ir.Node, editor: Editor) -> bool:
         return False
     rank = len(x.shape)
     b = Builder(editor, node)
-    axes = b.ints(*range(2, rank))
-    centred = b("Sub", x, b("ReduceMean", x, axes, keepdims=1))
-    var = b("ReduceMean", b("Mul", centred, centred), axes, keepdims=1)
-    normal = b("Div", centred, b("Sqrt", b("Add", var, float(attr(node, "epsilon", 1e-5)))))
-    shape = b.ints(-1, *[1] * (rank - 2))
-    scale, bias = (b("Reshape", value, shape) for value in node.inputs[1:3])
-    b.done(b("Add", b("Mul", normal, scale), bias))
+    b.done(_along_channels(b, node, _standard(b, node, x, b.ints(*range(2, rank))), rank))
     return True
 
 
@@ -94,17 +98,10 @@ def _group_norm(node: ir.Node, editor: Editor) -> bool:
     x, shape = node.inputs[0], static_shape(node.inputs[0])
     if x is None or shape is None or len(shape) < 3:
         return False
-    groups = int(attr(node, "num_groups"))
     b = Builder(editor, node)
-    split = b("Reshape", x, b.ints(shape[0], groups, -1))
-    axes = b.ints(2)
-    centred = b("Sub", split, b("ReduceMean", split, axes, keepdims=1))
-    var = b("ReduceMean", b("Mul", centred, centred), axes, keepdims=1)
-    normal = b("Div", centred, b("Sqrt", b("Add", var, float(attr(node, "epsilon", 1e-5)))))
-    back = b("Reshape", normal, b.ints(*shape))
-    wide = b.ints(-1, *[1] * (len(shape) - 2))
-    scale, bias = (b("Reshape", value, wide) for value in node.inputs[1:3])
-    b.done(b("Add", b("Mul", back, scale), bias))
+    split = b("Reshape", x, b.ints(shape[0], int(attr(node, "num_groups")), -1))
+    back = b("Reshape", _standard(b, node, split, b.ints(2)), b.ints(*shape))
+    b.done(_along_channels(b, node, back, len(shape)))
     return True
 
 
@@ -143,24 +140,18 @@ def _celu(node: ir.Node, editor: Editor) -> bool:
     return True
 
 
-def _global_average_pool(node: ir.Node, editor: Editor) -> bool:
-    """The mean over the spatial axes."""
-    x = node.inputs[0]
-    if x is None or x.shape is None:
-        return False
-    b = Builder(editor, node)
-    b.done(b("ReduceMean", x, b.ints(*range(2, len(x.shape))), keepdims=1))
-    return True
+def _over_space(reduction: str) -> OwnRule:
+    """A reduction over the spatial axes."""
 
+    def rule(node: ir.Node, editor: Editor) -> bool:
+        x = node.inputs[0]
+        if x is None or x.shape is None:
+            return False
+        b = Builder(editor, node)
+        b.done(b(reduction, x, b.ints(*range(2, len(x.shape))), keepdims=1))
+        return True
 
-def _global_max_pool(node: ir.Node, editor: Editor) -> bool:
-    """The maximum over the spatial axes."""
-    x = node.inputs[0]
-    if x is None or x.shape is None:
-        return False
-    b = Builder(editor, node)
-    b.done(b("ReduceMax", x, b.ints(*range(2, len(x.shape))), keepdims=1))
-    return True
+    return rule
 
 
 def _gemm(node: ir.Node, editor: Editor) -> bool:
@@ -347,8 +338,8 @@ OWN_RULES: dict[str, OwnRule] = {
     "Gemm": _gemm,
     "GRU": batch_second,
     "GridSample": grid_sample,
-    "GlobalAveragePool": _global_average_pool,
-    "GlobalMaxPool": _global_max_pool,
+    "GlobalAveragePool": _over_space("ReduceMean"),
+    "GlobalMaxPool": _over_space("ReduceMax"),
     "GroupNormalization": _group_norm,
     "HardSigmoid": _hard_sigmoid,
     "HardSwish": _hard_swish,
