@@ -13,7 +13,8 @@ import pytest
 from edgec.frontends.base import load_source
 from edgec.passes.pipelines import canonicalize
 from edgec.pipeline import run_build
-from tests.support.corrupted import base_model, corrupted_files
+from tests.support.corrupted import corrupted_files
+from tests.support.corrupted_net import base_model
 from tests.support.graphs import random_feeds, run_ort
 from tests.support.models import ROOT
 

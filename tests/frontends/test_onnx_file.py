@@ -14,7 +14,7 @@ from edgec.errors import EdgecError, Severity
 from edgec.frontends.base import SourceOptions, frontend_names, load_source
 from edgec.graph.model import MIN_OPSET
 from edgec.passes.pipelines import canonicalize
-from tests.support.corrupted import base_model
+from tests.support.corrupted_net import base_model
 from tests.support.graphs import graph, operators, run_ort
 
 
