@@ -7,6 +7,7 @@ import pytest
 
 from edgec.errors import EdgecError
 from edgec.tensors import Array
+from tests.support.graphs import graph
 from tests.support.operators import check, compute, one_output
 from tests.support.tflite import assert_equal_to_ort, emit
 
@@ -131,6 +132,16 @@ NORMS = [
     ("LRN <size=5, alpha=0.5, beta=0.6, bias=2.0> (x)", (1, 7, 4, 4), ()),
     ("MeanVarianceNormalization(x)", (2, 3, 4, 4), ()),
 ]
+
+
+@pytest.mark.parametrize(("scale", "bias", "left"), [(1.0, 0.0, set()), (1.5, 0.0, {"MUL"}), (1.0, 0.25, {"ADD"})])
+def test_a_scale_of_ones_and_a_bias_of_zeros_are_no_operators(scale: float, bias: float, left: set[str]) -> None:
+    values = {"s": np.full(4, scale, np.float32), "b": np.full(4, bias, np.float32)}
+    text = "(float[2,3,4] x) => (float[2,3,4] y) { y = LayerNormalization(x, s, b) }"
+    model = graph(text, opset=17, constants=values)
+    artifact = emit(model)
+    assert {kind for kind in ("MUL", "ADD") if artifact.operators[kind] == 2} == left  # one is the normalisation's own
+    assert_equal_to_ort(model, artifact, relative=2e-6)
 
 
 @pytest.mark.parametrize(("text", "shape", "parameters"), NORMS)

@@ -17,18 +17,23 @@ _NONE = {"fusedActivationFunction": "NONE"}
 
 
 def normalize(ctx: Context, x: Tensor, axes: list[int], epsilon: float) -> Tensor:
-    """Zero mean and unit variance over the axes."""
-    mean = reduce(ctx, "MEAN", x, axes, keep=True)
-    variance = reduce(ctx, "MEAN", ctx.binary("SQUARED_DIFFERENCE", x, mean), axes, keep=True)
+    """Zero mean and unit variance over the axes. What is left of the mean is computed once and squared."""
+    centred = ctx.binary("SUB", x, reduce(ctx, "MEAN", x, axes, keep=True), **_NONE)
+    variance = reduce(ctx, "MEAN", ctx.unary("SQUARE", centred), axes, keep=True)
     inverse = ctx.unary("RSQRT", ctx.binary("ADD", variance, ctx.scalar(epsilon, x), **_NONE))
-    return ctx.binary("MUL", ctx.binary("SUB", x, mean, **_NONE), inverse, **_NONE)
+    return ctx.binary("MUL", centred, inverse, **_NONE)
 
 
 def affine(ctx: Context, x: Tensor, scale: Tensor | None, bias: Tensor | None) -> Tensor:
-    """x · scale + bias, leaving out what is absent."""
-    if scale is not None:
+    """x · scale + bias, leaving out what is absent or changes nothing."""
+    if scale is not None and not _all(scale, 1.0):
         x = ctx.binary("MUL", x, scale, **_NONE)
-    return x if bias is None else ctx.binary("ADD", x, bias, **_NONE)
+    return x if bias is None or _all(bias, 0.0) else ctx.binary("ADD", x, bias, **_NONE)
+
+
+def _all(t: Tensor, value: float) -> bool:
+    """Whether a constant, one that is not kept as integers, holds this value everywhere."""
+    return t.data is not None and t.storage is None and bool(np.all(t.data == value))
 
 
 def _layer_norm(ctx: Context, node: ir.Node) -> Tensor:
