@@ -1,6 +1,7 @@
 """Let a model measure itself: minima, maxima and a strided sample of each tensor become three small outputs.
 
-Whole activations never leave the runtime. The stride depends only on a tensor's own shape and is coprime with its
+Whole activations never leave the runtime, and each is measured right behind the node that computes it, so that the
+runtime frees it where it would without probes. The stride depends only on a tensor's own shape and is coprime with its
 inner dimensions, so that the sample visits every channel and column.
 """
 
@@ -100,6 +101,9 @@ class _Probe:
 
     def __init__(self, graph: ir.Graph) -> None:
         self._graph = graph
+        self._count = 0
+        self._behind: ir.Node | None = None
+        self._first = next(iter(graph), None)
         self._constants: dict[tuple[int, ...], ir.Value] = {}
         self._parts: dict[str, list[ir.Value]] = {MINIMUM: [], MAXIMUM: [], VALUES: []}
 
@@ -109,6 +113,7 @@ class _Probe:
         axis = channel_axis_of(len(shape))
         if axis is not None and not 1 < shape[axis] <= _MOST_CHANNELS:
             axis = None
+        self._behind = value.producer()
         value = self._float32(value)
         if not shape:
             flat = self._node("Reshape", value, self._constant(1))
@@ -133,6 +138,7 @@ class _Probe:
 
     def gather(self) -> None:
         """One flat output for all minima, one for all maxima, one for all sampled values."""
+        self._behind = self._first = None
         for name, parts in self._parts.items():
             self._node("Concat", *parts, axis=0, name=name)
 
@@ -140,16 +146,23 @@ class _Probe:
         return value if value.dtype == ir.DataType.FLOAT else self._node("Cast", value, to=ir.DataType.FLOAT)
 
     def _node(self, op_type: str, *inputs: ir.Value, name: str = "", **attributes: int) -> ir.Value:
+        """A node behind the last one; the first of a tensor's stands behind its producer, before all for an input."""
         node = ir.node(op_type, inputs, attributes)
-        count = self._graph.num_nodes()
-        node.name = f"{_PREFIX}{op_type}_{count}"
+        self._count += 1
+        node.name = f"{_PREFIX}{op_type}_{self._count}"
         result = node.outputs[0]
-        result.name = name or f"{_PREFIX}{op_type}_{count}/out"
+        result.name = name or f"{_PREFIX}{op_type}_{self._count}/out"
         if op_type == "Cast":
             result.dtype = ir.DataType.FLOAT
         elif inputs[0].dtype is not None:
             result.dtype = inputs[0].dtype
-        self._graph.append(node)
+        if self._behind is not None:
+            self._graph.insert_after(self._behind, node)
+            self._behind = node
+        elif self._first is not None:
+            self._graph.insert_before(self._first, node)
+        else:
+            self._graph.append(node)
         return result
 
     def _constant(self, *numbers: int) -> ir.Value:

@@ -16,7 +16,7 @@ from edgec.quantization.cache import cache_folder, model_digest
 from edgec.quantization.calibrate import calibrate
 from edgec.quantization.executor import Executor
 from edgec.quantization.observers import observe
-from edgec.quantization.probes import SAMPLED_VALUES, float_activations, sample_array, stride_of
+from edgec.quantization.probes import SAMPLED_VALUES, float_activations, insert_probes, sample_array, stride_of
 from edgec.quantization.samples import open_samples
 from edgec.quantization.summary import summarize
 from tests.support.calibration import InMemory, inferred
@@ -59,6 +59,22 @@ def test_probes_see_what_the_activations_are(tmp_path: Path) -> None:
     channels = np.concatenate([run["c"] for run in runs])
     assert stats.tensors["c"].channel_min is not None
     assert np.array_equal(stats.tensors["c"].channel_min, channels.min(axis=(0, 2, 3)))
+
+
+def test_each_tensor_is_measured_before_the_next_layer_computes() -> None:
+    """So that it is freed as early as without probes: memory does not add up over the layers of a deep model."""
+    model = _model()
+    probed = insert_probes(model, float_activations(model)).model
+    order = [node.outputs[0].name for node in probed.graph]
+    own = [order.index(node.outputs[0].name) for node in model.graph]
+    readers = [(place, value.producer()) for place, node in enumerate(probed.graph) for value in node.inputs if value]
+    checked = 0
+    for place, producer in readers:
+        if producer is not None and place not in own and order.index(producer.outputs[0].name) in own:
+            later = [other for other in own if other > order.index(producer.outputs[0].name)]
+            assert place < min(later, default=len(order))
+            checked += 1
+    assert checked >= 3 * len(own)  # a minimum, a maximum and the values of each
 
 
 def test_order_changes_nothing(tmp_path: Path) -> None:
