@@ -21,6 +21,7 @@ from edgec.graph.traits import weight_of, within_inputs
 from edgec.quantization.alone import noise_alone
 from edgec.quantization.costs import STATIC, Costs, costs_of
 from edgec.quantization.groups import Groups
+from edgec.quantization.neighbours import Neighbours, settle
 from edgec.quantization.plan import make_plan, scheme_of
 from edgec.quantization.plan_weights_only import MIN_ELEMENTS, dynamic_reason
 from edgec.quantization.range_choice import RangeMethod
@@ -83,9 +84,8 @@ class Allowance:
     def __init__(self, model: Model, plan: QuantPlan, target: Target, backend: str, costs: Costs) -> None:
         self.model, self.plan, self.costs = model, plan, costs
         scheme = scheme_of(target, backend)
-        self._units = {
-            n.name or "": unit.nodes for unit in cut(model, scheme, scheme.int8_ops, backend).units for n in unit.nodes
-        }
+        self._neighbours = Neighbours(cut(model, scheme, scheme.int8_ops, backend).units)
+        self._units = {n.name or "": unit.nodes for unit in self._neighbours.units for n in unit.nodes}
         self._scheme = scheme
         self.schemes: dict[str, NodeScheme] = {name: node.scheme for name, node in plan.nodes.items()}
         self.seconds = costs.total_seconds(self.schemes)
@@ -103,10 +103,11 @@ class Allowance:
         limit_s = self.seconds * (1 + self._scheme.accuracy_allowance)
         limit_b = self.size + self._more_bytes()
         reasons: dict[str, str] = {}
+        refused: set[tuple[str, ...]] = set()
         while True:
             at = self.costs.total_seconds(schemes), self.costs.total_bytes(schemes)
-            steps = [s for i in noise for s in self._steps(i, schemes, at)]
             now = self._total(noise, schemes)
+            steps = [s for i in noise for s in self._steps(i, schemes, at) if tuple(sorted(s.changes)) not in refused]
             judged = [replace(s, gain=now - self._total(noise, {**schemes, **s.changes})) for s in steps]
             fits = [
                 s
@@ -116,16 +117,28 @@ class Allowance:
             if not fits:
                 break
             best = max(fits, key=lambda s: (s.gain / max(s.seconds / self.seconds, 1e-4), sorted(s.changes)))
+            settled = self._settled({**schemes, **best.changes})
+            cost = self.costs.total_seconds(settled) - at[0]
+            if at[0] + cost > limit_s:
+                refused.add(tuple(sorted(best.changes)))
+                continue
             why = (
                 f"rounding here makes {100 * best.gain / total:.1f} % of the noise, "
-                f"and leaving it out costs {max(100 * best.seconds / self.seconds, 0):.1f} % of the estimated latency"
+                f"and leaving it out costs {max(100 * cost / self.seconds, 0):.1f} % of the estimated latency"
             )
-            schemes.update(best.changes)
+            schemes = settled
             reasons.update(dict.fromkeys(best.changes, why))
         return Mixture(
             float_nodes={n: why for n, why in reasons.items() if schemes[n] == "float32"},
             dynamic_nodes={n: why for n, why in reasons.items() if schemes[n] == "dynamic"},
         )
+
+    def _settled(self, schemes: dict[str, NodeScheme]) -> dict[str, NodeScheme]:
+        """With what the planner takes out of int8 itself, as nothing int8 is left around it."""
+        units = self._neighbours.units
+        out = [i for i, unit in enumerate(units) if schemes.get(unit.head.name or "") not in STATIC]
+        alone = {n.name or "" for i in settle(self._neighbours, out) for n in units[i].nodes}
+        return {**schemes, **dict.fromkeys(alone, "float32")}
 
     def worth_measuring(self) -> list[int]:
         """Positions of the groups that a step within the allowance frees, the cheapest first."""
