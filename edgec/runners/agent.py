@@ -185,7 +185,8 @@ class TfliteRuntime:
         for index, detail in enumerate(plain):
             if index not in inside:
                 outside[detail["op_name"]] = outside.get(detail["op_name"], 0) + 1
-                left.append([detail["op_name"], names.get(int(detail["outputs"][0]), "")])
+                made = [int(t) for t in detail["outputs"][:1]]  # some give nothing, and change a variable
+                left.append([detail["op_name"], names.get(made[0], "") if made else ""])
         asked = {} if self._chosen == "default" else {"asked_for": self._chosen}
         return {
             **asked,

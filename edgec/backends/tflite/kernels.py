@@ -36,10 +36,11 @@ def has_kernel(kernels: Kernels, kind: str, dtype: DType | None = None) -> bool:
 
 
 def working_type(op: Op) -> DType | None:
-    """Rule 3."""
+    """Rule 3; None for an operator that works on no tensor, such as CALL_ONCE."""
     values = [t for i in data_positions(op) if (t := op.inputs[i]) is not None]
     computed = [t for t in values if not t.is_const]
-    return stored((computed or values or op.outputs)[0])
+    known = computed or values or op.outputs
+    return stored(known[0]) if known else None
 
 
 def check_kernels(graph: Graph, target: Target) -> list[Finding]:

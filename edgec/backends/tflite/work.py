@@ -41,7 +41,8 @@ def _work(op: Op) -> OpWork:
     inputs = [t for t in op.inputs if t is not None]
     values = [t for i, t in enumerate(op.inputs) if t is not None and i in positions and not t.is_const]
     macs, window = _macs(op)
-    dtype = stored((values or op.outputs)[0]) or DType.FLOAT32
+    known = values or op.outputs  # an operator that only calls others, such as CALL_ONCE, has neither
+    dtype = (stored(known[0]) if known else None) or DType.FLOAT32
     return OpWork(
         kind=op.kind,
         dtype=str(dtype),

@@ -40,6 +40,10 @@ def test_the_working_type_is_that_of_the_computed_values() -> None:
     assert working_type(Op("RESHAPE", [x, shape], [Tensor("y", (8,), DType.FLOAT32, storage=stored)])) == DType.INT8
 
 
+def test_an_operator_that_works_on_nothing_has_no_working_type() -> None:
+    assert working_type(Op("CALL_ONCE", [], [])) is None
+
+
 def test_an_operator_that_the_runtime_has_not_is_taken_apart() -> None:
     assert "GELU" in emit(graph(GELU)).operators
     micro = emit(graph(GELU), target="cortex-m4").operators
