@@ -25,7 +25,7 @@ _NONE = {"fusedActivationFunction": "NONE"}
 
 
 def _recurrent(ctx: Context, node: ir.Node) -> list[Tensor]:
-    """See the module."""
+    """Written out where short, else WHILE loops; both directions at once, no state kept between calls."""
     x, w, r, bias, lengths, *rest = [*ctx.inputs(node), None, None, None, None, None][:8]
     assert x is not None and w is not None and r is not None
     if x.dtype != DType.FLOAT32:
