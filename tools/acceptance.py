@@ -300,10 +300,10 @@ def main() -> int:
         figures = ", ".join(f"{k} {v}" for k, v in row.items() if k not in ("model", "target", "precision", "misses"))
         where = f"{row['model']:20} {row.get('target', ''):12} {row.get('precision', ''):8}"
         print(f"{verdict:4} {where} {figures}", *row["misses"], sep="  ", flush=True)
-    if arguments.json:
-        arguments.json.write_text(json.dumps(done, indent=1) + "\n")
-    if arguments.page:
-        arguments.page.write_text(page(done, arguments.effort))
+        if arguments.json:
+            arguments.json.write_text(json.dumps(done, indent=1) + "\n")
+        if arguments.page:
+            arguments.page.write_text(page(done, arguments.effort))
     print(f"{len(done)} builds, {missed} with a bar missed")
     return 1 if missed else 0
 
