@@ -18,7 +18,8 @@ ConditionPathExists={root}/current/serve.pyz
 Type=notify
 NotifyAccess=main
 ExecStart={python} {root}/current/serve.pyz serve --root {root} --port {port}
-ExecReload=/bin/kill -HUP $MAINPID
+# A minimal Debian has no /bin/kill; every shell has one.
+ExecReload=/bin/sh -c 'kill -HUP $MAINPID'
 # Its children are ended by the service itself, after the requests that they answer.
 KillMode=mixed
 TimeoutStartSec=330

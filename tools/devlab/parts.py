@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tools.devlab import board, debs, phone, pi, prometheus, sshd, vpi
+from tools.devlab import board, booted, debs, phone, pi, prometheus, sshd, vpi
 from tools.devlab.common import need_root
 
 #: What the inventory says of a running device: address and options.
@@ -95,4 +95,5 @@ PARTS = {
     "phone-arm64": Part(what="a real adbd, arm64", prepare=_both_for_phone, run=_phone("cortex-a76")),
     "prometheus": Part(what="Prometheus and promtool", prepare=prometheus.prepare),
     "board": Part(what="a whole board: kernel, memory, disk", prepare=board.prepare, run=_board, usual=False),
+    "systemd": Part(what="a Debian that systemd boots", prepare=booted.prepare, usual=False),
 }

@@ -43,13 +43,13 @@ def _make(folder: Path) -> None:
     _compile(folder)
 
 
-def wheels(site: Path) -> None:
-    """LiteRT and numpy for the device's Python, in the versions that this machine's tests use."""
+def wheels(site: Path, *, arch: str = "aarch64") -> None:
+    """LiteRT and numpy for Debian's Python, in the versions that this machine's tests use."""
     command: list[str | Path] = [sys.executable, "-m", "pip", "install", "--quiet", "--target", site]
     command += ["--disable-pip-version-check", "--only-binary=:all:", "--implementation", "cp"]
     command += ["--python-version", PYTHON, "--abi", f"cp{PYTHON.replace('.', '')}"]
     for minor in _GLIBC:
-        command += ["--platform", f"manylinux_2_{minor}_aarch64"]
+        command += ["--platform", f"manylinux_2_{minor}_{arch}"]
     run([*command, "--constraint", ROOT / "constraints.txt", "ai-edge-litert", "numpy"])
 
 
