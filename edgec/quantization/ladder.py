@@ -4,9 +4,9 @@
 2. Equalisation: differences between channels move from activations into weights (`algorithms.equalize`).
 3. Mixing: within the target's allowance, what 8 bits hurt most leaves them (`allowance`). Weights are rounded after it,
    for the layers as they then are.
-4. Following: weights and biases made for what the quantized model gives each layer (`algorithms.follow`).
-5. Where that does not help, rounding: weights rounded so that each layer's output keeps closest to float
-   (`algorithms.rounding`), and bias: each output's mean error goes into its bias (`algorithms.bias`).
+4. Rounding: weights rounded so that each layer's output keeps closest to float (`algorithms.rounding`).
+5. Bias: each output's mean error goes into its bias (`algorithms.bias`).
+6. Following: weights and biases made once more, for what the quantized model gives each layer (`algorithms.follow`).
 
 Effort `fast` climbs nothing and judges nothing; `balanced` tries what is cheap; `max` tries more ranges, learns from
 more positions, and corrects the biases once more from runs of the quantized model.
@@ -45,7 +45,7 @@ Plan = Callable[[Model, Statistics | None, RangeMethod], QuantPlan]
 _SURE = 1.0
 
 #: Repairs that stay without a word of the judge: it has nothing to say of models without float outputs.
-_TRUSTED = ("following", "rounding", "bias")
+_TRUSTED = ("rounding", "bias", "following")
 
 #: Multiplications that one look at all judging samples may take: small models are judged by more.
 _JUDGING_WORK = 4e9
@@ -156,15 +156,13 @@ def climb(
         if not step("mixed", lambda _: mix.plan(base, seen, ranges, mixture), base):
             mixture = Mixture()
     how = {"positions": reach.positions, "bits": weight_bits}
+    means: dict[str, Array] = {}
+    step("rounding", lambda p: round_weights(base, p, learn, means=means, **how), base)
+    if plan.biases:
+        step("bias", lambda p: correct_biases(base, p, means), base)
     stretches = 2 * STRETCHES if effort == "max" else STRETCHES
-    followed = bool(plan.activations) and step(
-        "following", lambda p: follow(base, p, learn, stretches=stretches, **how), base
-    )
-    if not followed:
-        means: dict[str, Array] = {}
-        step("rounding", lambda p: round_weights(base, p, learn, means=means, **how), base)
-        if plan.biases:
-            step("bias", lambda p: correct_biases(base, p, means), base)
+    if plan.activations:
+        step("following", lambda p: follow(base, p, learn, stretches=stretches, **how), base)
     if plan.biases and reach.full_bias:
         step("bias, full", lambda p: correct_fully(base, p, find_layers(base, p), learn), base)
     rungs = tuple(ladder.rungs)
@@ -194,7 +192,7 @@ class _Ladder:
         start = time.perf_counter()
         self._judge = judge
         self.plan, self.quantized = plan, apply_plan(model, plan)
-        self._noise = judge.noise(self.quantized)
+        self._noise = self._first = judge.noise(self.quantized)
         self.score = self._noise.pooled_db
         first = Rung(
             name="ranges: auto", before_db=None, after_db=self.score, kept=True, seconds=time.perf_counter() - start
@@ -208,7 +206,8 @@ class _Ladder:
         quantized = apply_plan(model, plan)
         noise = self._judge.noise(quantized)
         gain, deviation = noise.gain_over(self._noise)
-        kept = gain > _SURE * deviation or (not noise.error.size and name in _TRUSTED)
+        kept = gain > _SURE * deviation and noise.gain_over(self._first)[0] > 0
+        kept = kept or (not noise.error.size and name in _TRUSTED)
         score = self.score + gain
         seconds = time.perf_counter() - start
         self.rungs.append(Rung(name=name, before_db=self.score, after_db=score, kept=kept, seconds=seconds))

@@ -69,9 +69,7 @@ def fidelity(model: Model, quantized: Model) -> float:
 def test_every_rung_is_reported_and_no_harm_stays(effort: Effort) -> None:
     model, result = climbed(effort)
     names = [rung.name for rung in result.rungs]
-    assert names[0] == "ranges: auto" and "following" in names
-    followed = next(rung for rung in result.rungs if rung.name == "following")
-    assert ("rounding" in names) == (not followed.kept)
+    assert names[0] == "ranges: auto" and {"rounding", "bias", "following"} < set(names)
     assert ("bias, full" in names) == (effort == "max")
     level = result.rungs[0].after_db
     for rung in result.rungs[1:]:
@@ -84,7 +82,7 @@ def test_every_rung_is_reported_and_no_harm_stays(effort: Effort) -> None:
 
 
 def test_what_does_not_help_leaves_the_start() -> None:
-    """Every repair is spoilt: the ladder returns what it began with, and falls back from following to rounding."""
+    """Every repair is spoilt: the ladder returns what it began with, bit by bit."""
     model = net()
     feeds = feeds_of(model, 24)
     stats = measured(model, feeds)
@@ -105,7 +103,7 @@ def test_what_does_not_help_leaves_the_start() -> None:
             patch.setattr(ladder, repair, lambda of, plan, *_, **__: make(of, stats, "minmax"))
         result = climb(model, make, stats, feeds)
     assert [rung.kept for rung in result.rungs] == [True] + [False] * (len(result.rungs) - 1)
-    assert [rung.name for rung in result.rungs] == ["ranges: auto", "ranges: minmax", "following", "rounding", "bias"]
+    assert [rung.name for rung in result.rungs] == ["ranges: auto", "ranges: minmax", "rounding", "bias", "following"]
     assert result.model.to_bytes() == apply_plan(model, start).to_bytes()
 
 
