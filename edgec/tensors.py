@@ -124,7 +124,8 @@ class QParams:
         """Round half to even, add the zero point, saturate to `dtype` (ONNX QuantizeLinear)."""
         scale, zero = self._broadcast(real.ndim)
         low, high = dtype.limits
-        q = np.rint(real.astype(np.float32) / scale).astype(np.float64) + zero
+        with np.errstate(over="ignore"):  # what is beyond float32 in steps (the padding of a maximum) saturates too
+            q = np.rint(real.astype(np.float32) / scale).astype(np.float64) + zero
         return np.clip(q, low, high).astype(dtype.numpy)
 
     def dequantize(self, q: Array) -> Array:
