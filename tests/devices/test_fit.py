@@ -6,33 +6,23 @@ from dataclasses import replace
 
 import pytest
 
-from edgec.devices.base import Facts
 from edgec.devices.fit import check_device, check_target, fit_target
 from edgec.errors import Severity
 from edgec.targets.load import load_target
+from tests.support import flashing
 
 A53 = ("aes", "asimd", "cpuid", "crc32", "fp")
 A76 = (*A53, "asimddp", "asimdhp", "asimdrdm", "atomics", "dcpop", "fphp", "lrcpc", "pmull", "sha1", "sha2")
 X86 = ("avx", "avx2", "f16c", "fma", "sse4_2")
-FACTS = Facts(
-    system="Linux",
-    kernel="6.6",
+FACTS = replace(
+    flashing.FACTS,
     arch="aarch64",
-    libc="glibc 2.36",
-    board="",
     cpu="Cortex-A72",
     cpus=4,
     features=A53,
     memory_bytes=3800 << 20,
-    memory_free_bytes=3000 << 20,
-    disk_free_bytes=1 << 30,
     python="3.11.2",
     packages={"ai-edge-litert": "2.3.0"},
-    sys_visible=True,
-    celsius={},
-    cpu_mhz=None,
-    governor="",
-    emulated="",
 )
 
 
