@@ -282,8 +282,7 @@ class Build:
                 form = self.mix(form, max_share=MAX_SHARE)
                 alone, (good, words) = words, self.keeps_budget(form.fidelity)
                 if form.mixed is not None and form.mixed.met:
-                    tried.append(f"{precision} everywhere gives only {alone}")
-                    words += f" with {_in_float(form)}"
+                    words += f" with {_in_float(form)}; everywhere it would keep only {alone}"
             if not good:
                 tried.append(f"{precision} gives only {words}")
             elif precision in NEEDS_CALIBRATION and not has_qdq(form.model):
@@ -300,15 +299,7 @@ class Build:
         else:
             form = spare[0] if spare else self.form(precisions[-1])
             self.why = "; ".join([*tried, f"{form.precision} is left"])
-        if tried:
-            self.findings.append(
-                Finding(
-                    code="quant/fell-back",
-                    message=f"{'; '.join(tried)}: {form.precision} was taken",
-                    severity=Severity.WARNING,
-                    hint="more typical samples may bring int8 back; --precision int8 builds it all the same",
-                )
-            )
+        self.findings += _told(form, tried, words)
         return form
 
     def compile(self, form: Form) -> Artifact:
@@ -368,6 +359,20 @@ class Build:
         quantized = form.precision in NEEDS_CALIBRATION
         agreement = measure.agreement(references, outputs, output_steps(form)) if quantized else {}
         return kept, fidelity, agreement
+
+
+def _told(form: Form, tried: Sequence[str], words: str) -> list[Finding]:
+    """What was built and why, where that is not the target's first precision from end to end."""
+    mixed = form.mixed is not None and form.mixed.met
+    if tried:
+        message = f"{form.precision}{' in part' if mixed else ''} was built, because {'; '.join(tried)}"
+        hint = "more typical samples may bring it back; --precision NAME builds it all the same"
+        return [Finding(code="quant/fell-back", message=message, severity=Severity.WARNING, hint=hint)]
+    if not mixed:
+        return []
+    hint = "the report lists them; a budget of your own (--min-sqnr, --max-drop) decides otherwise"
+    message = f"built in {form.precision} that keeps {words}, too little"
+    return [Finding(code="quant/mixed", message=message, severity=Severity.INFO, hint=hint)]
 
 
 def _in_float(form: Form) -> str:
