@@ -176,14 +176,16 @@ def _quantize_s(row: Row, target: str) -> float | None:
 
 
 def _ladders(rows: Sequence[Row]) -> list[str]:
-    lines = ["dB on the judging samples after each rung; (…) was not kept.", ""]
+    lines = ["dB on the judging samples after each rung; (…) was not kept. Behind it, what the nodes run in.", ""]
     for r in rows:
         for target in TARGETS:
             entry = r.get(f"edgec {target}", {})
             if entry.get("dB") is None or not entry.get("ladder"):
                 continue
             told = [(f"{x['rung']} {x['after_db']}", x["kept"]) for x in entry["ladder"]]
-            lines.append(f"- {r['model']}, {target}: {', '.join(t if kept else f'({t})' for t, kept in told)}")
+            nodes = ", ".join(f"{count} {scheme}" for scheme, count in entry.get("nodes", {}).items())
+            rungs = ", ".join(t if kept else f"({t})" for t, kept in told)
+            lines.append(f"- {r['model']}, {target}: {rungs}{'; ' if nodes else ''}{nodes}")
     return lines
 
 

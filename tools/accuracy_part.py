@@ -134,7 +134,7 @@ def main(part: str, name: str, *arguments: str) -> int:
         else:
             make_ours(name, *arguments)
     except EdgecError as error:
-        print(error.render().splitlines()[0], file=sys.stderr)
+        print(" ".join(error.render().split()), file=sys.stderr)
         return 1
     except (FileNotFoundError, pytest.skip.Exception) as error:
         print(str(error).splitlines()[0], file=sys.stderr)

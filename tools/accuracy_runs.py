@@ -160,5 +160,5 @@ def _run(command: Sequence[str], timeout_s: float) -> tuple[str, str]:
     except subprocess.TimeoutExpired:
         return "", f"not done after {timeout_s:.0f} s"
     if done.returncode:
-        return "", (done.stderr.strip().splitlines() or [f"it ended with {done.returncode}"])[-1][-160:]
+        return "", (done.stderr.strip().splitlines() or [f"it ended with {done.returncode}"])[-1][:300]
     return done.stdout, ""

@@ -64,6 +64,17 @@ def test_times_stand_beside_nncfs() -> None:
     assert "No longer than NNCF on 0 of 1 rows" in text
 
 
+def test_the_ladder_says_what_was_kept_and_what_nodes_run_in() -> None:
+    rungs = [
+        {"rung": "ranges: auto", "after_db": 20.5, "kept": True},
+        {"rung": "bias", "after_db": 19.0, "kept": False},
+    ]
+    row = made()
+    row["edgec intel-cpu"] = {**row["edgec intel-cpu"], "ladder": rungs, "nodes": {"float32": 1, "int8": 22}}
+    text = page([row], ["net"], "make accuracy")
+    assert "- net, intel-cpu: ranges: auto 20.5, (bias 19.0); 1 float32, 22 int8" in text
+
+
 def test_rows_of_other_code_are_counted() -> None:
     row = made()
     row["edgec raspberrypi"] = {**row["edgec raspberrypi"], "code": "old"}
