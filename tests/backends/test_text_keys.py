@@ -46,6 +46,20 @@ def test_one_hot_encoder(backend: str) -> None:
     np.testing.assert_array_equal(answers(model, backend, x=WORDS)["y"], run_ort(model, {"x": WORDS})["y"])
 
 
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_a_column_for_each_table(backend: str) -> None:
+    """As scikit-learn's encoders come: one Gather and one table a column."""
+    model = ml(
+        """(string[4, 2] x) => (float[4, 2, 2] y) <int64[1] first = {0}, int64[1] second = {1}> {
+        a = Gather <axis = 1> (x, first) b = Gather <axis = 1> (x, second)
+        c = ai.onnx.ml.OneHotEncoder <cats_strings = ["Rot", "re"]> (a)
+        d = ai.onnx.ml.OneHotEncoder <cats_strings = ["blue", "grün"]> (b)
+        y = Concat <axis = 1> (c, d) }"""
+    )
+    expected = [[[0, 0], [0, 0]], [[1, 0], [0, 1]], [[0, 0], [0, 0]], [[0, 1], [1, 0]]]
+    assert answers(model, backend, x=WORDS)["y"].tolist() == expected
+
+
 @pytest.mark.parametrize(
     "text",
     [

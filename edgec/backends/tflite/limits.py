@@ -11,7 +11,7 @@ from edgec.tensors import DType
 #: Kernels that walk over the elements, whatever the rank.
 _ANY_RANK = frozenset({"RESHAPE", "CAST", "BITCAST"})
 #: Kernels that take strings and of which the result is right; TRANSPOSE, CONCATENATION and others fail when they run.
-_TEXT = frozenset({"EQUAL", "RESHAPE"})
+_TEXT = frozenset({"EQUAL", "RESHAPE", "SLICE"})
 
 
 def check_limits(graph: Graph, target: Target) -> list[Finding]:
