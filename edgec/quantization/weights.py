@@ -76,7 +76,8 @@ def plan_weight(
 def _exact_factors(scales: NDArray[np.float64], per_factor: float) -> NDArray[np.float64]:
     """Rule 4; a scale is its factor times `per_factor`."""
     mantissa, exponent = np.frexp(scales / per_factor)
-    return np.ldexp(np.ceil(np.ldexp(mantissa, _FACTOR_BITS)), exponent - _FACTOR_BITS) * per_factor
+    factors = np.ldexp(np.ceil(np.ldexp(mantissa, _FACTOR_BITS)), exponent - _FACTOR_BITS)
+    return np.asarray(factors * per_factor, np.float64)
 
 
 def _floor(unit: Unit, scales: NDArray[np.float64], data: QParams, output: QParams | None) -> NDArray[np.float64]:
