@@ -315,7 +315,7 @@ def test_moves_of_integers_stand_between_pairs() -> None:
         helper.make_node("Slice", ["d", "from", "to"], ["e"]),
         _node("QLinearMul", "e u z e u z s z"),
     ]
-    constants = {**_QUANT, "from": np.asarray([1]), "to": np.asarray([5])}
+    constants: dict[str, Array] = {**_QUANT, "from": np.asarray([1]), "to": np.asarray([5])}
     feeds = {"a": _u8(2, 9), "b": _u8(2, 9)}
     expected, actual, made = _both(_model(nodes, feeds, constants, {"y": TensorProto.UINT8}), feeds)
     assert np.abs(expected[0].astype(int) - actual[0].astype(int)).max() <= 2  # a step of the sum, squared
