@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -73,3 +74,15 @@ def test_a_whole_network_has_the_known_number(tmp_path: Path) -> None:
     assert 2.6e6 < sum(op.macs for op in artifact.work) < 2.8e6
     assert artifact.peak_bytes == 2 * 4 * 25 * 5 * 64
     assert len(artifact.work) == sum(artifact.operators.values())
+
+
+def test_a_shared_subgraph_is_written_once_and_counts_at_each_call() -> None:
+    x, y = Tensor("x", (1, 4), DType.FLOAT32), Tensor("y", (1, 4), DType.FLOAT32)
+    body = Graph("body", [x], [y], [Op("TANH", [x], [y])])
+    values = [Tensor(f"v{i}", (1, 4), DType.FLOAT32) for i in range(4)]
+    always = constant("always", np.asarray([True]))
+    calls = [Op("IF", [always, a], [b], subgraphs=[body, body]) for a, b in pairwise(values)]
+    graph = Graph("main", values[:1], values[-1:], calls)
+    assert [op.kind for op in graph.every_op()] == ["IF"] * 3 + ["TANH"]
+    assert [work.kind for work in work_of(graph)] == ["IF", "TANH"] * 3
+    assert peak_bytes(graph) == 2 * 16 + 2 * 16

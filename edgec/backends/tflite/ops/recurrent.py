@@ -106,6 +106,9 @@ def _cell(
         gates = (count - 1) * hidden
         cell.parts = (gates, hidden)
         cell.weights = [part(ctx, r, 0, gates, axis), part(ctx, r, gates, count * hidden, axis)]
+    if r.rank == 3:  # once for all steps
+        matrices = len(cell.parts)
+        cell.weights[:matrices] = [ctx.transpose(t, (0, 2, 1)) for t in cell.weights[:matrices]]
     if cell.reset_after and bias is not None:
         cell.weights.append(part(ctx, bias, 5 * hidden, 6 * hidden, axis))
     return cell

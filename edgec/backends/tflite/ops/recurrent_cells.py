@@ -30,7 +30,7 @@ Function = Callable[[Context, Tensor], Tensor]
 class Cell:
     """What a step needs. `weights` are the tensors that it reads: recurrent ones first, in the cell's own order.
 
-    With two directions that run together, weights are [2, …], their states [2, batch, hidden].
+    With two directions that run together, weights are [2, …], their matrices transposed, states [2, batch, hidden].
 
     `parts` are the widths in which a step reads W·x + b; separate products cost less than cutting one up, because
     the delegate cuts into equal parts only.
@@ -68,10 +68,10 @@ def part(ctx: Context, t: Tensor, begin: int, end: int, axis: int) -> Tensor:
 
 
 def product(ctx: Context, x: Tensor, w: Tensor, bias: Tensor | None = None) -> Tensor:
-    """x · wᵀ + bias, for a weight that may be computed; x, w and bias may have a leading axis in common."""
+    """x · wᵀ + bias, for a weight that may be computed. Of two directions at once, w is transposed already."""
     if w.rank == 2 and w.data is not None and (bias is None or bias.data is not None):
         return fully_connected(ctx, x, w, bias)
-    y = batch_matmul(ctx, x, ctx.transpose(w, (*range(w.rank - 2), w.rank - 1, w.rank - 2)))
+    y = batch_matmul(ctx, x, ctx.transpose(w, (1, 0)) if w.rank == 2 else w)
     if bias is None:
         return y
     return add(ctx, y, bias if w.rank == 2 else ctx.reshape(bias, (bias.shape[0], 1, bias.shape[1])))
