@@ -117,10 +117,10 @@ def _say(name: str, what: str, how: str, start: float) -> None:
     print(f"{time.strftime('%H:%M:%S')} {name}: {what}, {time.perf_counter() - start:.0f} s: {how[:100]}", flush=True)
 
 
-def assembled(name: str) -> dict[str, Any] | None:
-    """The figures of a row, computed from the outputs that are kept; None where there are none of ours."""
+def assembled(name: str, effort: str) -> dict[str, Any] | None:
+    """The figures of a row, computed from the outputs that are kept; None where there are none of ours at the effort."""
     facts = facts_of(name, "material")
-    if facts is None or all(facts_of(name, f"edgec-{t}-int8") is None for t in TARGETS):
+    if facts is None or all((facts_of(name, f"edgec-{t}-int8") or {}).get("effort") != effort for t in TARGETS):
         return None
     folder = folder_of(name)
     reference, feeds = load(folder / "reference.npz"), load(folder / "evaluation.npz")
@@ -133,7 +133,7 @@ def assembled(name: str) -> dict[str, Any] | None:
     for column, part in parts.items():
         kept = facts_of(name, part)
         said = set(row.get(column.replace("auto", "edgec"), {}).get("findings", ()))
-        if kept is None or (column.startswith("auto") and not _LOW & said):
+        if kept is None or kept.get("effort", effort) != effort or (column.startswith("auto") and not _LOW & said):
             continue
         if "error" in kept:
             row[column] = {"dB": None, "top-1": None, "right": None, **kept}
@@ -170,7 +170,7 @@ def main() -> int:
     with ThreadPoolExecutor(arguments.jobs) as pool:
         list(pool.map(partial(run_row, wish=wish), sorted(chosen, key=_usual_seconds, reverse=True)))
     shown = NAMES if arguments.write else chosen
-    rows = [row for name in shown if (row := assembled(name)) is not None]
+    rows = [row for name in shown if (row := assembled(name, arguments.effort)) is not None]
     text = page(rows, shown, "make accuracy" if arguments.write else "python -m tools.accuracy", code_digest())
     print(text)
     if arguments.write:
