@@ -271,7 +271,7 @@ def test_what_the_dynamic_quantizer_wrote_becomes_a_product_of_floats(convolves:
 
 def test_a_dynamically_quantized_lstm() -> None:
     inputs, hidden = 5, 4
-    constants = {
+    constants: dict[str, Array] = {
         "w": rng.integers(0, 256, (1, inputs, 4 * hidden)).astype(np.uint8),
         "r": rng.integers(0, 256, (1, hidden, 4 * hidden)).astype(np.uint8),
         "b": _f(1, 8 * hidden) * np.float32(0.1),
@@ -281,7 +281,7 @@ def test_a_dynamically_quantized_lstm() -> None:
         "rz": np.asarray([128], np.uint8),
     }
     node = _node("DynamicQuantizeLSTM", "x w r b - - - - ws wz rs rz", "y h", hidden_size=hidden)
-    feeds = {"x": _f(6, 2, inputs)}
+    feeds: dict[str, Array] = {"x": _f(6, 2, inputs)}
     proto = _model([node], feeds, constants, {"y": TensorProto.FLOAT, "h": TensorProto.FLOAT})
     expected, actual, _ = _both(proto, feeds)
     for want, got in zip(expected, actual, strict=True):
