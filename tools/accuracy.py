@@ -118,7 +118,7 @@ def _say(name: str, what: str, how: str, start: float) -> None:
 
 
 def assembled(name: str, effort: str) -> dict[str, Any] | None:
-    """The figures of a row, computed from the outputs that are kept; None where there are none of ours at the effort."""
+    """The figures of a row, from the outputs that are kept; None where there are none of ours at the effort."""
     facts = facts_of(name, "material")
     if facts is None or all((facts_of(name, f"edgec-{t}-int8") or {}).get("effort") != effort for t in TARGETS):
         return None
