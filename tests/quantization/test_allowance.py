@@ -15,7 +15,7 @@ from edgec.quantization.costs import costs_of
 from edgec.quantization.executor import Executor
 from edgec.quantization.ladder import climb
 from edgec.quantization.plan import make_plan, scheme_of
-from edgec.quantization.types import QuantPlan, Statistics
+from edgec.quantization.types import NodeScheme, QuantPlan, Statistics
 from edgec.runners.base import run_artifact
 from edgec.targets.load import load_target
 from edgec.targets.profile import Target
@@ -34,7 +34,7 @@ NET = """(float[1,16,16,16] x) => (float[1,40] y)
 def exact_in_int8(*shape: int, seed: int, channel_axis: int = 0) -> Array:
     """Weights that int8 holds as they are, so that what is left is the noise of activations."""
     whole = np.random.default_rng(seed).integers(-127, 128, shape)
-    whole[(slice(None), *(0 for _ in shape[1:])) if channel_axis == 0 else 0] = 127
+    np.moveaxis(whole, channel_axis, -1)[(0,) * (len(shape) - 1)] = 127  # of every channel one weight
     return (whole * 2.0**-10).astype(np.float32)
 
 
@@ -105,8 +105,9 @@ def test_a_small_allowance_takes_only_what_is_free() -> None:
     assert costs is not None
     allowance = Allowance(case.model, case.plan, case.target, "tflite", costs)
     found = allowance.choose(dict.fromkeys(range(len(allowance.groups)), 1.0))
-    after = {name: node.scheme for name, node in case.plan.nodes.items()}
-    after |= dict.fromkeys(found.float_nodes, "float32") | dict.fromkeys(found.dynamic_nodes, "dynamic")
+    after: dict[str, NodeScheme] = {name: node.scheme for name, node in case.plan.nodes.items()}
+    for name in (*found.float_nodes, *found.dynamic_nodes):
+        after[name] = "float32" if name in found.float_nodes else "dynamic"
     assert costs.total_seconds(after) <= allowance.seconds * (1 + 1e-6)
 
 
