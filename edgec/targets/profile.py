@@ -63,9 +63,13 @@ class BackendFacts(_Facts):
 
 
 class Limits(_Facts):
-    """Hard limits of the device or its runtime."""
+    """Hard limits of the device or its runtime.
+
+    `max_inputs` says how many tensors an operator takes at most, by operator.
+    """
 
     max_rank: int = 6
+    max_inputs: dict[str, int] = Field(default_factory=dict)
     max_model_bytes: int | None = None
     max_arena_bytes: int | None = None
     health_latency_ms: float | None = None

@@ -27,6 +27,7 @@ from edgec.backends.tflite.pairs import QUANTIZERS
 from edgec.backends.tflite.tir import Graph, Tensor
 from edgec.backends.tflite.types import assign_types
 from edgec.backends.tflite.versions import op_version, stored
+from edgec.backends.tflite.wide import join_in_steps
 from edgec.backends.tflite.work import peak_bytes, work_of
 from edgec.backends.tflite.writer import ordered_tensors, unique_names, write
 from edgec.errors import EdgecError, Finding, Severity
@@ -79,6 +80,7 @@ def lower_model(model: Model, target: Target, options: CompileOptions) -> Lowere
     assign_types(graph, integer_io=target.io_dtype == "int8", kernels=kernels_of(target))
     if options.precision == "float16":
         halve_weights(graph)
+    join_in_steps(graph, target.limits.max_inputs)
     for t, name in zip(graph.outputs, names, strict=True):
         _name_output(graph, t, name)
     findings += [*check_limits(graph, target), *check_kernels(graph, target)]

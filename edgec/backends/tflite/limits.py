@@ -33,6 +33,17 @@ def check_limits(graph: Graph, target: Target) -> list[Finding]:
                     hint="reshape to fewer axes in the source model",
                 )
             )
+        if len(op.inputs) > target.limits.max_inputs.get(op.kind, len(op.inputs)):
+            findings.append(
+                Finding(
+                    code="backend/inputs",
+                    message=f"{op.kind} of {len(op.inputs)} tensors, {target.id} takes "
+                    f"{target.limits.max_inputs[op.kind]}",
+                    where=op.origin,
+                    rule="limits.max_inputs",
+                    hint="join them in steps in the source model",
+                )
+            )
         if op.kind in newest and op_version(op) > newest[op.kind]:
             findings.append(
                 Finding(
