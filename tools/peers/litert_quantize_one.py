@@ -29,14 +29,32 @@ def fitted(value, shape):
     return None
 
 
+def stored(value, detail):
+    """A value as the file's input takes it: in its integers where it has a scale."""
+    known = detail["quantization_parameters"]
+    if not known["scales"].size:
+        return value.astype(detail["dtype"])
+    limits = np.iinfo(detail["dtype"])
+    steps = np.rint(value / known["scales"][0]) + known["zero_points"][0]
+    return np.clip(steps, limits.min, limits.max).astype(detail["dtype"])
+
+
+def plain(value, detail):
+    """An output of the file in numbers."""
+    known = detail["quantization_parameters"]
+    if not known["scales"].size:
+        return value
+    return (value.astype(np.float32) - np.float32(known["zero_points"][0])) * np.float32(known["scales"][0])
+
+
 def fed(stacked, row, details):
     """One sample as the model's inputs."""
     left, sample = {k: v[row] for k, v in stacked.items()}, {}
     for name, detail in sorted(details.items(), key=lambda entry: entry[0] not in left):
-        plain = detail["name"].removeprefix("serving_default_").split(":")[0]
-        named = [k for k in (name, plain) if k in left and fitted(left[k], detail["shape"]) is not None]
+        bare = detail["name"].removeprefix("serving_default_").split(":")[0]
+        named = [k for k in (name, bare) if k in left and fitted(left[k], detail["shape"]) is not None]
         chosen = (named or [k for k, v in left.items() if fitted(v, detail["shape"]) is not None])[0]
-        sample[name] = fitted(left.pop(chosen), detail["shape"]).astype(detail["dtype"])
+        sample[name] = stored(fitted(left.pop(chosen), detail["shape"]), detail)
     return sample
 
 
@@ -50,7 +68,12 @@ def evaluate(path, evaluation, reference, outputs):
     with np.load(reference) as data:
         wanted = {k: v for k, v in data.items() if v.dtype.kind == "f"}
     count = len(next(iter(stacked.values())))
-    rows = [runner(**fed(stacked, row, runner.get_input_details())) for row in range(count)]
+    details = runner.get_output_details()
+    rows = []
+    for row in range(count):
+        interpreter.reset_all_variables()  # a sample's state is not the next one's
+        answer = runner(**fed(stacked, row, runner.get_input_details()))
+        rows.append({other: plain(value, details[other]) for other, value in answer.items()})
     found = {}
     for name, expected in wanted.items():
         nearest = np.inf
