@@ -68,6 +68,7 @@ def evaluate(path, evaluation, reference, outputs):
     with np.load(reference) as data:
         wanted = {k: v for k, v in data.items() if v.dtype.kind == "f"}
     count = len(next(iter(stacked.values())))
+    interpreter.allocate_tensors()
     details = runner.get_output_details()
     rows = []
     for row in range(count):
