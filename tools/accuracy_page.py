@@ -19,8 +19,6 @@ _SAID = {"quant/low-fidelity", "quant/collapsed"}
 NOTES = {
     "mnist_lstm": "each sample begins with an empty state. LiteRT keeps it from call to call unless told otherwise: of "
     "500 samples its float file has 91.0 % right with the state kept and 99.0 % with it reset.",
-    "mtcnn_rnet": "TFLite fixes the scale of an int8 Softmax's output to 1/256, so a certain 1 becomes 255/256: "
-    "48.2 dB is the most that an answer of 0 and 1 can have there.",
     "minilm": "judged by the sentence's embedding: the mean over its tokens, of unit length.",
     "yolo": "boxes and scores are judged apart, the worse counts: boxes in pixels would drown scores from 0 to 1.",
 }
@@ -85,6 +83,10 @@ def _summary(rows: Sequence[Row], names: Sequence[str]) -> list[str]:
             mean = sum(known) / len(known)
             bar = "" if what else f" (bar {MEAN_BAR_DB:+.0f} dB: {'holds' if mean >= MEAN_BAR_DB else 'missed'})"
             lines += ["", f"Mean difference, {target}: **{mean:+.1f} dB** over {len(known)} rows{what}{bar}."]
+    for target in TARGETS:
+        below = [f"{_named(r)} ({d:+.1f} dB)" for r in rows if (d := _default_ahead(r, target)) is not None and d < 0]
+        where = f"Rows on which the default build (`--precision auto`) is below the best peer, {target}"
+        lines += ["", f"{where}: {', '.join(below) or 'none'}."]
     missing = [n for n in names if n not in {r["model"] for r in rows}]
     lines += ["", "Bars missed:", "", *([f"- {text}" for r in rows for text in misses(r)] or ["- none"])]
     notes = [f"- {n}: {NOTES[n]}" for n in names if n in NOTES and n in {r["model"] for r in rows}]
@@ -200,6 +202,15 @@ def _ahead(row: Row, target: str) -> float | None:
     """dB of the artifact above the best peer; None where one of them has no figure."""
     best, mine = _best_peer(row)[1], row.get(f"edgec {target}", {}).get("dB")
     return None if best is None or mine is None else float(mine - best)
+
+
+def _default_ahead(row: Row, target: str) -> float | None:
+    """The same of what `--precision auto` builds: int8 where that keeps the budget, else what it falls back to."""
+    auto = row.get(f"auto {target}")
+    best = _best_peer(row)[1]
+    if auto is None or best is None:
+        return _ahead(row, target)
+    return None if auto.get("dB") is None else float(auto["dB"] - best)
 
 
 def _cell(entry: Row | None) -> str:

@@ -111,6 +111,11 @@ class Model:
         )
 
 
+def optional_input(node: ir.Node, index: int) -> ir.Value | None:
+    """An input that the node may have been given, or None."""
+    return node.inputs[index] if len(node.inputs) > index else None
+
+
 def const_of(value: ir.Value | None) -> Array | None:
     """The constant that a value holds (initializer, or Constant node), or None."""
     if value is None:

@@ -124,7 +124,7 @@ def fidelity(case: Case, path: str, reference: Sequence[list[Array]], feeds: Seq
     """dB of a .tflite's outputs, in whatever order of axes they are; the worst output counts."""
     from ai_edge_litert.interpreter import Interpreter
 
-    from tools.peers.race import _inputs
+    from tools.peers.race import _inputs, plain
 
     interpreter = Interpreter(model_path=path, num_threads=1)
     interpreter.allocate_tensors()
@@ -133,7 +133,7 @@ def fidelity(case: Case, path: str, reference: Sequence[list[Array]], feeds: Seq
         for index, value in _inputs(interpreter, case, feed):
             interpreter.set_tensor(index, value)
         interpreter.invoke()
-        rows.append([interpreter.get_tensor(d["index"]) for d in interpreter.get_output_details()])
+        rows.append([plain(interpreter.get_tensor(d["index"]), d) for d in interpreter.get_output_details()])
     worst = 300.0
     for place in range(len(reference[0])):
         wanted = np.stack([row[place] for row in reference])

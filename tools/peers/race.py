@@ -58,7 +58,22 @@ def _inputs(interpreter: Interpreter, case: Case, feed: dict[str, Any] | None = 
             raise ValueError(f"input {detail['name']} of shape {shape} is none of {case.inputs}")
         value = left.pop(next((n for n in fitting if n in detail["name"]), fitting[0]))
         perm = _perm(value.shape, shape)
-        yield detail["index"], np.ascontiguousarray(value.transpose(perm)).astype(detail["dtype"])
+        yield detail["index"], _stored(np.ascontiguousarray(value.transpose(perm)), detail)
+
+
+def _stored(value: Any, detail: dict[str, Any]) -> Any:
+    """A value as the file's input takes it: in its integers where it has a scale."""
+    scale, zero = detail["quantization"]
+    if not scale:
+        return value.astype(detail["dtype"])
+    limits = np.iinfo(detail["dtype"])
+    return np.clip(np.rint(value / scale) + zero, limits.min, limits.max).astype(detail["dtype"])
+
+
+def plain(value: Any, detail: dict[str, Any]) -> Any:
+    """An output of the file in numbers."""
+    scale, zero = detail["quantization"]
+    return (value.astype(np.float32) - np.float32(zero)) * np.float32(scale) if scale else value
 
 
 def _perm(have: tuple[int, ...], want: tuple[int, ...]) -> tuple[int, ...] | None:

@@ -9,14 +9,10 @@ import numpy as np
 import onnx_ir as ir
 
 from edgec.graph.build import Builder
-from edgec.graph.model import attr, static_shape
+from edgec.graph.model import attr, optional_input, static_shape
 from edgec.tensors import Array
 
 _INT32, _FLOAT = int(ir.DataType.INT32), int(ir.DataType.FLOAT)
-
-
-def _input(node: ir.Node, index: int) -> ir.Value | None:
-    return node.inputs[index] if len(node.inputs) > index else None
 
 
 def _heads(b: Builder, x: ir.Value | None, count: int) -> ir.Value:
@@ -90,7 +86,7 @@ def _attend(
 
 def attention(node: ir.Node, b: Builder) -> tuple[ir.Value, ...] | None:
     """Self-attention with one product for queries, keys and values."""
-    x, weights, bias, mask, past, extra = (_input(node, i) for i in range(6))
+    x, weights, bias, mask, past, extra = (optional_input(node, i) for i in range(6))
     if past is not None or attr(node, "do_rotary", 0) or attr(node, "past_present_share_buffer", 0):
         return None
     width = _length(weights, 1)
@@ -126,7 +122,7 @@ def _packed(
 
 def multi_head_attention(node: ir.Node, b: Builder) -> tuple[ir.Value, ...] | None:
     """Attention over separate queries, keys and values, [batch, length, heads · size]."""
-    query, key, value, bias, mask, extra, past_key, past_value = (_input(node, i) for i in range(8))
+    query, key, value, bias, mask, extra, past_key, past_value = (optional_input(node, i) for i in range(8))
     heads = int(attr(node, "num_heads", 0))
     width, inner = _length(query, -1), static_shape(key)
     if past_key is not None or past_value is not None or width is None or inner is None or value is None or not heads:

@@ -12,15 +12,11 @@ import onnx_ir as ir
 
 from edgec.graph.build import Builder
 from edgec.graph.edit import Editor, sole_consumer
-from edgec.graph.model import Model, attr, const_of
+from edgec.graph.model import Model, attr, const_of, optional_input
 from edgec.passes.shapes import infer_node
 from edgec.tensors import Array
 
 _CONV = ("auto_pad", "dilations", "group", "kernel_shape", "pads", "strides")
-
-
-def _input(node: ir.Node, index: int) -> ir.Value | None:
-    return node.inputs[index] if len(node.inputs) > index else None
 
 
 def _real(weight: Array, scale: Array, zero: Array | None, axis: int) -> Array | None:
@@ -61,10 +57,10 @@ def _real_rows(node: ir.Node, editor: Editor, opsets: dict[str, int]) -> None:
     """DequantizeLinear(Gather(integers, rows)) as Gather(numbers, rows)."""
     source = node.inputs[0].producer() if node.inputs[0] is not None else None
     table = const_of(source.inputs[0]) if source is not None and source.op_type == "Gather" else None
-    scale, zero = const_of(node.inputs[1]), const_of(_input(node, 2))
+    scale, zero = const_of(node.inputs[1]), const_of(optional_input(node, 2))
     if source is None or table is None or scale is None or scale.size != 1:
         return
-    if (_input(node, 2) is not None and zero is None) or (zero is not None and zero.size != 1):
+    if (optional_input(node, 2) is not None and zero is None) or (zero is not None and zero.size != 1):
         return
     real = _real(table, scale, zero, 0)
     b = Builder(editor, node)
@@ -76,7 +72,7 @@ def _real_rows(node: ir.Node, editor: Editor, opsets: dict[str, int]) -> None:
 
 def _undo(node: ir.Node, editor: Editor, opsets: dict[str, int]) -> bool:
     source = node.inputs[0].producer() if node.inputs[0] is not None else None
-    if source is None or source.op_type != "DynamicQuantizeLinear" or _input(node, 2) is not source.outputs[2]:
+    if source is None or source.op_type != "DynamicQuantizeLinear" or optional_input(node, 2) is not source.outputs[2]:
         return False
     cast = sole_consumer(node.outputs[0])
     scaled = sole_consumer(cast.outputs[0]) if cast is not None and cast.op_type == "Cast" else None
@@ -87,8 +83,8 @@ def _undo(node: ir.Node, editor: Editor, opsets: dict[str, int]) -> bool:
     if both is None or both.op_type != "Mul" or source.outputs[1] not in both.inputs:
         return False
     scale = next((const_of(v) for v in both.inputs if v is not source.outputs[1]), None)
-    weight, zero = const_of(node.inputs[1]), const_of(_input(node, 3))
-    if scale is None or weight is None or (_input(node, 3) is not None and zero is None):
+    weight, zero = const_of(node.inputs[1]), const_of(optional_input(node, 3))
+    if scale is None or weight is None or (optional_input(node, 3) is not None and zero is None):
         return False
     convolves = node.op_type == "ConvInteger"
     real = _real(weight, scale, zero, 0 if convolves else weight.ndim - 1)
@@ -112,7 +108,7 @@ def dynamic_matmul(node: ir.Node, b: Builder) -> tuple[ir.Value, ...] | None:
 def matmul_to_float(node: ir.Node, b: Builder) -> tuple[ir.Value, ...] | None:
     """(a − zero point) · scale times b's numbers + bias"""
     a, right, a_scale, b_scale = node.inputs[:4]
-    left = b("DequantizeLinear", a, a_scale, _input(node, 4))
+    left = b("DequantizeLinear", a, a_scale, optional_input(node, 4))
     return _product(b, left, const_of(right), const_of(b_scale), node, (5, 6))
 
 
@@ -124,7 +120,7 @@ def _product(
     node: ir.Node,
     optional: tuple[int, int],
 ) -> tuple[ir.Value, ...] | None:
-    zero, bias = (_input(node, i) for i in optional)
+    zero, bias = (optional_input(node, i) for i in optional)
     if weight is None or scale is None or (zero is not None and const_of(zero) is None):
         return None
     real = _real(weight, scale, const_of(zero), weight.ndim - 1)
@@ -138,7 +134,7 @@ def dynamic_lstm(node: ir.Node, b: Builder) -> tuple[ir.Value, ...] | None:
     """LSTM; weights are [directions, inputs, 4 · hidden] here, the other way round than in the standard's."""
     made = []
     for weight, scale, zero in ((1, 8, 9), (2, 10, 11)):
-        values, steps, offsets = (const_of(_input(node, i)) for i in (weight, scale, zero))
+        values, steps, offsets = (const_of(optional_input(node, i)) for i in (weight, scale, zero))
         if values is None or steps is None:
             return None
         shape = (values.shape[0], 1, -1)
@@ -149,7 +145,7 @@ def dynamic_lstm(node: ir.Node, b: Builder) -> tuple[ir.Value, ...] | None:
         made.append(b.constant(np.ascontiguousarray(real.transpose(0, 2, 1))))
     kept = ("activation_alpha", "activation_beta", "activations", "clip", "direction", "hidden_size", "input_forget")
     attributes = {name: attr(node, name) for name in kept if name in node.attributes}
-    inputs = [node.inputs[0], *made, *(_input(node, i) for i in range(3, 8))]
+    inputs = [node.inputs[0], *made, *(optional_input(node, i) for i in range(3, 8))]
     return b.several("LSTM", len(node.outputs), *inputs, **attributes)
 
 

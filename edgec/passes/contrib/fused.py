@@ -9,15 +9,11 @@ import numpy as np
 import onnx_ir as ir
 
 from edgec.graph.build import Builder
-from edgec.graph.model import attr, const_of
+from edgec.graph.model import attr, const_of, optional_input
 from edgec.tensors import Array
 
 _GEMM_ACTIVATION = {"alpha": "activation_alpha", "beta": "activation_beta", "gamma": "activation_gamma"}
 _CONV = ("auto_pad", "dilations", "group", "kernel_shape", "pads", "strides")
-
-
-def _input(node: ir.Node, index: int) -> ir.Value | None:
-    return node.inputs[index] if len(node.inputs) > index else None
 
 
 def _kept(node: ir.Node, *names: str) -> dict[str, object]:
@@ -33,8 +29,8 @@ def _activation(b: Builder, name: str, x: ir.Value, parameters: dict[str, float]
 
 def fused_conv(node: ir.Node, b: Builder) -> tuple[ir.Value, ...]:
     """activation(Conv(x, w, b) + z)"""
-    result = b("Conv", node.inputs[0], node.inputs[1], _input(node, 2), **_kept(node, *_CONV))
-    if (addend := _input(node, 3)) is not None:
+    result = b("Conv", node.inputs[0], node.inputs[1], optional_input(node, 2), **_kept(node, *_CONV))
+    if (addend := optional_input(node, 3)) is not None:
         result = b("Add", result, addend)
     values = attr(node, "activation_params", ())
     parameters = dict(zip(("alpha", "beta"), map(float, values), strict=False))
@@ -80,7 +76,7 @@ def bias_gelu(node: ir.Node, b: Builder) -> tuple[ir.Value, ...]:
 
 def fast_gelu(node: ir.Node, b: Builder) -> tuple[ir.Value, ...]:
     """Gelu(x + bias) by the hyperbolic tangent"""
-    x, bias = node.inputs[0], _input(node, 1)
+    x, bias = node.inputs[0], optional_input(node, 1)
     return (b("Gelu", x if bias is None else b("Add", x, bias), approximate="tanh"),)
 
 
@@ -123,7 +119,7 @@ def layer_norm(node: ir.Node, b: Builder) -> tuple[ir.Value, ...]:
 
 def _residual(node: ir.Node, b: Builder, bias: int) -> ir.Value:
     total = b("Add", node.inputs[0], node.inputs[1])
-    return total if _input(node, bias) is None else b("Add", total, node.inputs[bias])
+    return total if optional_input(node, bias) is None else b("Add", total, node.inputs[bias])
 
 
 def skip_layer_norm(node: ir.Node, b: Builder) -> tuple[ir.Value, ...] | None:
@@ -141,7 +137,7 @@ def _with_sum(node: ir.Node, b: Builder, total: ir.Value, *, simplified: bool) -
     if simplified:
         made = _rms(b, total, node.inputs[2], epsilon, b.ints(-1))
     else:
-        made = b("LayerNormalization", total, node.inputs[2], _input(node, 3), axis=-1, epsilon=epsilon)
+        made = b("LayerNormalization", total, node.inputs[2], optional_input(node, 3), axis=-1, epsilon=epsilon)
     if any(o.uses() or o.is_graph_output() for o in node.outputs[1:3]):
         return None
     if len(node.outputs) < 4:
@@ -152,7 +148,7 @@ def _with_sum(node: ir.Node, b: Builder, total: ir.Value, *, simplified: bool) -
 def embed_layer_norm(node: ir.Node, b: Builder) -> tuple[ir.Value, ...] | None:
     """LayerNormalization(word[ids] + position[place] + segment[segments])"""
     ids, segments, words, places, kinds, gamma, beta = node.inputs[:7]
-    mask, positions = _input(node, 7), _input(node, 8)
+    mask, positions = optional_input(node, 7), optional_input(node, 8)
     read = [o.uses() or o.is_graph_output() for o in node.outputs]
     if ids is None or ids.shape is None or (len(read) > 1 and read[1] and mask is None):
         return None
@@ -178,10 +174,10 @@ def matmul_nbits(node: ir.Node, b: Builder) -> tuple[ir.Value, ...] | None:
     """a · dequantized weightsᵀ; the weights are packed in blocks of `block_size` along their rows"""
     bits, block = int(attr(node, "bits", 4)), int(attr(node, "block_size", 32))
     rows, length = int(attr(node, "N", 0)), int(attr(node, "K", 0))
-    packed, scales, zeros = (const_of(_input(node, i)) for i in (1, 2, 3))
-    if packed is None or scales is None or bits not in (2, 4, 8) or _input(node, 4) is not None:
+    packed, scales, zeros = (const_of(optional_input(node, i)) for i in (1, 2, 3))
+    if packed is None or scales is None or bits not in (2, 4, 8) or optional_input(node, 4) is not None:
         return None
-    if _input(node, 3) is not None and zeros is None:
+    if optional_input(node, 3) is not None and zeros is None:
         return None
     blocks = -(-length // block)
     values = _unpacked(packed.reshape(rows, blocks, -1), bits)[..., :block].astype(np.float32)
@@ -193,7 +189,7 @@ def matmul_nbits(node: ir.Node, b: Builder) -> tuple[ir.Value, ...] | None:
     real = (values - offset[..., None]) * scales.reshape(rows, blocks, 1).astype(np.float32)
     weight = real.reshape(rows, -1)[:, :length].T.astype(scales.dtype)
     made = b("MatMul", node.inputs[0], np.ascontiguousarray(weight))
-    bias = _input(node, 5)
+    bias = optional_input(node, 5)
     return (made if bias is None else b("Add", made, bias),)
 
 

@@ -16,15 +16,11 @@ import numpy as np
 import onnx_ir as ir
 
 from edgec.graph.build import Builder
-from edgec.graph.model import attr, const_of
+from edgec.graph.model import attr, const_of, optional_input
 
 Result = tuple[ir.Value, ...] | None
 _POOL = ("auto_pad", "ceil_mode", "count_include_pad", "kernel_shape", "pads", "strides")
 _CONV = ("auto_pad", "dilations", "group", "kernel_shape", "pads", "strides")
-
-
-def _input(node: ir.Node, index: int) -> ir.Value | None:
-    return node.inputs[index] if len(node.inputs) > index else None
 
 
 def _kept(node: ir.Node, *names: str) -> dict[str, Any]:
@@ -33,19 +29,19 @@ def _kept(node: ir.Node, *names: str) -> dict[str, Any]:
 
 def _real(b: Builder, node: ir.Node, first: int, axis: int | None = None) -> ir.Value:
     """DequantizeLinear of three inputs in a row: integers, scale, zero point; along an axis where there are several."""
-    scale = const_of(_input(node, first + 1))
+    scale = const_of(optional_input(node, first + 1))
     several = axis is not None and (scale is None or scale.size > 1)
     return _pair(b, "DequantizeLinear", node, first, first + 1, axis if several else None)
 
 
 def _stored(b: Builder, x: ir.Value, node: ir.Node, first: int) -> tuple[ir.Value, ...]:
     """QuantizeLinear by the scale and zero point at an input."""
-    values = [_flat(b, _input(node, first)), _flat(b, _input(node, first + 1))]
+    values = [_flat(b, optional_input(node, first)), _flat(b, optional_input(node, first + 1))]
     return (b("QuantizeLinear", x, *values),)
 
 
 def _pair(b: Builder, op: str, node: ir.Node, data: int, scale: int, axis: int | None) -> ir.Value:
-    parameters = [_input(node, scale), _input(node, scale + 1)]
+    parameters = [optional_input(node, scale), optional_input(node, scale + 1)]
     if axis is None:
         return b(op, node.inputs[data], *(_flat(b, p) for p in parameters))
     return b(op, node.inputs[data], *parameters, axis=axis)
@@ -113,27 +109,27 @@ def _bias(b: Builder, value: ir.Value | None, left: ir.Value | None, right: ir.V
 
 def gemm(node: ir.Node, b: Builder) -> Result:
     """Gemm with an int32 bias; a float result where no output scale is given."""
-    if any(const_of(_input(node, i)) is None for i in (1, 2, 4, 5)):
+    if any(const_of(optional_input(node, i)) is None for i in (1, 2, 4, 5)):
         return None
     columns = 0 if attr(node, "transB", 0) else 1
-    bias = _bias(b, _input(node, 6), _input(node, 1), _input(node, 4))
+    bias = _bias(b, optional_input(node, 6), optional_input(node, 1), optional_input(node, 4))
     sides = (_real(b, node, 0), _real(b, node, 3, columns))
     made = b("Gemm", *sides, bias, **_kept(node, "alpha", "transA", "transB"))
-    return (made,) if _input(node, 7) is None else _stored(b, made, node, 7)
+    return (made,) if optional_input(node, 7) is None else _stored(b, made, node, 7)
 
 
 def convolution(node: ir.Node, b: Builder) -> Result:
     """Conv with constant weights and an int32 bias."""
-    if attr(node, "channels_last", 0) or any(const_of(_input(node, i)) is None for i in range(1, 8)):
+    if attr(node, "channels_last", 0) or any(const_of(optional_input(node, i)) is None for i in range(1, 8)):
         return None
-    bias = _bias(b, _input(node, 8), node.inputs[1], node.inputs[4])
+    bias = _bias(b, optional_input(node, 8), node.inputs[1], node.inputs[4])
     made = b("Conv", _real(b, node, 0), _real(b, node, 3, 0), bias, **_kept(node, *_CONV))
     return _stored(b, made, node, 6)
 
 
 def product(node: ir.Node, b: Builder) -> Result:
     """MatMul with constant parameters, and constant weights."""
-    if any(const_of(_input(node, i)) is None for i in range(1, 8)):
+    if any(const_of(optional_input(node, i)) is None for i in range(1, 8)):
         return None
     weight = const_of(node.inputs[3])
     assert weight is not None

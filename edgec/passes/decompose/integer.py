@@ -12,7 +12,7 @@ import onnx_ir as ir
 
 from edgec.graph.build import Builder
 from edgec.graph.edit import Editor
-from edgec.graph.model import attr, const_of, static_shape
+from edgec.graph.model import attr, const_of, optional_input, static_shape
 
 _EXACT = 1 << 24
 #: 256 · 255 · 255 < 2²⁴
@@ -33,17 +33,13 @@ def _centred(b: Builder, x: ir.Value | None, zero: ir.Value | None, *, rows: boo
     return b("Sub", value, offset)
 
 
-def _optional(node: ir.Node, index: int) -> ir.Value | None:
-    return node.inputs[index] if len(node.inputs) > index else None
-
-
 def matmul_integer(node: ir.Node, editor: Editor) -> bool:
     """(A − a) · (B − b) in int32"""
     if static_shape(node.inputs[0]) is None:
         return False
     b = Builder(editor, node)
-    left = _centred(b, node.inputs[0], _optional(node, 2), rows=True)
-    right = _centred(b, node.inputs[1], _optional(node, 3))
+    left = _centred(b, node.inputs[0], optional_input(node, 2), rows=True)
+    right = _centred(b, node.inputs[1], optional_input(node, 3))
     b.done(_product(b, node, left, right))
     return True
 
@@ -91,7 +87,7 @@ def _column(b: Builder, scale: ir.Value | None) -> ir.Value:
 
 def conv_integer(node: ir.Node, editor: Editor) -> bool:
     """Conv(X − x, W − w), where float32 holds every sum (rule 1)"""
-    x, w, x_zero, w_zero = node.inputs[0], node.inputs[1], _optional(node, 2), _optional(node, 3)
+    x, w, x_zero, w_zero = node.inputs[0], node.inputs[1], optional_input(node, 2), optional_input(node, 3)
     if not _exact(w, w_zero, 0):
         return False
     b = Builder(editor, node)
@@ -102,7 +98,7 @@ def conv_integer(node: ir.Node, editor: Editor) -> bool:
 def qlinear_conv(node: ir.Node, editor: Editor) -> bool:
     """QuantizeLinear((Conv(X − x, W − w) + B) · (sₓ·s_w)), where float32 holds every sum (rule 1)"""
     x, x_scale, x_zero, w, w_scale, w_zero, y_scale, y_zero = node.inputs[:8]
-    bias = _optional(node, 8)
+    bias = optional_input(node, 8)
     largest = const_of(bias) if bias is not None else None
     if bias is not None and largest is None:
         return False
