@@ -291,7 +291,7 @@ def files_of_all(
 
 def row(case: Case, made: dict[str, Any]) -> dict[str, Any]:
     """All figures of one model, timed now."""
-    found: dict[str, Any] = {"model": case.name}
+    found: dict[str, Any] = {"model": case.name, "effort": made.get("effort", "balanced")}
     for runtime, (_, measure) in RUNTIMES.items():
         files = made[runtime]["files"]
         try:
@@ -311,14 +311,19 @@ def page(rows: Sequence[dict[str, Any]]) -> str:
         "# int8 against float and the peers",
         "",
         f"Made by `make bench-int8` on {platform.processor() or platform.machine()}, {os.cpu_count()} cores;",
-        f"the machine's load was {min(loads)} to {max(loads)} after the rows (1 is this benchmark alone).",
+        f"the machine's load was {min(loads)} to {max(loads)} after the rows (1 is this benchmark alone). Ours are built at",
+        f"`--effort {' and '.join(sorted({made['effort'] for made in rows})) or 'balanced'}`, which changes the dB more than the times.",
     ]
     lines += ["", *(__doc__ or "").strip().splitlines()[2:], ""]
     lines += ["| model | runtime | file | runs in | ms | dB |", "|---|---|---|---|--:|--:|"]
     for made in rows:
         for runtime in ("TFLite", "OpenVINO"):
             for name, entry in made[runtime]["files"].items():
-                figures = f"{entry['ms']:.3f} | {entry['sqnr_db']}" if "ms" in entry else f"– | {entry['why'][:60]}"
+                figures = (
+                    f"{entry['ms']:.3f} | {entry.get('sqnr_db') or '–'}"
+                    if "ms" in entry
+                    else f"– | {entry['why'][:60]}"
+                )
                 lines.append(f"| {made['model']} | {runtime} | {name} | {entry.get('precision', '')} | {figures} |")
     lines += ["", "## Bars missed", ""]
     told = [
