@@ -307,12 +307,13 @@ def row(case: Case, made: dict[str, Any]) -> dict[str, Any]:
 def page(rows: Sequence[dict[str, Any]]) -> str:
     """The table as Markdown."""
     loads = [made["load"] for made in rows] or [0.0]
+    effort = " and ".join(sorted({made["effort"] for made in rows})) or "balanced"
     lines = [
         "# int8 against float and the peers",
         "",
         f"Made by `make bench-int8` on {platform.processor() or platform.machine()}, {os.cpu_count()} cores;",
-        f"the machine's load was {min(loads)} to {max(loads)} after the rows (1 is this benchmark alone). Ours are built at",
-        f"`--effort {' and '.join(sorted({made['effort'] for made in rows})) or 'balanced'}`, which changes the dB more than the times.",
+        f"the machine's load was {min(loads)} to {max(loads)} after the rows (1 is this benchmark alone).",
+        f"Ours are built at `--effort {effort}`, which changes the dB more than the times.",
     ]
     lines += ["", *(__doc__ or "").strip().splitlines()[2:], ""]
     lines += ["| model | runtime | file | runs in | ms | dB |", "|---|---|---|---|--:|--:|"]
