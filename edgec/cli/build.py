@@ -21,7 +21,7 @@ def run(
     ] = options.Precision.auto,
     effort: Annotated[
         options.Effort | None,
-        typer.Option("--effort", help="How far to repair int8: fast, balanced (default), max."),
+        typer.Option("--effort", help="int8 repairs. fast: none; balanced (default): those that are cheap; max: all."),
     ] = None,
     min_sqnr: Annotated[
         float | None,

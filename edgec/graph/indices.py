@@ -7,11 +7,9 @@ from collections.abc import Mapping
 import onnx_ir as ir
 
 from edgec.graph.model import Model, attr, static_shape
+from edgec.graph.traits import MOVES
 
-#: Operators that hand on what they are given, in another shape or type.
-_MOVERS = frozenset(
-    {"Cast", "Expand", "Flatten", "Identity", "Reshape", "Slice", "Split", "Squeeze", "Transpose", "Unsqueeze"}
-)
+_MOVERS = MOVES | {"Cast"}
 
 
 def index_limits(model: Model) -> Mapping[str, int]:

@@ -182,6 +182,11 @@ def attr(node: ir.Node, name: str, default: Any = None) -> Any:
     return tuple(value) if isinstance(value, (list, tuple)) else value
 
 
+def attrs(node: ir.Node, *names: str) -> dict[str, Any]:
+    """The attributes of these names that the node has: what is left out keeps the operator's default."""
+    return {name: attr(node, name) for name in names if name in node.attributes}
+
+
 _LINE = re.compile(r'File "([^"]+)", line (\d+)')
 
 

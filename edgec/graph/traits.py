@@ -83,6 +83,16 @@ TRAITS: dict[str, Trait] = {
     "Concat": _MANY,
 }
 
+#: What a convolution of any kind says of how it slides.
+CONV_ATTRIBUTES = ("auto_pad", "dilations", "group", "kernel_shape", "pads", "strides")
+#: Operators that give what they were given, in another order or shape, of whatever type it is.
+MOVES = frozenset(
+    {
+        *("Concat", "Expand", "Flatten", "Gather", "GatherElements", "GatherND", "Identity", "Reshape"),
+        *("Slice", "Split", "Squeeze", "Tile", "Transpose", "Unsqueeze"),
+    }
+)
+
 #: Averages: their values lie within those of the input, as a mover's do.
 _AVERAGES = frozenset({"AveragePool", "GlobalAveragePool", "ReduceMean"})
 

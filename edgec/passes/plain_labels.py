@@ -15,6 +15,7 @@ import onnx_ir as ir
 
 from edgec.graph.edit import Editor, remove_dead
 from edgec.graph.model import attr
+from edgec.graph.traits import MOVES
 from edgec.tensors import Array
 
 _ML = "ai.onnx.ml"
@@ -24,12 +25,7 @@ _CLASSIFIERS = {
     "SVMClassifier": "classlabels_ints",
     "TreeEnsembleClassifier": "classlabels_int64s",
 }
-_MOVERS = frozenset(
-    {
-        *("Compress", "Concat", "Expand", "Flatten", "Gather", "GatherElements", "GatherND", "Identity", "Reshape"),
-        *("Slice", "Split", "Squeeze", "Tile", "Transpose", "Unsqueeze", "Where", "ArrayFeatureExtractor"),
-    }
-)
+_MOVERS = MOVES | {"ArrayFeatureExtractor", "Compress", "Where"}
 _READERS = frozenset({"Equal", "Shape", "Size"})
 
 

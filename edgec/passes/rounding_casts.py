@@ -9,28 +9,10 @@ from __future__ import annotations
 import onnx_ir as ir
 
 from edgec.graph.edit import all_values
+from edgec.graph.traits import MOVES
 
-#: Operators that give what they were given, in another order or shape.
-MOVERS = frozenset(
-    [
-        "Concat",
-        "Expand",
-        "Flatten",
-        "Gather",
-        "GatherElements",
-        "GatherND",
-        "Identity",
-        "Reshape",
-        "Shape",
-        "Size",
-        "Slice",
-        "Split",
-        "Squeeze",
-        "Tile",
-        "Transpose",
-        "Unsqueeze",
-    ]
-)
+#: Moves, and what reads only the shape.
+MOVERS = MOVES | {"Shape", "Size"}
 _CASTS = frozenset({"Cast", "CastLike"})
 
 

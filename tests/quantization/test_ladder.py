@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 
 from edgec.graph.model import Model
-from edgec.metrics import sqnr_db
 from edgec.quantization import ladder
 from edgec.quantization.apply import apply_plan
 from edgec.quantization.judge import Judge
@@ -19,8 +18,8 @@ from edgec.quantization.types import QuantPlan, Statistics
 from edgec.targets.load import load_target
 from edgec.targets.profile import PrecisionName
 from edgec.tensors import Array
-from tests.support.graphs import random_feeds, run_ort
-from tests.support.plans import kernel, measured, typed
+from tests.support.graphs import random_feeds
+from tests.support.plans import fidelity, hard_weights, measured, typed
 
 TARGET = load_target("raspberrypi4")
 
@@ -31,17 +30,12 @@ NET = """(float[1,3,12,12] x) => (float[1,6] y)
 
 
 def net() -> Model:
-    constants = {
-        "w1": kernel(16, 3, 3, 3) ** 3,
-        "b1": kernel(16, seed=1),
-        "w2": kernel(16, 1, 3, 3, seed=2) ** 3,
-        "b2": kernel(16, seed=3),
-        "w3": kernel(64, 16, 1, 1, seed=4) ** 3,
-        "b3": kernel(64, seed=5),
-        "w4": kernel(6, 64, seed=6),
-        "b4": kernel(6, seed=7),
-    }
-    return typed(NET, constants)
+    return typed(
+        NET,
+        hard_weights(
+            3, w1=(16, 3, 3, 3), b1=(16,), w2=(16, 1, 3, 3), b2=(16,), w3=(64, 16, 1, 1), b3=(64,), w4=(6, 64), b4=(6,)
+        ),
+    )
 
 
 def feeds_of(model: Model, count: int, seed: int = 0) -> list[dict[str, Array]]:
@@ -59,10 +53,8 @@ def climbed(effort: Effort, *, precision: PrecisionName = "int8", count: int = 2
     return model, climb(model, make, stats, feeds, effort=effort)
 
 
-def fidelity(model: Model, quantized: Model) -> float:
-    fresh = feeds_of(model, 16, seed=1000)
-    expected = np.stack([run_ort(model, feed)["y"] for feed in fresh])
-    return sqnr_db(expected, np.stack([run_ort(quantized, feed)["y"] for feed in fresh]))
+def fresh(model: Model, quantized: Model) -> float:
+    return fidelity(model, quantized, feeds_of(model, 16, seed=1000))
 
 
 @pytest.mark.parametrize("effort", ["balanced", "max"])
@@ -78,7 +70,7 @@ def test_every_rung_is_reported_and_no_harm_stays(effort: Effort) -> None:
         level = rung.after_db if rung.kept else level
     _, fast = climbed("fast")
     # 0.5 dB: fresh samples may see it differently from the judging ones.
-    assert fidelity(model, result.model) > fidelity(model, fast.model) - 0.5
+    assert fresh(model, result.model) > fresh(model, fast.model) - 0.5
 
 
 def test_what_does_not_help_leaves_the_start() -> None:

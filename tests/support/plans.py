@@ -10,6 +10,7 @@ import onnx
 import onnx_ir as ir
 
 from edgec.graph.model import Model
+from edgec.metrics import sqnr_db
 from edgec.quantization.observers import observe
 from edgec.quantization.types import Statistics
 from edgec.targets.load import load_target
@@ -63,6 +64,19 @@ def with_scheme(
     backends: dict[Any, Any] = dict(target.backends)
     backends[backend] = facts.model_copy(update={"scheme": scheme})
     return target.model_copy(update={"backends": backends, "io_dtype": io_dtype})
+
+
+def hard_weights(power: int, **shapes: tuple[int, ...]) -> dict[str, Array]:
+    """Random weights and biases that are hard to round: kernels have a few large numbers, which stretch the scales."""
+    made = {name: kernel(*shape, seed=seed) for seed, (name, shape) in enumerate(shapes.items())}
+    return {name: array**power if array.ndim == 4 else array for name, array in made.items()}
+
+
+def fidelity(model: Model, quantized: Model, feeds: Iterable[Mapping[str, Array]]) -> float:
+    """The SQNR of output y over some inputs, in dB."""
+    several = list(feeds)
+    expected, actual = (np.stack([run_ort(m, feed)["y"] for feed in several]) for m in (model, quantized))
+    return sqnr_db(expected, actual)
 
 
 def kernel(*shape: int, seed: int = 0, scale: float = 0.5) -> Array:

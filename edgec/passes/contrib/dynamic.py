@@ -12,11 +12,10 @@ import onnx_ir as ir
 
 from edgec.graph.build import Builder
 from edgec.graph.edit import Editor, sole_consumer
-from edgec.graph.model import Model, attr, const_of, optional_input
+from edgec.graph.model import Model, attr, attrs, const_of, optional_input
+from edgec.graph.traits import CONV_ATTRIBUTES
 from edgec.passes.shapes import infer_node
 from edgec.tensors import Array
-
-_CONV = ("auto_pad", "dilations", "group", "kernel_shape", "pads", "strides")
 
 
 def _real(weight: Array, scale: Array, zero: Array | None, axis: int) -> Array | None:
@@ -91,8 +90,7 @@ def _undo(node: ir.Node, editor: Editor, opsets: dict[str, int]) -> bool:
     if real is None:
         return False
     b = Builder(editor, scaled)
-    attributes = {name: attr(node, name) for name in _CONV if name in node.attributes}
-    made = b("Conv" if convolves else "MatMul", source.inputs[0], real, **attributes)
+    made = b("Conv" if convolves else "MatMul", source.inputs[0], real, **attrs(node, *CONV_ATTRIBUTES))
     for new in b.nodes:
         infer_node(new, opsets)
     b.done(made)
@@ -144,9 +142,8 @@ def dynamic_lstm(node: ir.Node, b: Builder) -> tuple[ir.Value, ...] | None:
         real = real * steps.astype(np.float32).reshape(shape)
         made.append(b.constant(np.ascontiguousarray(real.transpose(0, 2, 1))))
     kept = ("activation_alpha", "activation_beta", "activations", "clip", "direction", "hidden_size", "input_forget")
-    attributes = {name: attr(node, name) for name in kept if name in node.attributes}
     inputs = [node.inputs[0], *made, *(optional_input(node, i) for i in range(3, 8))]
-    return b.several("LSTM", len(node.outputs), *inputs, **attributes)
+    return b.several("LSTM", len(node.outputs), *inputs, **attrs(node, *kept))
 
 
 DYNAMIC = {

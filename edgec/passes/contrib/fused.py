@@ -9,15 +9,11 @@ import numpy as np
 import onnx_ir as ir
 
 from edgec.graph.build import Builder
-from edgec.graph.model import attr, const_of, optional_input
+from edgec.graph.model import attr, attrs, const_of, optional_input
+from edgec.graph.traits import CONV_ATTRIBUTES
 from edgec.tensors import Array
 
 _GEMM_ACTIVATION = {"alpha": "activation_alpha", "beta": "activation_beta", "gamma": "activation_gamma"}
-_CONV = ("auto_pad", "dilations", "group", "kernel_shape", "pads", "strides")
-
-
-def _kept(node: ir.Node, *names: str) -> dict[str, object]:
-    return {name: attr(node, name) for name in names if name in node.attributes}
 
 
 def _activation(b: Builder, name: str, x: ir.Value, parameters: dict[str, float]) -> ir.Value:
@@ -29,7 +25,7 @@ def _activation(b: Builder, name: str, x: ir.Value, parameters: dict[str, float]
 
 def fused_conv(node: ir.Node, b: Builder) -> tuple[ir.Value, ...]:
     """activation(Conv(x, w, b) + z)"""
-    result = b("Conv", node.inputs[0], node.inputs[1], optional_input(node, 2), **_kept(node, *_CONV))
+    result = b("Conv", node.inputs[0], node.inputs[1], optional_input(node, 2), **attrs(node, *CONV_ATTRIBUTES))
     if (addend := optional_input(node, 3)) is not None:
         result = b("Add", result, addend)
     values = attr(node, "activation_params", ())
@@ -40,7 +36,7 @@ def fused_conv(node: ir.Node, b: Builder) -> tuple[ir.Value, ...]:
 
 def fused_gemm(node: ir.Node, b: Builder) -> tuple[ir.Value, ...]:
     """activation(Gemm(a, b, c))"""
-    result = b("Gemm", *node.inputs, **_kept(node, "alpha", "beta", "transA", "transB"))
+    result = b("Gemm", *node.inputs, **attrs(node, "alpha", "beta", "transA", "transB"))
     parameters = {k: float(attr(node, v)) for k, v in _GEMM_ACTIVATION.items() if v in node.attributes}
     name = attr(node, "activation", "")
     return (_activation(b, name, result, parameters) if name else result,)
@@ -114,7 +110,7 @@ def simplified_layer_norm(node: ir.Node, b: Builder) -> tuple[ir.Value, ...] | N
 
 def layer_norm(node: ir.Node, b: Builder) -> tuple[ir.Value, ...]:
     """The standard's operator of that name"""
-    return (b("LayerNormalization", *node.inputs, **_kept(node, "axis", "epsilon", "stash_type")),)
+    return (b("LayerNormalization", *node.inputs, **attrs(node, "axis", "epsilon", "stash_type")),)
 
 
 def _residual(node: ir.Node, b: Builder, bias: int) -> ir.Value:
@@ -206,7 +202,7 @@ def expand_dims(node: ir.Node, b: Builder) -> tuple[ir.Value, ...]:
 
 def trilu(node: ir.Node, b: Builder) -> tuple[ir.Value, ...]:
     """The standard's operator of that name"""
-    return (b("Trilu", *node.inputs, **_kept(node, "upper")),)
+    return (b("Trilu", *node.inputs, **attrs(node, "upper")),)
 
 
 FUSED = {

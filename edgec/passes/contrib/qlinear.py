@@ -10,21 +10,16 @@ Definitions: onnxruntime's ContribOperators.md.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 
 import numpy as np
 import onnx_ir as ir
 
 from edgec.graph.build import Builder
-from edgec.graph.model import attr, const_of, optional_input
+from edgec.graph.model import attr, attrs, const_of, optional_input
+from edgec.graph.traits import CONV_ATTRIBUTES
 
 Result = tuple[ir.Value, ...] | None
 _POOL = ("auto_pad", "ceil_mode", "count_include_pad", "kernel_shape", "pads", "strides")
-_CONV = ("auto_pad", "dilations", "group", "kernel_shape", "pads", "strides")
-
-
-def _kept(node: ir.Node, *names: str) -> dict[str, Any]:
-    return {name: attr(node, name) for name in names if name in node.attributes}
 
 
 def _real(b: Builder, node: ir.Node, first: int, axis: int | None = None) -> ir.Value:
@@ -64,7 +59,7 @@ def _unary(op: str, *kept: str) -> Callable[[ir.Node, Builder], Result]:
     def rule(node: ir.Node, b: Builder) -> Result:
         if attr(node, "channels_last", 0):
             return None
-        return _stored(b, b(op, _real(b, node, 0), **_kept(node, *kept)), node, 3)
+        return _stored(b, b(op, _real(b, node, 0), **attrs(node, *kept)), node, 3)
 
     return rule
 
@@ -114,7 +109,7 @@ def gemm(node: ir.Node, b: Builder) -> Result:
     columns = 0 if attr(node, "transB", 0) else 1
     bias = _bias(b, optional_input(node, 6), optional_input(node, 1), optional_input(node, 4))
     sides = (_real(b, node, 0), _real(b, node, 3, columns))
-    made = b("Gemm", *sides, bias, **_kept(node, "alpha", "transA", "transB"))
+    made = b("Gemm", *sides, bias, **attrs(node, "alpha", "transA", "transB"))
     return (made,) if optional_input(node, 7) is None else _stored(b, made, node, 7)
 
 
@@ -123,7 +118,7 @@ def convolution(node: ir.Node, b: Builder) -> Result:
     if attr(node, "channels_last", 0) or any(const_of(optional_input(node, i)) is None for i in range(1, 8)):
         return None
     bias = _bias(b, optional_input(node, 8), node.inputs[1], node.inputs[4])
-    made = b("Conv", _real(b, node, 0), _real(b, node, 3, 0), bias, **_kept(node, *_CONV))
+    made = b("Conv", _real(b, node, 0), _real(b, node, 3, 0), bias, **attrs(node, *CONV_ATTRIBUTES))
     return _stored(b, made, node, 6)
 
 
@@ -139,29 +134,19 @@ def product(node: ir.Node, b: Builder) -> Result:
 
 def quantize(node: ir.Node, b: Builder) -> Result:
     """The standard's operator of that name, which now has 16 bits too."""
-    return (b("QuantizeLinear", *node.inputs, **_kept(node, "axis", "block_size", "saturate")),)
+    return (b("QuantizeLinear", *node.inputs, **attrs(node, "axis", "block_size", "saturate")),)
 
 
 def dequantize(node: ir.Node, b: Builder) -> Result:
     """The standard's operator of that name, which now has 16 bits too."""
-    return (b("DequantizeLinear", *node.inputs, **_kept(node, "axis", "block_size")),)
+    return (b("DequantizeLinear", *node.inputs, **attrs(node, "axis", "block_size")),)
 
 
 #: Operators that move numbers, or choose among them, and so do the same to integers as to what these stand for.
-_MOVES = {
-    "DepthToSpace": ("blocksize", "mode"),
-    "Expand": (),
-    "Flatten": ("axis",),
-    "Gather": ("axis",),
-    "MaxPool": (*_POOL[:2], "dilations", "kernel_shape", "pads", "storage_order", "strides"),
-    "Reshape": ("allowzero",),
-    "Slice": (),
-    "SpaceToDepth": ("blocksize",),
-    "Squeeze": (),
-    "Tile": (),
-    "Transpose": ("perm",),
-    "Unsqueeze": (),
-}
+_MOVES = (
+    *("DepthToSpace", "Expand", "Flatten", "Gather", "MaxPool", "Reshape", "Slice", "SpaceToDepth", "Squeeze", "Tile"),
+    *("Transpose", "Unsqueeze"),
+)
 
 
 def moved_integers(node: ir.Node, b: Builder) -> Result:
@@ -174,7 +159,7 @@ def moved_integers(node: ir.Node, b: Builder) -> Result:
     return (
         b(
             "QuantizeLinear",
-            b(node.op_type, real, *node.inputs[1:], **_kept(node, *_MOVES[node.op_type])),
+            b(node.op_type, real, *node.inputs[1:], **attrs(node, *node.attributes)),
             *source.inputs[1:],
         ),
     )

@@ -12,13 +12,13 @@ import onnx_ir as ir
 
 from edgec.graph.build import Builder
 from edgec.graph.edit import Editor
-from edgec.graph.model import attr, const_of, optional_input, static_shape
+from edgec.graph.model import attrs, const_of, optional_input, static_shape
+from edgec.graph.traits import CONV_ATTRIBUTES
 
 _EXACT = 1 << 24
 #: 256 · 255 · 255 < 2²⁴
 _PIECE = 256
 _FLOAT, _INT32 = int(ir.DataType.FLOAT), int(ir.DataType.INT32)
-_CONV_ATTRIBUTES = ("auto_pad", "dilations", "group", "kernel_shape", "pads", "strides")
 
 
 def _centred(b: Builder, x: ir.Value | None, zero: ir.Value | None, *, rows: bool = False) -> ir.Value:
@@ -129,9 +129,8 @@ def _convolution(
         shape = static_shape(w) or ()
         w_zero = b("Reshape", w_zero, b.ints(-1, *[1] * (len(shape) - 1)))
     weights = b("Cast", _centred(b, w, w_zero), to=_FLOAT)
-    attributes = {name: attr(node, name) for name in _CONV_ATTRIBUTES}
     inputs = [centred, weights] if bias is None else [centred, weights, bias]
-    return b("Conv", *inputs, **attributes)
+    return b("Conv", *inputs, **attrs(node, *CONV_ATTRIBUTES))
 
 
 def _exact(w: ir.Value | None, zero: ir.Value | None, bias: int) -> bool:

@@ -15,7 +15,7 @@ from edgec.quantization.types import QuantPlan
 from edgec.targets.load import load_target
 from edgec.tensors import Array
 from tests.support.graphs import random_feeds, run_ort
-from tests.support.plans import kernel, measured, typed
+from tests.support.plans import hard_weights, kernel, measured, typed
 
 TARGET = load_target("raspberrypi4")
 
@@ -25,15 +25,8 @@ NET = """(float[1,3,8,8] x) => (float[1,4] y)
 
 
 def setting() -> tuple[Model, QuantPlan, list[dict[str, Array]]]:
-    """A net with weights that are hard to round: a few large ones stretch the scales."""
-    constants = {
-        "w1": kernel(16, 3, 3, 3) ** 5,
-        "b1": kernel(16, seed=1),
-        "w2": kernel(8, 16, 1, 1, seed=2) ** 5,
-        "b2": kernel(8, seed=3),
-        "w3": kernel(4, 8, seed=4),
-        "b3": kernel(4, seed=5),
-    }
+    """A net with weights that are hard to round."""
+    constants = hard_weights(5, w1=(16, 3, 3, 3), b1=(16,), w2=(8, 16, 1, 1), b2=(8,), w3=(4, 8), b3=(4,))
     model = typed(NET, constants)
     feeds = [random_feeds(model, seed, low=0.0) for seed in range(8)]
     stats = measured(model, feeds)

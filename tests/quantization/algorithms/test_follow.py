@@ -10,7 +10,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from edgec.graph.model import Model
-from edgec.metrics import sqnr_db
 from edgec.quantization.algorithms.follow import beginnings, follow, trust
 from edgec.quantization.algorithms.layers import find_layers
 from edgec.quantization.algorithms.rounding import Moments, target_change
@@ -20,8 +19,8 @@ from edgec.quantization.plan import make_plan
 from edgec.quantization.types import QuantPlan
 from edgec.targets.load import load_target
 from edgec.tensors import Array
-from tests.support.graphs import random_feeds, run_ort
-from tests.support.plans import kernel, measured, typed
+from tests.support.graphs import random_feeds
+from tests.support.plans import fidelity, hard_weights, kernel, measured, typed
 
 NET = """(float[1,8,12,12] x) => (float[1,6] y)
 { c = Conv<kernel_shape=[3,3], pads=[1,1,1,1]>(x, w1, b1) cr = Relu(c)
@@ -31,35 +30,26 @@ NET = """(float[1,8,12,12] x) => (float[1,6] y)
 
 def setting() -> tuple[Model, QuantPlan, list[dict[str, Array]]]:
     """A net with weights that are hard to round."""
-    constants = {
-        "w1": kernel(16, 8, 3, 3) ** 5,
-        "b1": kernel(16, seed=1),
-        "w2": kernel(16, 1, 3, 3, seed=2) ** 5,
-        "b2": kernel(16, seed=3),
-        "w3": kernel(12, 16, 1, 1, seed=4) ** 5,
-        "b3": kernel(12, seed=5),
-        "w4": kernel(6, 12, seed=6),
-        "b4": kernel(6, seed=7),
-    }
+    constants = hard_weights(
+        5, w1=(16, 8, 3, 3), b1=(16,), w2=(16, 1, 3, 3), b2=(16,), w3=(12, 16, 1, 1), b3=(12,), w4=(6, 12), b4=(6,)
+    )
     model = typed(NET, constants)
     feeds = [random_feeds(model, seed, low=0.0) for seed in range(24)]
     plan = make_plan(model, measured(model, feeds), load_target("raspberrypi4"), "tflite", "int8")
     return model, plan, feeds
 
 
-def fidelity(model: Model, plan: QuantPlan) -> float:
-    feeds = [random_feeds(model, seed, low=0.0) for seed in range(100, 116)]
-    quantized = apply_plan(model, plan)
-    expected, actual = ([run_ort(m, feed)["y"] for feed in feeds] for m in (model, quantized))
-    return sqnr_db(np.stack(expected), np.stack(actual))
+def fresh(model: Model, plan: QuantPlan) -> float:
+    feeds = (random_feeds(model, seed, low=0.0) for seed in range(100, 116))
+    return fidelity(model, apply_plan(model, plan), feeds)
 
 
 def test_more_than_rounding_each_layer_by_itself() -> None:
     model, plan, feeds = setting()
-    alone = fidelity(model, round_weights(model, plan, feeds, positions=64))
+    alone = fresh(model, round_weights(model, plan, feeds, positions=64))
     followed = follow(model, plan, feeds, positions=64)
     # Fresh samples: 2 dB is far from what they can do by luck (alone 26.8, followed 35.1).
-    assert fidelity(model, followed) > alone + 2
+    assert fresh(model, followed) > alone + 2
     again = follow(model, plan, feeds, positions=64)
     for key, weight in followed.weights.items():
         np.testing.assert_array_equal(weight.data, again.weights[key].data)
@@ -72,8 +62,8 @@ def test_a_range_that_cuts_is_made_up_for_by_the_next_layer() -> None:
     old = plan.activations[name]
     cut = replace(old, qparams=replace(old.qparams, scale=tuple(0.5 * scale for scale in old.qparams.scale)))
     plan = replace(plan, activations={**plan.activations, name: cut})
-    alone = fidelity(model, round_weights(model, plan, feeds, positions=64))
-    assert fidelity(model, follow(model, plan, feeds, positions=64)) > alone + 2
+    alone = fresh(model, round_weights(model, plan, feeds, positions=64))
+    assert fresh(model, follow(model, plan, feeds, positions=64)) > alone + 2
 
 
 def test_only_the_first_layers_of_a_stretch_mend() -> None:
