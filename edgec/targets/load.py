@@ -1,6 +1,7 @@
 """Read a hardware profile: one TOML file, laid over the bases that it extends, checked key by key.
 
-1. `extends` names one base or several, later ones over earlier ones, the file itself over all of them.
+1. `extends` names one base or several, later ones over earlier ones, the file itself over all of them: a profile beside
+   the file, a shipped one, or an alias of one.
 2. Tables merge, everything else (lists too) replaces.
 3. Files that begin with `_` are bases: parts of a profile, never a target themselves.
 4. A target is named by its file, by one of its aliases, or by the path of a user's own file.
@@ -78,7 +79,7 @@ def _find(name: str) -> Path:
     path = data_folder("targets") / f"{name}.toml"
     if path in set(_shipped()):
         return path
-    aliases = {alias: path for path in _shipped() for alias in _read(path).get("aliases", ())}
+    aliases = _aliases()
     if name in aliases:
         return aliases[name]
     raise EdgecError(
@@ -86,6 +87,10 @@ def _find(name: str) -> Path:
         f"there is no target named {name!r}",
         hint=did_you_mean(name, (*list_targets(), *aliases)),
     )
+
+
+def _aliases() -> dict[str, Path]:
+    return {alias: path for path in _shipped() for alias in _read(path).get("aliases", ())}
 
 
 def _read(path: Path) -> Table:
@@ -114,12 +119,15 @@ def _layers(path: Path, *, seen: tuple[Path, ...]) -> Iterator[_Layer]:
 
 
 def _base(name: str, child: Path) -> Path:
-    """A base beside the file that names it, or a shipped one."""
-    folders = (child.parent, data_folder("targets"))
-    for folder in folders:
-        if (folder / f"{name}.toml").is_file():
-            return folder / f"{name}.toml"
-    known = {path.stem for folder in folders for path in folder.glob("*.toml")}
+    """A base beside the file that names it, or a shipped one; a file may have the name of the one that it extends."""
+    folders = (child.parent, data_folder("targets").resolve())
+    for path in (folder / f"{name}.toml" for folder in folders):
+        if path.is_file() and path != child:
+            return path
+    aliases = _aliases()
+    if name in aliases:
+        return aliases[name]
+    known = {path.stem for folder in folders for path in folder.glob("*.toml") if path != child} | aliases.keys()
     raise EdgecError(
         "target/extends",
         f"{child.name}: extends: there is no profile named {name!r}",

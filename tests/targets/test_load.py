@@ -109,6 +109,25 @@ def test_own_file_extends_a_shipped_target(tmp_path: Path) -> None:
     assert target.backends["tflite"].scheme == base.backends["tflite"].scheme, "tables merge"
 
 
+def test_an_alias_is_a_base_too(tmp_path: Path) -> None:
+    path = tmp_path / "mine.toml"
+    path.write_text('extends = "raspberrypi"\n')
+    assert load_target(str(path)).hardware == load_target("raspberrypi4").hardware
+
+
+@pytest.mark.parametrize("name", ["raspberrypi4", "raspberrypi"])
+def test_a_file_may_have_the_name_of_what_it_extends(name: str, tmp_path: Path) -> None:
+    path = tmp_path / f"{name}.toml"
+    path.write_text(f'extends = "{name}"\nhardware.memory_bytes = 5\n')
+    assert load_target(str(path)).hardware.memory_bytes == 5
+
+
+def test_a_circle_is_refused(fault: Fault, tmp_path: Path) -> None:
+    (tmp_path / "other.toml").write_text('extends = "mine"\n')
+    error = fault('extends = "other"')
+    assert error.code == "target/extends" and "mine → other → mine" in str(error)
+
+
 def test_later_bases_win(tmp_path: Path) -> None:
     (tmp_path / "_a.toml").write_text('title = "a"\nbackends.openvino.scheme.activation_dtype = "int8"\n')
     path = tmp_path / "x.toml"
@@ -164,6 +183,7 @@ def test_all_faults_are_reported_at_once(fault: Fault) -> None:
         ("extends = 3", "target/invalid"),
         ("extends = [3]", "target/invalid"),
         ('extends = "raspberypi4"', "target/extends"),
+        ('extends = "rasberrypi"', "target/extends"),
         ('extends = "_litert-xnnpack"', "target/invalid"),
         ('extends = "android-arm64"\ndefault_backend = "openvino"', "target/invalid"),
     ],
