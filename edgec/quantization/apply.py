@@ -1,7 +1,8 @@
 """Write a plan into the graph as QuantizeLinear and DequantizeLinear: the QDQ model that every backend compiles.
 
 1. A quantized value v becomes v → QuantizeLinear → DequantizeLinear. Quantized nodes read the result; float nodes
-   read it too when a quantized node wrote v, else they go on reading v.
+   read it too when a quantized node wrote v, else they go on reading v. Nodes of the other width (int8 or int16) read
+   a second pair, behind the first.
 2. A graph output that a quantized node wrote keeps its name, which goes to the DequantizeLinear; what the node
    writes is renamed to `name/float`.
 3. Weights, constant operands and biases become integer initializers behind a DequantizeLinear; float16 weights
@@ -28,10 +29,18 @@ REASON_KEY = "edgec.reason"
 
 _STATIC = ("int8", "int16x8")
 
+#: Schemes whose nodes read and write int16.
+_WIDE = ("int16x8",)
+
 
 def has_qdq(model: Model) -> bool:
     """True for a model that carries QuantizeLinear or DequantizeLinear already: it is compiled as it is."""
     return any(n.op_type in ("QuantizeLinear", "DequantizeLinear") for n in model.nodes())
+
+
+def has_float16_weights(model: Model) -> bool:
+    """True for a model of a plan that stores some weights in float16."""
+    return any(n.metadata_props.get(SCHEME_KEY) == "float16" for n in model.nodes())
 
 
 def apply_plan(model: Model, plan: QuantPlan) -> Model:
@@ -174,20 +183,40 @@ class _Editor:
         is_output = value.is_graph_output() and by_quantized
         if is_output:
             value.name = self._fresh(f"{name}/float")
-        q = ir.Value(name=self._fresh(f"{name}/q"), shape=value.shape, type=ir.TensorType(ir.DataType[plan.dtype.name]))
-        out_name = name if is_output else self._fresh(f"{name}/dq")
-        out = ir.Value(name=out_name, shape=value.shape, type=ir.TensorType(ir.DataType.FLOAT))
-        parameters = self._parameters(name, plan)
-        quantize = self._node("QuantizeLinear", f"{name}/quantize", [value, *parameters], q)
-        dequantize = self._dequantize(f"{name}/dequantize", q, out, plan, parameters)
+        pair = self._pair(name, value, plan, name if is_output else self._fresh(f"{name}/dq"))
+        out = pair[1].outputs[0]
+        other = self.plan.requantized.get(name)
+        elsewhere = (
+            [] if other is None else [(n, i) for n, i in readers if self._is_wide(n) is (other.dtype is DType.INT16)]
+        )
         for node, i in readers:
             node.replace_input_with(i, out)
         if is_output:
             for i, output in enumerate(self.graph.outputs):
                 if output is value:
                     self.graph.outputs[i] = out
-        self._insert(producer, [quantize, dequantize])
-        dequantize.metadata_props[REASON_KEY] = plan.reason
+        self._insert(producer, pair)
+        pair[1].metadata_props[REASON_KEY] = plan.reason
+        if other is not None and elsewhere:
+            second = self._pair(f"{name}/other", out, other, self._fresh(f"{name}/other/dq"))
+            for node, i in elsewhere:
+                node.replace_input_with(i, second[1].outputs[0])
+            self.graph.insert_after(pair[1], second)
+            _inherit(second, pair[1])
+            second[1].metadata_props[REASON_KEY] = other.reason
+
+    def _pair(self, name: str, value: ir.Value, plan: TensorPlan, out_name: str) -> list[ir.Node]:
+        """QuantizeLinear and DequantizeLinear of a value, not yet in the graph."""
+        q = ir.Value(name=self._fresh(f"{name}/q"), shape=value.shape, type=ir.TensorType(ir.DataType[plan.dtype.name]))
+        out = ir.Value(name=out_name, shape=value.shape, type=ir.TensorType(ir.DataType.FLOAT))
+        parameters = self._parameters(name, plan)
+        quantize = self._node("QuantizeLinear", f"{name}/quantize", [value, *parameters], q)
+        return [quantize, self._dequantize(f"{name}/dequantize", q, out, plan, parameters)]
+
+    def _is_wide(self, node: ir.Node) -> bool | None:
+        """Whether a node reads int16; None where it reads floats."""
+        decided = self._scheme(node)
+        return None if decided is None or decided.scheme not in _STATIC else decided.scheme in _WIDE
 
     def _insert(self, producer: ir.Node | None, new: list[ir.Node]) -> None:
         if producer is None:

@@ -4,8 +4,8 @@
 2. An operator whose output scale the runtime fixes fixes it for its group; a group that needs more than the
    fixed range, or two different fixed scales, cannot be: the operator that joined it stays float.
 3. A value without range keeps every unit that touches it float.
-4. A Concat whose inputs differ in width by more than 16 × costs the narrow ones more than 4 bits: it stays float
-   when only graph outputs read it, and is reported otherwise.
+4. A Concat whose inputs differ in width by more than 16 × costs the narrow ones more than 4 of 8 bits: it stays float
+   when only graph outputs read it, and is reported otherwise. 16 bits have that much to spare.
 """
 
 from __future__ import annotations
@@ -36,13 +36,24 @@ HUGE = 1e7
 CONCAT_RATIO = 16.0
 
 
-def assign(neighbours: Neighbours, live: Collection[int], ranges: Ranges, numbers: Numbers) -> Assignment:
-    """Scales for the live units' values. When `refused` is not empty the rest is not complete: exclude and repeat."""
+def assign(
+    neighbours: Neighbours,
+    live: Collection[int],
+    ranges: Ranges,
+    numbers: Numbers,
+    *,
+    others: Collection[int] = (),
+) -> Assignment:
+    """Scales for the live units' values. When `refused` is not empty the rest is not complete: exclude and repeat.
+
+    `others` are live too, and compute in the other width.
+    """
     units = [(i, neighbours.units[i]) for i in sorted(live)]
     result = Assignment()
     values = _quantized_values(units, numbers.scheme)
     _refuse_without_range(units, values, ranges, result)
-    _check_joins(neighbours, units, live, ranges, result)
+    if numbers.dtype is not DType.INT16:
+        _check_joins(neighbours, units, {*live, *others}, ranges, result)
     if not result.refused:
         _share_scales(units, values, ranges, numbers, result)
     if not result.refused:

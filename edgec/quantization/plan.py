@@ -1,13 +1,14 @@
 """Decide what runs in int8, with which scales, and why: a pure function of model, statistics and target.
 
 int8 and int16x8: cut the graph into units, leave to float what gains nothing from int8 (`neighbours`), give the rest
-its scales (`assign`); what cannot get one is left out, and the decision is made again until nothing changes.
+its scales (`assign`); what cannot get one is left out, and the decision is made again until nothing changes. Where
+units of an int8 plan are asked to compute in int16, each width is assigned by itself (`widths`).
 dynamic: int8 weights beside float data. float16: weights stored in 16 bits. float32: nothing.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 
 import onnx_ir as ir
@@ -18,13 +19,14 @@ from edgec.graph.traits import Kind, within_inputs
 from edgec.quantization.assign import assign
 from edgec.quantization.assignment import Assignment, Numbers
 from edgec.quantization.neighbours import Neighbours, settle
-from edgec.quantization.plan_weights_only import plan_dynamic, plan_float16_weights
+from edgec.quantization.plan_weights_only import plan_dynamic, plan_float16_weights, with_float16
 from edgec.quantization.range_choice import RangeMethod
 from edgec.quantization.ranges import NATURAL, Ranges
 from edgec.quantization.types import NodePlan, NodeScheme, QuantPlan, Statistics, TensorPlan
 from edgec.quantization.units import Unit, cut
 from edgec.quantization.use_keys import collapse
 from edgec.quantization.weights import bias_value, plan_bias, plan_weight
+from edgec.quantization.widths import wide_units
 from edgec.targets.profile import PrecisionName, Target
 from edgec.targets.scheme import Scheme
 from edgec.tensors import DType
@@ -40,9 +42,11 @@ def make_plan(
     range_method: RangeMethod = "percentile",
     float_nodes: Collection[str] = (),
     dynamic_nodes: Collection[str] = (),
+    reverted: Mapping[str, NodeScheme] | None = None,
 ) -> QuantPlan:
     """The plan for a canonical model. `float_nodes` are names of nodes to leave in float whatever the scheme says,
-    `dynamic_nodes` of products with weights that a static plan gives int8 weights beside float data.
+    `dynamic_nodes` of products with weights that a static plan gives int8 weights beside float data; `reverted` says
+    for nodes of a static plan what else they run in, int16x8 (heads of units) and float16 among it.
 
     Raises `EdgecError`: `target/no-backend`, or `quant/no-statistics` when int8 is asked for without calibration.
     """
@@ -61,9 +65,13 @@ def make_plan(
         )
     kind = _numbers(scheme, precision)
     io_float = target.io_dtype == "float32"
-    decision = _Decision(model, kind, backend, float_nodes, dynamic_nodes, io_float=io_float)
-    method: RangeMethod = "minmax" if kind.dtype is DType.INT16 else range_method  # 16 bits need no clipping
-    return decision.plan(Ranges(stats, method), precision)
+    asked = dict(reverted or {})
+    floats = [*float_nodes, *(n for n, form in asked.items() if form in ("float16", "float32"))]
+    dynamic = [*(n for n in dynamic_nodes if n not in asked), *(n for n, form in asked.items() if form == "dynamic")]
+    wide = frozenset(n for n, form in asked.items() if form == "int16x8")
+    decision = _Decision(model, kind, backend, floats, dynamic, wide, io_float=io_float)
+    plan = decision.plan({d: Ranges(stats, "minmax" if d is DType.INT16 else range_method) for d in decision.numbers})
+    return with_float16(model, plan, [n for n, form in asked.items() if form == "float16"])
 
 
 def tensors_to_observe(
@@ -107,12 +115,17 @@ def _all_float(model: Model, reason: str) -> QuantPlan:
 
 @dataclass(frozen=True, slots=True)
 class _Settled:
-    """The last round: which units are live, their parameters, and why the others are not."""
+    """The last round: which units are live, in which width, the parameters of each width, and why the others are not."""
 
     live: frozenset[int]
-    assignment: Assignment
+    dtypes: Mapping[int, DType]
+    assigned: Mapping[DType, Assignment]
     reasons: Mapping[int, str]
     findings: tuple[Finding, ...]
+
+    def of(self, unit: int) -> Assignment:
+        """The parameters of a live unit's width."""
+        return self.assigned[self.dtypes[unit]]
 
 
 class _Decision:
@@ -125,13 +138,18 @@ class _Decision:
         backend: str,
         float_nodes: Collection[str],
         dynamic_nodes: Collection[str] = (),
+        wide_nodes: Collection[str] = (),
         *,
         io_float: bool,
     ) -> None:
-        scheme = numbers.scheme
+        self.scheme = scheme = numbers.scheme
         ops = scheme.int16_ops if numbers.dtype is DType.INT16 else scheme.int8_ops
         self.model = model
-        self.numbers = numbers
+        self.usual = numbers.dtype
+        self.numbers = {numbers.dtype: numbers}
+        if wide_nodes:
+            self.numbers[DType.INT16] = _numbers(scheme, "int16x8")
+        self.wide_nodes = wide_nodes
         self.cut = cut(model, scheme, ops, backend, float_nodes, dynamic_nodes)
         self.asked = frozenset(dynamic_nodes)
         self.neighbours = Neighbours(self.cut.units)
@@ -143,7 +161,7 @@ class _Decision:
         names: dict[str, None] = {}
         for i in sorted(live):
             unit = self.cut.units[i]
-            written = unit.outputs() if self.numbers.scheme.int8_outputs else ()
+            written = unit.outputs() if self.scheme.int8_outputs else ()
             for value in (*unit.data(), *written):
                 producer = value.producer()
                 known = producer is not None and (producer.op_type in NATURAL or self._hands_on(producer))
@@ -152,13 +170,13 @@ class _Decision:
         return tuple(names)
 
     def _hands_on(self, producer: ir.Node) -> bool:
-        return producer.op_type in self.numbers.scheme.same_scale_ops and within_inputs(producer)
+        return producer.op_type in self.scheme.same_scale_ops and within_inputs(producer)
 
     def _fixed_at_outputs(self) -> dict[int, str]:
         """A probability that leaves the model in float anyway stays float: a step of 1/256 would erase small ones."""
         found: dict[int, str] = {}
         for i, unit in enumerate(self.cut.units):
-            if unit.tail.op_type in self.numbers.scheme.fixed_output and self._only_outputs(unit):
+            if unit.tail.op_type in self.scheme.fixed_output and self._only_outputs(unit):
                 found[i] = "its fixed int8 scale would coarsen a float output of the model for nothing"
         return found
 
@@ -172,81 +190,103 @@ class _Decision:
                 return False
         return True
 
-    def settle(self, ranges: Ranges) -> _Settled:
+    def settle(self, ranges: Mapping[DType, Ranges]) -> _Settled:
         """Exclude units until every live one has its scales."""
         excluded = dict(self.excluded)
         findings: list[Finding] = []
         while True:
             demoted = settle(self.neighbours, excluded)
             live = frozenset(range(len(self.cut.units))) - excluded.keys() - demoted.keys()
-            assignment = assign(self.neighbours, live, ranges, self.numbers)
-            refused = dict(assignment.refused) or self._refuse_weights(live, assignment)
+            wide = wide_units(self.neighbours, live, self.wide_nodes, self.scheme)
+            dtypes = {i: DType.INT16 if i in wide else self.usual for i in live}
+            assigned = {
+                dtype: assign(
+                    self.neighbours, {i for i in live if dtypes[i] is dtype}, ranges[dtype], numbers, others=live
+                )
+                for dtype, numbers in self.numbers.items()
+            }
+            found = _Settled(live, dtypes, assigned, {**demoted, **excluded}, ())
+            refused = {i: why for a in assigned.values() for i, why in a.refused.items()} or self._refuse_weights(found)
+            told = [f for a in assigned.values() for f in a.findings]
             if not refused:
-                findings += assignment.findings
-                return _Settled(live, assignment, {**demoted, **excluded}, tuple(dict.fromkeys(findings)))
-            findings += [f for f in assignment.findings if f.code != "quant/concat-ranges"]
+                return replace(found, findings=tuple(dict.fromkeys([*findings, *told])))
+            findings += [f for f in told if f.code != "quant/concat-ranges"]
             excluded.update(refused)
 
-    def _refuse_weights(self, live: Iterable[int], assignment: Assignment) -> dict[int, str]:
+    def _refuse_weights(self, settled: _Settled) -> dict[int, str]:
         refused = {}
-        for i in live:
+        for i in settled.live:
             unit = self.cut.units[i]
-            if unit.kind is Kind.ANCHOR and not _is_product(unit) and self._weight(unit, assignment) is None:
+            if unit.kind is Kind.ANCHOR and not _is_product(unit) and self._weight(i, settled) is None:
                 refused[i] = "its output range is too narrow for the kernel to rescale to"
         return refused
 
-    def _weight(self, unit: Unit, assignment: Assignment) -> TensorPlan | None:
+    def _weight(self, i: int, settled: _Settled) -> TensorPlan | None:
+        unit, assignment = self.cut.units[i], settled.of(i)
         data = assignment.activations[unit.data()[0].name or ""].qparams
         output = assignment.activations.get(unit.outputs()[0].name or "")
         written = output.qparams if output else None
-        return plan_weight(unit, self.numbers.scheme, data, written, dtype=self.numbers.dtype)
+        return plan_weight(unit, self.scheme, data, written, dtype=settled.dtypes[i])
 
-    def plan(self, ranges: Ranges, precision: PrecisionName) -> QuantPlan:
+    def plan(self, ranges: Mapping[DType, Ranges]) -> QuantPlan:
         """All decisions of the last round, by name."""
         settled = self.settle(ranges)
-        weights = dict(settled.assignment.constants)
+        weights = {key: plan for a in settled.assigned.values() for key, plan in a.constants.items()}
         biases: dict[tuple[str, str], TensorPlan] = {}
         for i in sorted(settled.live):
             unit = self.cut.units[i]
             if unit.kind is not Kind.ANCHOR or _is_product(unit):
                 continue
-            weight = self._weight(unit, settled.assignment)
+            weight = self._weight(i, settled)
             assert weight is not None
             weights[_weight_name(unit), unit.head.name or ""] = weight
-            data = settled.assignment.activations[unit.data()[0].name or ""].qparams
+            data = settled.of(i).activations[unit.data()[0].name or ""].qparams
             bias, plan = bias_value(unit), plan_bias(unit, data, weight.qparams)
             if bias is not None and plan is not None:
                 biases[bias.name or "", (unit.bias_add or unit.head).name or ""] = plan
         for unit in self.cut.weights_only:
-            if (weight := plan_weight(unit, self.numbers.scheme, None, None)) is not None:
+            if (weight := plan_weight(unit, self.scheme, None, None)) is not None:
                 weights[_weight_name(unit), unit.head.name or ""] = weight
-        scheme: NodeScheme = "int16x8" if precision == "int16x8" else "int8"
+        activations, requantized = self._stored(settled)
         plan_ = QuantPlan(
-            activations=self._written(settled),
+            activations=activations,
+            requantized=requantized,
             weights=collapse(weights),
             biases=collapse(biases),
-            nodes=self._nodes(settled, scheme),
+            nodes=self._nodes(settled),
             findings=settled.findings,
         )
-        return plan_ if settled.live else replace(plan_, findings=(*settled.findings, _nothing_quantized(precision)))
+        if settled.live:
+            return plan_
+        return replace(plan_, findings=(*settled.findings, _nothing_quantized(_SCHEMES.get(self.usual, "int8"))))
 
-    def _written(self, settled: _Settled) -> dict[str, TensorPlan]:
-        """Activations in graph order."""
-        order = {v.name or "": None for v in self.model.graph.inputs}
-        order.update({v.name or "": None for n in self.model.nodes() for v in n.outputs})
-        plans = settled.assignment.activations
-        return {name: plans[name] for name in order if name in plans}
+    def _stored(self, settled: _Settled) -> tuple[dict[str, TensorPlan], dict[str, TensorPlan]]:
+        """Activations in graph order: as they are written, and as those of the other width read them."""
+        order = {v.name or "": v for v in self.model.graph.inputs}
+        order.update({v.name or "": v for n in self.model.nodes() for v in n.outputs})
+        written: dict[str, TensorPlan] = {}
+        others: dict[str, TensorPlan] = {}
+        for name, value in order.items():
+            plans = {dtype: a.activations[name] for dtype, a in settled.assigned.items() if name in a.activations}
+            if not plans:
+                continue
+            writer = self.neighbours.writer(value)
+            # What no integer kernel wrote is best rounded to the wider type first.
+            dtype = settled.dtypes.get(-1 if writer is None else writer, DType.INT16)
+            first = plans.pop(dtype, None) or plans.pop(self.usual)
+            written[name] = first
+            others.update({name: plan for plan in plans.values()})
+        return written, others
 
-    def _nodes(self, settled: _Settled, scheme: NodeScheme) -> dict[str, NodePlan]:
+    def _nodes(self, settled: _Settled) -> dict[str, NodePlan]:
         found = {name: NodePlan(scheme="float32", reason=why) for name, why in self.cut.reasons.items()}
         for i, unit in enumerate(self.cut.units):
             for node in unit.nodes:
                 if i not in settled.live:
                     plan = NodePlan(scheme="float32", reason=settled.reasons[i])
-                elif node is unit.head:
-                    plan = NodePlan(scheme=scheme, reason=_WHY[unit.kind])
                 else:
-                    plan = NodePlan(scheme=scheme, reason=f"part of the kernel of {unit.head.name!r}")
+                    why = _WHY[unit.kind] if node is unit.head else f"part of the kernel of {unit.head.name!r}"
+                    plan = NodePlan(scheme=_SCHEMES.get(settled.dtypes[i], "int8"), reason=why)
                 found[node.name or ""] = plan
         for unit in self.cut.weights_only:
             name = unit.head.name or ""
@@ -254,6 +294,9 @@ class _Decision:
             found[name] = NodePlan(scheme="dynamic", reason=f"int8 weights alone: {why}")
         return {n.name or "": found[n.name or ""] for n in self.model.nodes()}
 
+
+#: What a unit runs in, by the type of its data; int8 for the 8-bit ones.
+_SCHEMES: dict[DType, NodeScheme] = {DType.INT16: "int16x8"}
 
 _WHY = {
     Kind.ANCHOR: "the target has a quantized kernel for it",

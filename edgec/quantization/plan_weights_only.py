@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection
+from dataclasses import replace
 
 import onnx_ir as ir
 
@@ -10,7 +11,7 @@ from edgec.graph.model import Model, attr, const_of
 from edgec.graph.traits import Kind, is_float, trait_of, weight_of
 from edgec.quantization.types import NodePlan, NodeScheme, QuantPlan, TensorPlan
 from edgec.quantization.units import Unit, anchor_reason
-from edgec.quantization.use_keys import collapse
+from edgec.quantization.use_keys import collapse, lookup
 from edgec.quantization.weights import plan_float16, plan_weight
 from edgec.targets.scheme import Scheme
 
@@ -42,6 +43,22 @@ def dynamic_reason(node: ir.Node, scheme: Scheme) -> str:
     if attr(node, "group", 1) > 1 and not scheme.dynamic_grouped:
         return "the target has no fast dynamic-range kernel for grouped convolutions"
     return ""
+
+
+def with_float16(model: Model, plan: QuantPlan, nodes: Collection[str]) -> QuantPlan:
+    """A static plan in which float nodes store their weights in float16 where these are large enough to pay."""
+    if not nodes:
+        return plan
+    halves = plan_float16_weights(model, [n.name or "" for n in model.nodes() if n.name not in nodes])
+    # A weight that an int8 node reads under the same key has its integers there: then both keep what they have.
+    weights = {key: entry for key, entry in halves.weights.items() if key not in plan.weights}
+    chosen = {
+        n.name or "": halves.nodes[n.name or ""]
+        for n in model.nodes()
+        if halves.nodes[n.name or ""].scheme == "float16"
+        and any(lookup(weights, v.name or "", n.name or "") for v in n.inputs if v is not None)
+    }
+    return replace(plan, nodes={**plan.nodes, **chosen}, weights={**plan.weights, **weights})
 
 
 def plan_float16_weights(model: Model, float_nodes: Collection[str]) -> QuantPlan:

@@ -60,9 +60,14 @@ class NodePlan:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class QuantPlan:
-    """All decisions. `activations`, `weights` and `biases` map value names, `nodes` maps node names."""
+    """All decisions. `activations`, `weights` and `biases` map value names, `nodes` maps node names.
+
+    `activations` says how a value is stored by what writes it; `requantized` how those read it that compute in the other
+    width (int8 or int16).
+    """
 
     activations: Mapping[str, TensorPlan] = field(default_factory=dict)
+    requantized: Mapping[str, TensorPlan] = field(default_factory=dict)
     weights: Mapping[str, TensorPlan] = field(default_factory=dict)
     biases: Mapping[str, TensorPlan] = field(default_factory=dict)
     nodes: Mapping[str, NodePlan] = field(default_factory=dict)

@@ -11,6 +11,8 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from edgec.tensors import DType
 
+Reverted = Literal["int16x8", "dynamic", "float16", "float32"]
+
 
 class _Facts(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -36,6 +38,8 @@ class Scheme(_Facts):
     have int8 weights beside float data: their time goes into reading the weights.
     `accuracy_allowance`: share of an int8 model's estimated latency, and of its weights' bytes, that may go into
     accuracy: layers that 8 bits hurt run with int8 weights beside float data, or in float. 0 keeps all of it in int8.
+    `revert_to`: what single nodes of an int8 model may run in where an accuracy budget asks for more than int8 gives;
+    none where the device computes in int8 alone.
     """
 
     activation_dtype: DType = DType.INT8
@@ -51,6 +55,7 @@ class Scheme(_Facts):
     int8_outputs: bool = True
     int8_min_positions: int = Field(default=1, ge=1)
     accuracy_allowance: float = Field(default=0.0, ge=0, le=1)
+    revert_to: tuple[Reverted, ...] = ("float32",)
     same_scale_ops: frozenset[str] = frozenset()
     fixed_output: dict[str, FixedOutput] = Field(default_factory=dict)
     fused_activations: frozenset[str] = frozenset()

@@ -13,6 +13,7 @@ from edgec.backends.openvino.serialize import name_layers, operators, restore_in
 from edgec.backends.openvino.wrong import narrow_integers, wrong_nodes
 from edgec.errors import EdgecError, Finding, Severity
 from edgec.graph.model import Model
+from edgec.quantization.apply import has_float16_weights
 from edgec.targets.profile import Target
 from edgec.tensors import DType, TensorSpec
 
@@ -59,7 +60,7 @@ def compile(model: Model, target: Target, options: CompileOptions) -> Artifact: 
         tidy(network)
         _check_shapes(network, model)
         restore_inputs(network, model)
-        if options.precision == "float16":
+        if options.precision == "float16" or has_float16_weights(model):
             to_float16(network)
         name_layers(network, model)
         xml, weights = serialize(network)

@@ -33,6 +33,7 @@ from edgec.backends.tflite.writer import ordered_tensors, unique_names, write
 from edgec.errors import EdgecError, Finding, Severity
 from edgec.graph.model import MAX_OPSET, Model
 from edgec.passes.decompose import can_decompose
+from edgec.quantization.apply import has_float16_weights
 from edgec.targets.profile import Target
 from edgec.tensors import DType, TensorSpec
 
@@ -76,9 +77,10 @@ def lower_model(model: Model, target: Target, options: CompileOptions) -> Lowere
     graph.prune()
     _finish_subgraphs(graph)
     layout = assign_layout(graph, options.io_layout)
+    halves = options.precision == "float16" or has_float16_weights(model)
     fuse(graph, exact=options.precision == "float16")
     assign_types(graph, integer_io=target.io_dtype == "int8", kernels=kernels_of(target))
-    if options.precision == "float16":
+    if halves:
         halve_weights(graph)
     join_in_steps(graph, target.limits.max_inputs)
     for t, name in zip(graph.outputs, names, strict=True):
