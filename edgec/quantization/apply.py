@@ -186,9 +186,8 @@ class _Editor:
         pair = self._pair(name, value, plan, name if is_output else self._fresh(f"{name}/dq"))
         out = pair[1].outputs[0]
         other = self.plan.requantized.get(name)
-        elsewhere = (
-            [] if other is None else [(n, i) for n, i in readers if self._is_wide(n) is (other.dtype is DType.INT16)]
-        )
+        wide = None if other is None else other.dtype is DType.INT16
+        elsewhere = [(n, i) for n, i in readers if wide is not None and self._is_wide(n) is wide]
         for node, i in readers:
             node.replace_input_with(i, out)
         if is_output:

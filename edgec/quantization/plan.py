@@ -115,7 +115,7 @@ def _all_float(model: Model, reason: str) -> QuantPlan:
 
 @dataclass(frozen=True, slots=True)
 class _Settled:
-    """The last round: which units are live, in which width, the parameters of each width, and why the others are not."""
+    """The last round: which units are live and in which width, the widths' parameters, and why others are not."""
 
     live: frozenset[int]
     dtypes: Mapping[int, DType]
@@ -275,7 +275,8 @@ class _Decision:
             dtype = settled.dtypes.get(-1 if writer is None else writer, DType.INT16)
             first = plans.pop(dtype, None) or plans.pop(self.usual)
             written[name] = first
-            others.update({name: plan for plan in plans.values()})
+            if plans:
+                (others[name],) = plans.values()
         return written, others
 
     def _nodes(self, settled: _Settled) -> dict[str, NodePlan]:

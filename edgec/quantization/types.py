@@ -62,8 +62,8 @@ class NodePlan:
 class QuantPlan:
     """All decisions. `activations`, `weights` and `biases` map value names, `nodes` maps node names.
 
-    `activations` says how a value is stored by what writes it; `requantized` how those read it that compute in the other
-    width (int8 or int16).
+    `activations` says how a value is stored by what writes it; `requantized` how those read it that compute in the
+    other width (int8 or int16).
     """
 
     activations: Mapping[str, TensorPlan] = field(default_factory=dict)

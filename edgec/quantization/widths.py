@@ -1,7 +1,7 @@
 """Which units of an int8 plan compute in int16: those that were asked for, and what only moves data between them.
 
 1. A unit that was asked for, where the runtime has its kernel for int16; else it stays int8.
-2. A mover takes the width of what it moves: that of who writes its data, and of its readers where nobody quantized does.
+2. A mover takes the width of what it moves: that of who writes its data, or of its readers where that is float.
 """
 
 from __future__ import annotations
