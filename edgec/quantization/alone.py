@@ -20,7 +20,8 @@ from edgec.quantization.executor import Executor
 from edgec.quantization.types import QuantPlan
 from edgec.tensors import Array
 
-_SWITCHES = "edgec/switches"
+#: The input that holds the switches.
+SWITCHES = "edgec/switches"
 
 
 def noise_alone(
@@ -29,46 +30,54 @@ def noise_alone(
     """Noise power over signal power at the outputs, for each group of the plan's values rounded alone."""
     if not groups:
         return []
-    outputs = [v for v in model.graph.outputs if v.dtype is not None and v.dtype.is_floating_point()]
-    editor = _Switched(model, plan, len(groups))
+    outputs = float_outputs(model)
+    editor = Switched(model, plan, len(groups))
     for i, names in enumerate(groups):
         for name in names:
             editor.round(name, i)
-    executor = Executor(editor.model, fetch=[editor.stand_in(_judged(v)) for v in outputs])
+    executor = Executor(editor.model, fetch=[editor.stand_in(judged(v)) for v in outputs])
     signal, noise = np.zeros(len(outputs)), np.zeros((len(groups), len(outputs)))
     for feed in feeds:
         switches = np.zeros(len(groups), bool)
-        exact = list(executor.run({**feed, _SWITCHES: switches}).values())
-        signal += [_power(value) for value in exact]
+        exact = list(executor.run({**feed, SWITCHES: switches}).values())
+        signal += [power(value) for value in exact]
         for i in range(len(groups)):
             switches[:] = False
             switches[i] = True
-            found = executor.run({**feed, _SWITCHES: switches}).values()
-            noise[i] += [_power(f.astype(np.float64) - e) for f, e in zip(found, exact, strict=True)]
+            found = executor.run({**feed, SWITCHES: switches}).values()
+            noise[i] += [power(f.astype(np.float64) - e) for f, e in zip(found, exact, strict=True)]
     relative = noise / np.maximum(signal, np.finfo(np.float64).tiny)
     return [float(row) for row in relative.mean(axis=1)] if outputs else [0.0] * len(groups)
 
 
-def _judged(output: ir.Value) -> str:
+def float_outputs(model: Model) -> list[ir.Value]:
+    """The outputs that noise is measured at."""
+    return [v for v in model.graph.outputs if v.dtype is not None and v.dtype.is_floating_point()]
+
+
+def judged(output: ir.Value) -> str:
+    """The value that stands for an output: what goes into a Softmax (rule 1)."""
     node = output.producer()
     value = node.inputs[0] if node is not None and node.op_type in ("LogSoftmax", "Softmax") else output
     return (output if value is None else value).name or ""
 
 
-def _power(value: Array) -> float:
+def power(value: Array) -> float:
+    """The sum of squares of what is finite."""
     finite = value.astype(np.float64)[np.isfinite(value)]
     return float(np.square(finite).sum())
 
 
-class _Switched:
+class Switched:
     """A copy of the float model whose values can be rounded by a switch."""
 
     def __init__(self, model: Model, plan: QuantPlan, switches: int) -> None:
         self.model = model.clone()
         self._plan, graph = plan, self.model.graph
         self._values = {v.name or "": v for v in (*graph.inputs, *(v for n in graph for v in n.outputs))}
+        self._nodes = {n.name or "": n for n in graph}
         self._stands: dict[str, str] = {}
-        self._input = ir.Value(name=_SWITCHES, shape=ir.Shape([switches]), type=ir.TensorType(ir.DataType.BOOL))
+        self._input = ir.Value(name=SWITCHES, shape=ir.Shape([switches]), type=ir.TensorType(ir.DataType.BOOL))
         graph.inputs.append(self._input)
 
     def stand_in(self, name: str) -> str:
@@ -83,12 +92,10 @@ class _Switched:
         readers = [(node, i) for node, i in value.uses() if written or self._is_static(node)]
         step = self._constant(f"{name}/edgec-step", np.asarray(planned.qparams.scale[0], np.float32))
         zero = self._constant(f"{name}/edgec-zero", np.asarray(planned.qparams.zero_point[0], planned.dtype.numpy))
-        number = self._constant(f"{name}/edgec-switch", np.asarray(switch, np.int64))
         q = ir.node("QuantizeLinear", [value, step, zero], name=f"{name}/edgec-q")
         dq = ir.node("DequantizeLinear", [q.outputs[0], step, zero], name=f"{name}/edgec-dq")
-        on = ir.node("Gather", [self._input, number], name=f"{name}/edgec-on")
-        chosen = ir.node("Where", [on.outputs[0], dq.outputs[0], value], name=f"{name}/edgec-where")
-        for node, suffix in ((q, "q"), (dq, "dq"), (on, "on"), (chosen, "where")):
+        on, chosen = self._choice(name, switch, dq.outputs[0], value)
+        for node, suffix in ((q, "q"), (dq, "dq")):
             node.outputs[0].name = f"{name}/edgec-{suffix}/out"
         graph = self.model.graph
         new = [q, dq, on, chosen]
@@ -101,12 +108,30 @@ class _Switched:
         if written:
             self._stands[name] = chosen.outputs[0].name or ""
 
+    def swap(self, node_name: str, position: int, other: Array, switch: int) -> None:
+        """Give a node another constant where its switch is on."""
+        node = self._nodes[node_name]
+        value, name = node.inputs[position], f"{node_name}/edgec-{position}"
+        assert value is not None
+        on, chosen = self._choice(name, switch, self._constant(f"{name}/rounded", other), value)
+        self.model.graph.insert_before(node, [on, chosen])
+        node.replace_input_with(position, chosen.outputs[0])
+
+    def _choice(self, name: str, switch: int, yes: ir.Value, no: ir.Value) -> tuple[ir.Node, ir.Node]:
+        """Nodes that hand one value or the other on; the second gives it."""
+        number = self._constant(f"{name}/edgec-switch", np.asarray(switch, np.int64))
+        on = ir.node("Gather", [self._input, number], name=f"{name}/edgec-on")
+        chosen = ir.node("Where", [on.outputs[0], yes, no], name=f"{name}/edgec-where")
+        for node in (on, chosen):
+            node.outputs[0].name = f"{node.name}/out"
+        return on, chosen
+
     def _is_static(self, node: ir.Node) -> bool:
         planned = self._plan.nodes.get(node.name or "")
         return planned is not None and planned.scheme in STATIC
 
     def _constant(self, name: str, number: Array) -> ir.Value:
         tensor = ir.tensor(number, name=name)
-        value = ir.Value(name=name, shape=ir.Shape([]), type=ir.TensorType(tensor.dtype), const_value=tensor)
+        value = ir.Value(name=name, shape=ir.Shape(number.shape), type=ir.TensorType(tensor.dtype), const_value=tensor)
         self.model.graph.register_initializer(value)
         return value

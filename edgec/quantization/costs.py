@@ -1,16 +1,17 @@
 """What a mix of precisions costs on a target: estimated seconds and bytes of weights, from each node's scheme alone.
 
 1. A unit (a head with what its kernel does beside it) costs what its work takes at the speed of its scheme.
-2. A value that an int8 unit writes and a float one reads is converted once, and so the other way round; what enters or
-   leaves the model in float counts as such.
+2. A value is converted once for each other width (int8, int16, float) in which it is read; what enters or leaves the
+   model in float counts as such. Where the device's border is of integers, it has whatever width stands there.
 3. The figures come from the target's coefficients (`edgec.estimate`): good for comparing mixes of one model.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
+from typing import Literal
 
 import onnx_ir as ir
 
@@ -22,6 +23,10 @@ from edgec.quantization.units import Unit, cut
 from edgec.targets.profile import EstimateFacts, Target
 
 STATIC = ("int8", "int16x8")
+
+Width = Literal["int8", "int16", "float"]
+_WIDTHS: dict[NodeScheme | None, Width] = {"int8": "int8", "int16x8": "int16"}
+_ORDER: tuple[Width, ...] = ("int8", "int16", "float")
 
 #: Bytes of a stored value and of a stored weight, by scheme.
 _BYTES: dict[NodeScheme, tuple[int, int]] = {
@@ -41,11 +46,12 @@ class Costs:
     seconds: Mapping[tuple[str, NodeScheme], float]
     weight_bytes: Mapping[tuple[str, NodeScheme], int]
     values: tuple[Value, ...]
+    outside: Width | None = "float"
 
     def total_seconds(self, schemes: Mapping[str, NodeScheme]) -> float:
         """Rules 1 and 2."""
         own = sum(self.seconds.get((name, scheme), 0.0) for name, scheme in schemes.items())
-        return own + sum(value.seconds for value in self.values if value.is_converted(schemes))
+        return own + sum(value.seconds * len(value.converted_to(schemes, self.outside)) for value in self.values)
 
     def total_bytes(self, schemes: Mapping[str, NodeScheme]) -> int:
         """Bytes of the weights as they are stored."""
@@ -62,21 +68,34 @@ class Value:
     leaves: bool
     seconds: float = field(repr=False)
 
-    def is_converted(self, schemes: Mapping[str, NodeScheme]) -> bool:
-        """Rule 2, with float outside."""
-        written = schemes.get(self.writer) in STATIC
-        if written:
-            return self.leaves or any(schemes.get(r) not in STATIC for r in self.readers)
-        return any(schemes.get(r) in STATIC for r in self.readers)
+    def converted_to(self, schemes: Mapping[str, NodeScheme], outside: Width | None = "float") -> set[Width]:
+        """Rule 2: the widths that it is converted to. `outside` is that of the border, None where it takes any."""
+        widths = {width_of(schemes.get(reader)) for reader in self.readers}
+        written: Width
+        if self.writer:
+            written = width_of(schemes.get(self.writer))
+        else:
+            written = outside if outside is not None else max(widths, key=_ORDER.index, default="float")
+        if self.leaves and outside is not None:
+            widths.add(outside)
+        return widths - {written}
 
 
-def costs_of(model: Model, target: Target, backend: str, *, static: NodeScheme = "int8") -> Costs | None:
-    """Costs of a canonical model's nodes; None where the target has no coefficients for float32 and `static`."""
+def width_of(scheme: NodeScheme | None) -> Width:
+    """What a node reads and writes."""
+    return _WIDTHS.get(scheme, "float")
+
+
+def costs_of(
+    model: Model, target: Target, backend: str, *, forms: Collection[NodeScheme] = ("int8", "float32")
+) -> Costs | None:
+    """Costs of a canonical model's nodes in every scheme that the target has coefficients for; None where it has none
+    for one of `forms`."""
     facts = target.estimate
-    if facts is None or "float32" not in facts.speed or static not in facts.speed:
+    if facts is None or not facts.speed.keys() >= set(forms):
         return None
     scheme = next(f.scheme for name, f in target.backends.items() if name == backend)
-    units = cut(model, scheme, scheme.int8_ops, backend).units
+    units = cut(model, scheme, scheme.int16_ops if "int8" not in forms else scheme.int8_ops, backend).units
     inside = {n.name or "" for unit in units for n in unit.nodes[1:]}
     grown = {unit.head.name or "": unit for unit in units}
     seconds: dict[tuple[str, NodeScheme], float] = {}
@@ -86,10 +105,10 @@ def costs_of(model: Model, target: Target, backend: str, *, static: NodeScheme =
         if name in inside:
             continue
         unit = grown.get(name)
-        for form in ("float32", "dynamic", "float16", static):
-            if form in facts.speed:
-                seconds[name, form], sizes[name, form] = _node(node, unit, form, facts)
-    return Costs(seconds=seconds, weight_bytes=sizes, values=_values(model, facts))
+        for form in facts.speed:
+            seconds[name, form], sizes[name, form] = _node(node, unit, form, facts)
+    outside: Width | None = "float" if target.io_dtype == "float32" else None
+    return Costs(seconds=seconds, weight_bytes=sizes, values=_values(model, facts), outside=outside)
 
 
 def _node(node: ir.Node, unit: Unit | None, scheme: NodeScheme, facts: EstimateFacts) -> tuple[float, int]:
@@ -120,7 +139,7 @@ def _kind(node: ir.Node) -> str:
 
 def _values(model: Model, facts: EstimateFacts) -> tuple[Value, ...]:
     found = []
-    speed = facts.speed["float32"]
+    speed = facts.speed.get("float32") or facts.speed["int8"]
     for value in (*model.graph.inputs, *(v for n in model.nodes() for v in n.outputs)):
         if value.dtype != ir.DataType.FLOAT:
             continue

@@ -27,7 +27,7 @@ def schemes(first: NodeScheme, second: NodeScheme) -> dict[str, NodeScheme]:
 
 
 def converted(mix: dict[str, NodeScheme]) -> set[str]:
-    return {value.name for value in costs().values if value.is_converted(mix)}
+    return {value.name for value in costs().values if value.converted_to(mix)}
 
 
 def test_values_are_converted_where_int8_meets_float() -> None:
