@@ -2,13 +2,18 @@
 
 The optimiser stays off because it changes some models (a Pad fused into MaxPool pads with -inf).
 Weights are handed over as buffers, not serialized, so a session opens fast and no model is too large.
+Several runs at a time, each on a core of its own, beat all cores on one run after the other: no core waits for another
+at the end of a node. So that is how sessions are opened, unless the runs together would take too much memory.
 """
 
 from __future__ import annotations
 
+import math
 import os
 import re
-from collections.abc import Mapping, Sequence
+from collections import deque
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -17,13 +22,17 @@ import onnxruntime as ort
 from onnx_ir.passes.common import RemoveUnusedNodesPass
 
 from edgec.errors import EdgecError
-from edgec.graph.model import Model, const_of
+from edgec.graph.model import Model, const_of, static_shape
+from edgec.quantization.dequantize_constants import dequantize_constants
 from edgec.tensors import Array
 
 ort.set_default_logger_severity(4)
 
 #: Initializers below this stay inside the model: shape inference reads them.
 _INLINE_BYTES = 4096
+
+#: What the activations of all runs at a time may take together, as far as the shapes tell.
+_ACTIVATION_BYTES = 2**30
 
 #: Element types that numpy and ONNX Runtime store alike.
 _SHARED_TYPES = frozenset(
@@ -41,10 +50,19 @@ _NODE_IN_ERROR = (
 class Executor:
     """A session over a copy of `model` that returns `fetch` (default: the model's outputs).
 
-    Nodes that no fetched value needs are left out. Raises `EdgecError` (`graph/…`) naming the node.
+    `threads` are the cores to use, by default all; `at_once` is how many runs share them in `run_all`, by default as
+    many as there are. With 1, each run has all of them. Nodes that no fetched value needs are left out, and constants
+    are dequantized here once. Raises `EdgecError` (`graph/…`) naming the node.
     """
 
-    def __init__(self, model: Model, *, fetch: Sequence[str] | None = None, threads: int | None = None) -> None:
+    def __init__(
+        self,
+        model: Model,
+        *,
+        fetch: Sequence[str] | None = None,
+        threads: int | None = None,
+        at_once: int | None = None,
+    ) -> None:
         self.fetch = tuple(fetch) if fetch is not None else tuple(o.name for o in model.outputs())
         work = model.clone().ir
         self._constants: dict[str, Array] = {}
@@ -52,13 +70,19 @@ class Executor:
         self._inputs = tuple(v.name for v in work.graph.inputs if v.name and not v.is_initializer())
         self._floats = {s.name: s.dtype.numpy for s in model.inputs() if s.dtype.is_float and s.name in self._inputs}
         self._session: ort.InferenceSession | None = None
+        self.at_once = 1
         if not self._computed:
             return  # inputs and constants alone: there is nothing to run
+        dequantize_constants(work)
+        cores = threads or physical_cores()
+        self.at_once = max(1, min(at_once or cores, cores, _ACTIVATION_BYTES // _bytes_of_a_run(work.graph)))
         options = ort.SessionOptions()
         options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
         options.log_severity_level = 4
-        options.intra_op_num_threads = threads or physical_cores()
+        options.intra_op_num_threads = cores if self.at_once == 1 else 1
         options.inter_op_num_threads = 1
+        # Threads that wait for work by spinning take the cores from whoever has some.
+        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         # As the nodes stand: what measures a value runs before the value is in the way.
         options.execution_order = ort.ExecutionOrder.PRIORITY_BASED
         options.use_deterministic_compute = True
@@ -117,6 +141,27 @@ class Executor:
         everything = {**known, **self._constants, **results}
         return {name: everything[name] for name in self.fetch}
 
+    def run_all(self, feeds: Iterable[Mapping[str, Array]]) -> Iterator[dict[str, Array]]:
+        """Values of `fetch` for each set of inputs, in their order; `at_once` runs are under way at a time.
+
+        Feeds are read in the caller's thread, no further ahead than the cores need, and stay as they are until their
+        values are out. Raises what `run` raises.
+        """
+        if self.at_once == 1:
+            yield from map(self.run, feeds)
+            return
+        coming: deque[Future[dict[str, Array]]] = deque()
+        pool = ThreadPoolExecutor(self.at_once)
+        try:
+            for feed in feeds:
+                coming.append(pool.submit(self.run, feed))
+                if len(coming) > self.at_once:
+                    yield coming.popleft().result()
+            while coming:
+                yield coming.popleft().result()
+        finally:
+            pool.shutdown(cancel_futures=True)
+
 
 def physical_cores() -> int:
     """Cores that this process may use, hyperthreads not counted."""
@@ -126,6 +171,18 @@ def physical_cores() -> int:
     except OSError:
         hyperthreads = False
     return max(1, allowed // 2 if hyperthreads else allowed)
+
+
+def _bytes_of_a_run(graph: ir.Graph) -> int:
+    """What one run takes beside the weights: its results, and a node's inputs, outputs and work space."""
+    largest = max((_bytes_of(v) for node in graph for v in node.outputs), default=0)
+    return 1 + sum(map(_bytes_of, graph.outputs)) + 3 * largest
+
+
+def _bytes_of(value: ir.Value) -> int:
+    shape = static_shape(value)
+    known = shape is not None and value.dtype not in (None, ir.DataType.STRING, ir.DataType.UNDEFINED)
+    return math.ceil(math.prod(shape) * value.dtype.itemsize) if known else 0  # type: ignore[arg-type, union-attr]
 
 
 def _hand_over_weights(graph: ir.Graph, options: ort.SessionOptions) -> list[Array]:
