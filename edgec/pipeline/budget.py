@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -141,8 +142,8 @@ def evaluate(model: Model, samples: SampleSource, labels: Sequence[Any], metric:
     outputs: list[dict[str, Array]] = []
     wanted: list[Any] = []
     specs = model.inputs()
-    for numbers, feed in samples.numbered():
-        found = executor.run(feed)
+    asked, read = itertools.tee(samples.numbered())
+    for (numbers, feed), found in zip(asked, executor.run_all(feed for _, feed in read), strict=True):
         batch = _batch(specs, feed, len(numbers))
         for place, number in enumerate(numbers):
             outputs.append({k: _of_sample(v, place, batch) for k, v in found.items()})

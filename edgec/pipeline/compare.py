@@ -176,8 +176,7 @@ def model_of(data: bytes, name: str) -> Model:
 
 
 def _outputs(model: Model, feeds: list[dict[str, Array]]) -> list[dict[str, Array]]:
-    executor = Executor(model)
-    return [executor.run(feed) for feed in feeds]
+    return list(Executor(model).run_all(feeds))
 
 
 def _artifact(

@@ -10,6 +10,7 @@ Samples stream through once a slice of values, so memory is bounded by the model
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -238,8 +239,8 @@ def _measure(
     reference = Executor(model, fetch=tuple(pairs), threads=threads)
     candidate = Executor(quantized, fetch=tuple(dict.fromkeys(pairs.values())), threads=threads)
     found = {name: _Tensor(name, extents.get(name)) for name in pairs}
-    for feed in samples:
-        expected, actual = reference.run(feed), candidate.run(feed)
+    ours, theirs = itertools.tee(samples)
+    for expected, actual in zip(reference.run_all(ours), candidate.run_all(theirs), strict=True):
         for name, other in pairs.items():
             found[name].add(expected[name], actual[other])
     return found

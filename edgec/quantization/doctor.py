@@ -130,7 +130,7 @@ def _contrast(model: Model, feeds: Sequence[dict[str, Array]], spec: TensorSpec,
         return None
     executor = Executor(model, fetch=[name])
     try:
-        responses = np.concatenate([executor.run(feed)[name] for feed in feeds])
+        responses = np.concatenate([found[name] for found in executor.run_all(feeds)])
     except EdgecError:
         return None  # a feed that does not fit is reported by the run itself
     channels = np.moveaxis(responses, 1, 0).reshape(responses.shape[1], -1).astype(np.float64)

@@ -5,6 +5,7 @@ Both models run in ONNX Runtime; samples stream through, and only sums are kept.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -133,8 +134,8 @@ def _compare(
     reference = Executor(model, fetch=tuple(names), threads=threads)
     candidate = Executor(quantized, fetch=tuple(names.values()), threads=threads)
     comparisons = {name: Comparison(name) for name in names}
-    for feeds in samples:
-        expected, actual = reference.run(feeds), candidate.run(feeds)
+    ours, theirs = itertools.tee(samples)
+    for expected, actual in zip(reference.run_all(ours), candidate.run_all(theirs), strict=True):
         for name, stand_in in names.items():
             comparisons[name].add(expected[name], actual[stand_in])
     return tuple(c.result() for c in comparisons.values())

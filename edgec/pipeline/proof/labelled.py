@@ -170,7 +170,7 @@ def _float_model(bundle: Bundle) -> Any:
     from edgec.pipeline.compare import model_of
     from edgec.quantization.executor import Executor
 
-    return Executor(model_of(data, manifest.name)).run
+    return Executor(model_of(data, manifest.name), at_once=1).run
 
 
 def _judged(

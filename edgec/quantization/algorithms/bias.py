@@ -93,9 +93,8 @@ def _means(model: Model, outputs: Mapping[str, tuple[str, Array | None]], feeds:
     executor = Executor(model, fetch=tuple(dict.fromkeys(name for name, _ in outputs.values())))
     sums: dict[str, Array] = {}
     count = 0
-    for feed in feeds:
+    for values in executor.run_all(feeds):
         count += 1
-        values = executor.run(feed)
         for node, (name, bias) in outputs.items():
             assert bias is not None
             value = values[name]

@@ -91,8 +91,7 @@ def _gathered(
         moments = {
             layer.key: tuple(Moments.zeros(layer.shape[0], layer.shape[2], cross=True) for _ in "ab") for layer in part
         }
-        for i, feed in enumerate(feeds):
-            expected, actual = plain.run(feed), coded.run(feed)
+        for i, (expected, actual) in enumerate(zip(plain.run_all(feeds), coded.run_all(feeds), strict=True)):
             for layer in part:
                 columns = layer.columns(actual[reads[layer.node]], positions)
                 moments[layer.key][i % 2].add(columns, layer.columns(expected[layer.data], positions))

@@ -39,8 +39,7 @@ def gather(
             groups, _, fan_in = layer.shape
             moments.setdefault(layer.key, Moments.zeros(groups, fan_in))
         executor = Executor(model, fetch=tuple(dict.fromkeys(layer.data for layer in part)))
-        for feed in feeds:
-            values = executor.run(feed)
+        for values in executor.run_all(feeds):
             for layer in part:
                 moments[layer.key].add(layer.columns(values[layer.data], positions))
         take({key: found.flush() for key, found in moments.items()}, part)
@@ -53,8 +52,7 @@ def gather_means(
     executor = Executor(model, fetch=tuple(dict.fromkeys(layer.data for layer in layers)))
     sums: dict[str, Array] = {}
     counts: dict[str, int] = {}
-    for feed in feeds:
-        values = executor.run(feed)
+    for values in executor.run_all(feeds):
         for layer in layers:
             columns = layer.columns(values[layer.data], positions)
             sums[layer.key] = sums.get(layer.key, 0.0) + columns.sum(axis=2, dtype=np.float64)
