@@ -1,14 +1,13 @@
-"""The calibration loop: reading, inference and counting overlap, and even and odd runs are kept apart.
+"""The calibration loop: several samples run at a time, and even and odd runs are kept apart.
 
-The next sample is read and the last runs are counted while one is running. Two halves let the doctor compare them.
+While they run, those behind them are read and those before them counted. Two halves let the doctor compare them.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol, TypeVar
+from typing import Protocol
 
 import numpy as np
 
@@ -19,8 +18,6 @@ from edgec.quantization.observers import Observers, merge, observe
 from edgec.quantization.probes import MAXIMUM, MINIMUM, VALUES, Probed, insert_probes, sample_array
 from edgec.quantization.types import TensorStats
 from edgec.tensors import Array
-
-T = TypeVar("T")
 
 #: Runs that are counted together: fewer, larger numpy calls.
 _BLOCK = 4
@@ -141,20 +138,16 @@ def collect(
     halves = (_Half(probed), _Half(probed))
     executor = Executor(probed.model, fetch=probed.fetch, threads=threads)
     blocks: tuple[list[dict[str, Array]], list[dict[str, Array]]] = ([], [])
-    counting: Future[None] | None = None
     runs = 0
-    with ThreadPoolExecutor(2) as pool:
-        for feeds in _ahead(pool, samples):
-            block = blocks[runs % 2]
-            block.append(executor.run(feeds))
-            runs += 1
-            if len(block) == _BLOCK:
-                _wait(counting)
-                counting = pool.submit(halves[(runs - 1) % 2].add, block.copy())
-                block.clear()
-            if progress is not None:
-                progress(runs, len(samples))
-        _wait(counting)
+    for found in executor.run_all(samples):
+        half, block = halves[runs % 2], blocks[runs % 2]
+        block.append(found)
+        runs += 1
+        if len(block) == _BLOCK:
+            half.add(block)
+            block.clear()
+        if progress is not None:
+            progress(runs, len(samples))
     for half, block in zip(halves, blocks, strict=True):
         if block:
             half.add(block)
@@ -166,21 +159,6 @@ def collect(
         runs=runs,
         findings=_not_finite_findings(halves, runs),
     )
-
-
-def _ahead(pool: ThreadPoolExecutor, items: Iterable[T]) -> Iterator[T]:
-    """The items, the next one being made while the caller works on this one."""
-    iterator = iter(items)
-    end = object()
-    coming: Future[T | object] = pool.submit(next, iterator, end)
-    while (item := coming.result()) is not end:
-        coming = pool.submit(next, iterator, end)
-        yield item  # type: ignore[misc]  # not the sentinel
-
-
-def _wait(future: Future[None] | None) -> None:
-    if future is not None:
-        future.result()
 
 
 def _not_finite_findings(halves: tuple[_Half, _Half], runs: int) -> tuple[Finding, ...]:

@@ -7,6 +7,7 @@ of width 2^(k+1). So observe(A ∪ B) = merge(observe(A), observe(B)), bit for b
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -64,8 +65,6 @@ class Observers:
         self._max = np.full(channels, -np.inf, np.float32)
         self._exponent = np.full(count, _MIN_EXPONENT, np.int64)
         self._counts = np.zeros((count, _BINS), np.int64)
-        self._owner = np.repeat(np.arange(count), np.diff(segments.values))
-        self._refresh()
 
     def add(self, minimum: Array, maximum: Array, values: Array) -> None:
         """Take in one run, or several stacked along a first axis. Everything must be finite.
@@ -76,13 +75,18 @@ class Observers:
         self._max = np.maximum(self._max, np.atleast_2d(maximum).max(axis=0))
         low, high = self._ranges()
         self._widen(bin_exponent(np.maximum(-low, high)))
-        # float64 holds float32 · 2^−k without underflow, which exact merging needs.
-        scaled = np.multiply(np.atleast_2d(values), self._inverse, dtype=np.float64)
-        index = np.floor(scaled, out=scaled).astype(np.int64)
-        if index.size and (index.min() < -BINS_PER_SIDE or index.max() >= BINS_PER_SIDE):
-            raise ValueError("a sampled value lies outside its tensor's minimum and maximum")
-        index += self._offset
-        self._counts += np.bincount(index.ravel(), minlength=self._counts.size).reshape(self._counts.shape)
+        rows, ends = np.atleast_2d(values), self._segments.values.tolist()
+        inverse = np.ldexp(1.0, -self._exponent)
+        # One tensor after the other, so that what is worked on stays in the processor's nearest memory.
+        for i, (start, end) in enumerate(itertools.pairwise(ends)):
+            # float64 holds float32 · 2^−k without underflow, which exact merging needs.
+            scaled = np.multiply(rows[:, start:end], inverse[i], dtype=np.float64)
+            np.floor(scaled, out=scaled)
+            scaled += BINS_PER_SIDE
+            index = scaled.astype(np.int64).ravel()
+            if index.size and (index.min() < 0 or index.max() >= _BINS):
+                raise ValueError("a sampled value lies outside its tensor's minimum and maximum")
+            self._counts[i] += np.bincount(index, minlength=_BINS)
 
     def stats(self) -> list[TensorStats]:
         """Statistics of each tensor so far. At least one run must have been added."""
@@ -107,14 +111,7 @@ class Observers:
         grown = np.flatnonzero(wanted > self._exponent)
         for i in grown:
             self._counts[i] = _coarsen(self._counts[i], -BINS_PER_SIDE, int(wanted[i] - self._exponent[i]))
-        if len(grown):
-            self._exponent = np.maximum(self._exponent, wanted)
-            self._refresh()
-
-    def _refresh(self) -> None:
-        """Per sampled value: 2^−k of its tensor, and where its tensor's zero bin is."""
-        self._inverse = np.ldexp(1.0, -self._exponent)[self._owner]
-        self._offset = self._owner * _BINS + BINS_PER_SIDE
+        self._exponent = np.maximum(self._exponent, wanted)
 
 
 def _coarsen(counts: Array, first_bin: int, doublings: int) -> Array:
