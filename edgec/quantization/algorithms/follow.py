@@ -21,33 +21,29 @@ import numpy as np
 
 from edgec.graph.model import Model
 from edgec.quantization.algorithms.bias import STRETCHES, shifted
-from edgec.quantization.algorithms.layers import Layer, find_layers, in_slices
-from edgec.quantization.algorithms.moments import SLICE_BYTES
+from edgec.quantization.algorithms.layers import Layer, find_layers
 from edgec.quantization.algorithms.rounding import Moments, round_rows, target_change
-from edgec.quantization.apply import apply_plan
-from edgec.quantization.executor import Executor
+from edgec.quantization.algorithms.walk import Halves, Walk
 from edgec.quantization.types import QuantPlan, TensorPlan
 from edgec.tensors import Array
 
 Feeds = Iterable[Mapping[str, Array]]
-Halves = tuple[Moments, Moments]
 
 
 def follow(
     model: Model, plan: QuantPlan, feeds: Feeds, *, positions: int, bits: int = 8, stretches: int = STRETCHES
 ) -> QuantPlan:
     """The plan with weights and biases made for what the quantized model really feeds its layers."""
-    feeds = list(feeds)
     layers = find_layers(model, plan)
     uses = Counter(layer.key for layer in layers)
-    first = tuple({layer.key: layer for layer in reversed(layers)}.values())[::-1]
+    once = {layer.key: layer for layer in reversed(layers)}
+    first = tuple(layer for layer in layers if once[layer.key] is layer)
+    walk = Walk(model, list(feeds))
     for stretch in _stretches(first, stretches):  # rule 1
         weights, shifts = dict(plan.weights), {}
         begins = beginnings(model, stretch)
-        for layer, halves in _gathered(stretch, feeds, model, apply_plan(model, plan), positions):
+        for layer, halves in walk.gathered(stretch, plan, begins, positions):
             biased = layer.bias_key is not None and uses[layer.key] == 1
-            if layer.node not in begins:
-                halves = (halves[0].alone(), halves[1].alone())
             weights[layer.key], shift = _mended(layer, halves, biased=biased, limit=2 ** (bits - 1) - 1)
             if biased:
                 assert layer.bias_key is not None and layer.bias is not None
@@ -78,30 +74,6 @@ def beginnings(model: Model, stretch: tuple[Layer, ...]) -> set[str]:
         if follows or node.name in nodes:
             behind.update(value.name or "" for value in node.outputs)
     return found
-
-
-def _gathered(
-    layers: tuple[Layer, ...], feeds: list[Mapping[str, Array]], model: Model, quantized: Model, positions: int
-) -> Iterator[tuple[Layer, Halves]]:
-    """Each layer with its moments over the even and over the odd samples; memory is bounded by taking slices."""
-    reads = {n.name or "": n.inputs[0].name or "" for n in quantized.nodes() if n.inputs and n.inputs[0] is not None}
-    for part in in_slices(layers, SLICE_BYTES // 4):
-        plain = Executor(model, fetch=tuple(dict.fromkeys(layer.data for layer in part)))
-        coded = Executor(quantized, fetch=tuple(dict.fromkeys(reads[layer.node] for layer in part)))
-        moments = {
-            layer.key: tuple(Moments.zeros(layer.shape[0], layer.shape[2], cross=True) for _ in "ab") for layer in part
-        }
-        for i, (expected, actual) in enumerate(zip(plain.run_all(feeds), coded.run_all(feeds), strict=True)):
-            for layer in part:
-                columns = layer.columns(actual[reads[layer.node]], positions)
-                moments[layer.key][i % 2].add(columns, layer.columns(expected[layer.data], positions))
-        for layer in part:
-            even, odd = moments.pop(layer.key)
-            yield layer, (even.flush(), odd.flush())
-
-
-def _none(layer: Layer) -> Moments:
-    return Moments.zeros(layer.shape[0], layer.shape[2], cross=True)
 
 
 def _mended(layer: Layer, halves: Halves, *, biased: bool, limit: int) -> tuple[TensorPlan, Array]:

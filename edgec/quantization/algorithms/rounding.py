@@ -96,10 +96,6 @@ class Moments:
             apart=self.apart + other.apart,
         )
 
-    def alone(self) -> Moments:
-        """Without what float says: of x̂ as if it were right."""
-        return Moments(own=self.own, count=self.count, total=self.total)
-
     def centred(self) -> Moments:
         """The same about the means: for a layer whose bias takes the mean error in."""
         total = np.asarray(self.total)[:, None, :]
@@ -196,9 +192,23 @@ def _in_order(target: Array, step: Array, hessian: Array, limit: int) -> Array:
 
 def _inverse_factor(hessian: Array) -> Array:
     """U with Uᵀ·U = H⁻¹, upper triangular: from the Cholesky factor of H in reverse order."""
-    flipped = hessian[:, ::-1, ::-1].astype(np.float64)
-    lower = np.linalg.cholesky(flipped)  # flipped = L·Lᵀ
-    # H = R·Rᵀ with R = flip(L) upper triangular, so H⁻¹ = R⁻ᵀ·R⁻¹ and U = R⁻¹.
-    upper = lower[:, ::-1, ::-1]
-    inverse = np.linalg.inv(upper)
-    return np.asarray(np.triu(inverse), np.float32)
+    flipped = hessian[:, ::-1, ::-1]
+    try:
+        lower = np.linalg.cholesky(flipped)  # flipped = L·Lᵀ
+    except np.linalg.LinAlgError:  # float32 is too short for what is this ill-conditioned
+        lower = np.linalg.cholesky(flipped.astype(np.float64))
+    # H = R·Rᵀ with R = flip(L) upper triangular, so H⁻¹ = R⁻ᵀ·R⁻¹ and U = R⁻¹ = flip(L⁻¹).
+    return np.asarray(_inverse_of_lower(lower)[:, ::-1, ::-1], np.float32)
+
+
+def _inverse_of_lower(lower: Array) -> Array:
+    """L⁻¹ of lower triangular matrices, by halves: matrix products do nearly all of it."""
+    n = lower.shape[-1]
+    if n <= _BLOCK:
+        return np.tril(np.linalg.inv(lower))
+    middle = n // 2
+    first, last = _inverse_of_lower(lower[:, :middle, :middle]), _inverse_of_lower(lower[:, middle:, middle:])
+    result = np.zeros_like(lower)
+    result[:, :middle, :middle], result[:, middle:, middle:] = first, last
+    result[:, middle:, :middle] = -(last @ lower[:, middle:, :middle]) @ first
+    return result
