@@ -157,12 +157,23 @@ def climb(
             mixture = Mixture()
     how = {"positions": reach.positions, "bits": weight_bits}
     means: dict[str, Array] = {}
-    step("rounding", lambda p: round_weights(base, p, learn, means=means, **how), base)
-    if plan.biases:
-        step("bias", lambda p: correct_biases(base, p, means), base)
-    stretches = 2 * STRETCHES if effort == "max" else STRETCHES
-    if plan.activations:
-        step("following", lambda p: follow(base, p, learn, stretches=stretches, **how), base)
+
+    def following() -> bool:
+        stretches = 2 * STRETCHES if effort == "max" else STRETCHES
+        return step("following", lambda p: follow(base, p, learn, stretches=stretches, **how), base)
+
+    def rounding() -> None:
+        step("rounding", lambda p: round_weights(base, p, learn, means=means, **how), base)
+        if plan.biases:
+            step("bias", lambda p: correct_biases(base, p, means), base)
+
+    if not plan.activations:
+        rounding()
+    elif reach.full_bias:
+        rounding()
+        following()
+    elif not following():
+        rounding()
     if plan.biases and reach.full_bias:
         step("bias, full", lambda p: correct_fully(base, p, find_layers(base, p), learn), base)
     rungs = tuple(ladder.rungs)

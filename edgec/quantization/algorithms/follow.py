@@ -38,11 +38,12 @@ def follow(
     uses = Counter(layer.key for layer in layers)
     once = {layer.key: layer for layer in reversed(layers)}
     first = tuple(layer for layer in layers if once[layer.key] is layer)
-    walk = Walk(model, list(feeds))
-    for stretch in _stretches(first, stretches):  # rule 1
+    parts = tuple(_stretches(first, stretches))
+    begins = [layer for part in parts for layer in _beginning(model, part)]  # rule 1
+    walk = Walk(model, list(feeds), begins, positions=positions)
+    for stretch in parts:
         weights, shifts = dict(plan.weights), {}
-        begins = beginnings(model, stretch)
-        for layer, halves in walk.gathered(stretch, plan, begins, positions):
+        for layer, halves in walk.gathered(stretch, plan):
             biased = layer.bias_key is not None and uses[layer.key] == 1
             weights[layer.key], shift = _mended(layer, halves, biased=biased, limit=2 ** (bits - 1) - 1)
             if biased:
@@ -60,6 +61,11 @@ def _stretches(layers: tuple[Layer, ...], count: int) -> Iterator[tuple[Layer, .
             yield tuple(inner[i] for i in part)
     if layers:
         yield layers[-1:]
+
+
+def _beginning(model: Model, stretch: tuple[Layer, ...]) -> list[Layer]:
+    names = beginnings(model, stretch)
+    return [layer for layer in stretch if layer.node in names]
 
 
 def beginnings(model: Model, stretch: tuple[Layer, ...]) -> set[str]:

@@ -1,9 +1,9 @@
-"""Walk through a graph stretch by stretch, in float and quantized side by side: no node runs more than it has to.
+"""Walk through a quantized graph stretch by stretch, while its layers are being repaired: no node runs more than twice.
 
-1. Values that live across the beginning of a stretch are kept for every sample, in float and as the quantized model
-   computes them; the stretch starts from these, not from the model's inputs.
-2. What lives across the next beginning is computed once the stretch has been repaired, with what is gathered there.
-3. Where a beginning's values would take too much memory, the walk goes on from the last one.
+1. Float is run once, from end to end. Of what it gives, only the columns of the layers that a stretch begins with stay.
+2. Values that live across the beginning of a stretch are kept for every sample as the repaired model computes them: the
+   next stretch is run from these, and not from the model's inputs, once with the last repairs in it.
+3. Where these values would take too much memory, the walk goes on from where it stood before.
 """
 
 from __future__ import annotations
@@ -23,56 +23,52 @@ from edgec.tensors import Array
 Feed = Mapping[str, Array]
 Halves = tuple[Moments, Moments]
 
-#: Rule 3: for the values of all samples, in float; as much again is taken for the quantized ones.
-MOST_BYTES = 256 * 2**20
+#: Rule 3, for the values of all samples.
+MOST_BYTES = 512 * 2**20
 
 
 class Walk:
-    """Where a walk stands: for every sample the values that live there."""
+    """Where a walk stands: for every sample the values that live there.
 
-    def __init__(self, model: Model, feeds: Sequence[Feed]) -> None:
-        self._model, self._feeds = model, feeds
+    `begins` are the layers that are held against float, of all stretches; `positions` how many of a sample count.
+    """
+
+    def __init__(self, model: Model, feeds: Sequence[Feed], begins: Collection[Layer], *, positions: int) -> None:
+        self._model, self._feeds, self._positions = model, feeds, positions
         self._given: tuple[str, ...] = ()
-        self._plain: list[Feed] = [{} for _ in feeds]
-        self._coded: list[Feed] = [{} for _ in feeds]
+        self._values: list[Feed] = [{} for _ in feeds]
+        executor = Executor(model, fetch=tuple(dict.fromkeys(layer.data for layer in begins)))
+        self._float: list[dict[str, Array]] = []
+        for feed in feeds:  # rule 1
+            found = executor.run(feed)
+            self._float.append({layer.key: layer.columns(found[layer.data], positions) for layer in begins})
 
-    def gathered(
-        self, layers: tuple[Layer, ...], plan: QuantPlan, begins: Collection[str], positions: int
-    ) -> Iterator[tuple[Layer, Halves]]:
-        """Each layer with its moments over the even and over the odd samples; memory is bounded by taking slices.
-
-        Against float for the nodes in `begins`, of what they read alone for the others.
-        """
+    def gathered(self, layers: tuple[Layer, ...], plan: QuantPlan) -> Iterator[tuple[Layer, Halves]]:
+        """Each layer with its moments over the even and over the odd samples; memory is bounded by taking slices."""
         quantized = apply_plan(self._model, plan)
         reads = {n.name or "": n.inputs[0].name or "" for n in quantized.nodes() if n.inputs and n.inputs[0]}
-        self._move(layers[0].node, quantized)
-        coded_given = _written(quantized, self._given)
         for part in in_slices(layers, SLICE_BYTES // 4):
-            begun = {layer.node for layer in part if layer.node in begins}
-            plain = _Part(self._model, self._given, [layer.data for layer in part if layer.node in begun])
-            coded = _Part(quantized, coded_given, [reads[layer.node] for layer in part])
-            moments = {layer.key: _halves(layer, cross=layer.node in begun) for layer in part}
+            given, living_here = self._given, () if part[0] is not layers[0] else self._living(part[0].node)
+            carried = dict(zip(living_here, _written(quantized, living_here), strict=True))
+            wanted = [*(reads[layer.node] for layer in part), *carried.values()]
+            run = _Part(quantized, _written(quantized, given), wanted)
+            moments = {layer.key: _halves(layer, cross=layer.key in self._float[0]) for layer in part}
             for i, feed in enumerate(self._feeds):
-                expected = plain.run({**feed, **self._plain[i]})
-                actual = coded.run({**feed, **self._coded[i]})
+                found = run({**feed, **self._values[i]})
                 for layer in part:
-                    wanted = layer.columns(expected[layer.data], positions) if layer.node in begun else None
-                    moments[layer.key][i % 2].add(layer.columns(actual[reads[layer.node]], positions), wanted)
+                    columns = layer.columns(found[reads[layer.node]], self._positions)
+                    moments[layer.key][i % 2].add(columns, self._float[i].get(layer.key))
+                if carried:  # rule 2
+                    self._values[i] = {name: found[name] for name in carried.values()}
+            self._given = living_here or self._given
             for layer in part:
                 even, odd = moments.pop(layer.key)
                 yield layer, (even.flush(), odd.flush())
 
-    def _move(self, node: str, quantized: Model) -> None:
-        """Go on to a node (rules 2 and 3)."""
+    def _living(self, node: str) -> tuple[str, ...]:
+        """What lives before a node; nothing where that is too much (rule 3)."""
         names = living(self._model, node)
-        if not names or bytes_of(self._model, names) * len(self._feeds) > MOST_BYTES:
-            return
-        plain = _Part(self._model, self._given, names)
-        coded = _Part(quantized, _written(quantized, self._given), _written(quantized, names))
-        for i, feed in enumerate(self._feeds):
-            self._plain[i] = plain.run({**feed, **self._plain[i]})
-            self._coded[i] = coded.run({**feed, **self._coded[i]})
-        self._given = names
+        return names if bytes_of(self._model, names) * len(self._feeds) <= MOST_BYTES else ()
 
 
 class _Part:
@@ -84,8 +80,7 @@ class _Part:
         self._fetch = fetch
         self._executor = Executor(segment(model, given, wanted), fetch=wanted) if wanted else None
 
-    def run(self, feed: Feed) -> dict[str, Array]:
-        """The fetched values."""
+    def __call__(self, feed: Feed) -> dict[str, Array]:
         found = {} if self._executor is None else self._executor.run(feed)
         return {name: found[name] if name in found else feed[name] for name in self._fetch}
 
