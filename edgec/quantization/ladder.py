@@ -4,12 +4,14 @@
 2. Equalisation: differences between channels move from activations into weights (`algorithms.equalize`).
 3. Mixing: within the target's allowance, what 8 bits hurt most leaves them (`allowance`). Weights are rounded after it,
    for the layers as they then are.
-4. Rounding: weights rounded so that each layer's output keeps closest to float (`algorithms.rounding`).
-5. Bias: each output's mean error goes into its bias (`algorithms.bias`).
-6. Following: weights and biases made once more, for what the quantized model gives each layer (`algorithms.follow`).
+4. Following: weights rounded, and biases set, so that each layer's output keeps closest to float for what the
+   quantized model gives it (`algorithms.follow`).
+5. Rounding: the same for what float gives it (`algorithms.rounding`), which is surer where samples are few.
+6. Bias: each output's mean error goes into its bias (`algorithms.bias`).
 
-Effort `fast` climbs nothing and judges nothing; `balanced` tries what is cheap; `max` tries more ranges, learns from
-more positions, and corrects the biases once more from runs of the quantized model.
+Effort `fast` climbs nothing and judges nothing; `balanced` takes rungs 5 and 6 only where 4 did not help; `max` takes
+them before it, tries more ranges, learns from more positions, and corrects the biases once more from runs of the
+quantized model.
 """
 
 from __future__ import annotations

@@ -25,17 +25,13 @@ def segment(model: Model, given: Collection[str], fetch: Sequence[str]) -> Model
 def living(model: Model, node: str) -> tuple[str, ...]:
     """The computed values that nodes from `node` on read and nodes before it write, in graph order."""
     found: list[str] = []
-    before: set[str] = set()
     order = {n.name: i for i, n in enumerate(model.nodes())}
     place = order[node]
     for writer in model.nodes():
         if order[writer.name] >= place:
             break
-        before.add(writer.name or "")
-        for value in writer.outputs:
-            # a reader inside a subgraph has no place of its own: what it reads is kept
-            if any(order.get(user.name, place) >= place for user, _ in value.uses()):
-                found.append(value.name or "")
+        # a reader inside a subgraph has no place of its own: what it reads is kept
+        found += [v.name or "" for v in writer.outputs if any(order.get(n.name, place) >= place for n, _ in v.uses())]
     return tuple(found)
 
 

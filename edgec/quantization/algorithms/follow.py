@@ -22,7 +22,7 @@ import numpy as np
 from edgec.graph.model import Model
 from edgec.quantization.algorithms.bias import STRETCHES, shifted
 from edgec.quantization.algorithms.layers import Layer, find_layers
-from edgec.quantization.algorithms.rounding import Moments, round_rows, target_change
+from edgec.quantization.algorithms.rounding import round_rows, target_change
 from edgec.quantization.algorithms.walk import Halves, Walk
 from edgec.quantization.types import QuantPlan, TensorPlan
 from edgec.tensors import Array

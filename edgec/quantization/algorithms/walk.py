@@ -8,7 +8,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
+import itertools
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 
 from edgec.graph.model import Model
 from edgec.quantization.algorithms.layers import Layer, in_slices
@@ -39,8 +40,7 @@ class Walk:
         self._values: list[Feed] = [{} for _ in feeds]
         executor = Executor(model, fetch=tuple(dict.fromkeys(layer.data for layer in begins)))
         self._float: list[dict[str, Array]] = []
-        for feed in feeds:  # rule 1
-            found = executor.run(feed)
+        for found in executor.run_all(feeds):  # rule 1
             self._float.append({layer.key: layer.columns(found[layer.data], positions) for layer in begins})
 
     def gathered(self, layers: tuple[Layer, ...], plan: QuantPlan) -> Iterator[tuple[Layer, Halves]]:
@@ -53,8 +53,8 @@ class Walk:
             wanted = [*(reads[layer.node] for layer in part), *carried.values()]
             run = _Part(quantized, _written(quantized, given), wanted)
             moments = {layer.key: _halves(layer, cross=layer.key in self._float[0]) for layer in part}
-            for i, feed in enumerate(self._feeds):
-                found = run({**feed, **self._values[i]})
+            known = ({**feed, **values} for feed, values in zip(self._feeds, self._values, strict=True))
+            for i, found in enumerate(run(known)):
                 for layer in part:
                     columns = layer.columns(found[reads[layer.node]], self._positions)
                     moments[layer.key][i % 2].add(columns, self._float[i].get(layer.key))
@@ -80,9 +80,12 @@ class _Part:
         self._fetch = fetch
         self._executor = Executor(segment(model, given, wanted), fetch=wanted) if wanted else None
 
-    def __call__(self, feed: Feed) -> dict[str, Array]:
-        found = {} if self._executor is None else self._executor.run(feed)
-        return {name: found[name] if name in found else feed[name] for name in self._fetch}
+    def __call__(self, feeds: Iterable[Feed]) -> Iterator[dict[str, Array]]:
+        """The fetched values of each sample."""
+        feeds, known = itertools.tee(feeds)
+        computed: Iterable[Feed] = itertools.repeat({}) if self._executor is None else self._executor.run_all(feeds)
+        for found, feed in zip(computed, known, strict=False):
+            yield {name: found[name] if name in found else feed[name] for name in self._fetch}
 
 
 def _written(quantized: Model, names: Sequence[str]) -> tuple[str, ...]:
