@@ -37,13 +37,14 @@ def noise_alone(
             editor.round(name, i)
     executor = Executor(editor.model, fetch=[editor.stand_in(judged(v)) for v in outputs])
     signal, noise = np.zeros(len(outputs)), np.zeros((len(groups), len(outputs)))
-    one_on = [np.zeros(len(groups), bool), *np.eye(len(groups), dtype=bool)]
-    runs = executor.run_all({**feed, SWITCHES: switches} for feed in feeds for switches in one_on)
+    settings = np.eye(len(groups) + 1, len(groups), k=-1, dtype=bool)  # none first, then each alone
+    runs = executor.run_all({**feed, SWITCHES: switches} for feed in feeds for switches in settings)
     for _ in feeds:
         exact = list(next(runs).values())
         signal += [power(value) for value in exact]
         for i in range(len(groups)):
-            noise[i] += [power(f.astype(np.float64) - e) for f, e in zip(next(runs).values(), exact, strict=True)]
+            found = next(runs).values()
+            noise[i] += [power(f.astype(np.float64) - e) for f, e in zip(found, exact, strict=True)]
     relative = noise / np.maximum(signal, np.finfo(np.float64).tiny)
     return [float(row) for row in relative.mean(axis=1)] if outputs else [0.0] * len(groups)
 
