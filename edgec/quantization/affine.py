@@ -35,14 +35,15 @@ def union(*extents: Extent) -> Extent:
     return min([0.0, *(e[0] for e in extents)]), max([0.0, *(e[1] for e in extents)])
 
 
-def activation_params(extent: Extent, dtype: DType, *, symmetric: bool = False) -> QParams:
-    """Per-tensor parameters that cover `extent`."""
+def activation_params(extent: Extent, dtype: DType, *, symmetric: bool = False, centred: bool = False) -> QParams:
+    """Per-tensor parameters that cover `extent`. Of an unsigned type, `symmetric` gives what has no negative values
+    the zero point 0, and `centred` the middle all the same."""
     low, high = union(extent)
     qmin, qmax = dtype.limits
     if low == high:
-        return QParams.per_tensor(1.0, 0 if qmin < 0 or not symmetric else (qmax + 1) // 2)
-    if symmetric:  # rule 2
-        if qmin == 0 and low < 0:
+        return QParams.per_tensor(1.0, 0 if qmin < 0 or not (symmetric or centred) else (qmax + 1) // 2)
+    if symmetric or centred:  # rule 2
+        if qmin == 0 and (low < 0 or centred):
             half = (qmax + 1) // 2
             scale = max(-low / half, high / (half - 1))
             return QParams.per_tensor(_at_least(scale), half)

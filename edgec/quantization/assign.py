@@ -6,6 +6,7 @@
 3. A value without range keeps every unit that touches it float.
 4. A Concat whose inputs differ in width by more than 16 × costs the narrow ones more than 4 of 8 bits: it stays float
    when only graph outputs read it, and is reported otherwise. 16 bits have that much to spare.
+5. Where products of two activations take no zero points, their operands are symmetric, and what shares their scale.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ from edgec.quantization.neighbours import Neighbours
 from edgec.quantization.ranges import Ranges
 from edgec.quantization.ratios import plan_constants
 from edgec.quantization.types import TensorPlan
-from edgec.quantization.units import Unit
+from edgec.quantization.units import Unit, is_activation_product
 from edgec.targets.scheme import Scheme
 from edgec.tensors import DType, QParams
 
@@ -234,11 +235,17 @@ def _set_params(
     units: list[tuple[int, Unit]],
     result: Assignment,
 ) -> None:
+    first, second = _product_operands(units) if numbers.scheme.symmetric_products else (set(), set())
     by_member = {_constant_member(v, u): (v.name or "", u.head.name or "") for _, u in units for v in u.constants()}
     for names in groups.sets().values():
         held = [n for n in names if n in fixed]
         extent = union(*(e for n in names if (e := members[n]) is not None))
-        free = activation_params(extent, numbers.dtype, symmetric=numbers.symmetric)
+        free = activation_params(
+            extent,
+            numbers.dtype,
+            symmetric=numbers.symmetric or not first.isdisjoint(names),
+            centred=not second.isdisjoint(names),
+        )
         params = fixed[held[0]] if held else free
         for name in names:
             reason = _reason(name, names, held, extent, values, ranges)
@@ -247,6 +254,13 @@ def _set_params(
                 result.constants[by_member[name]] = plan
             else:
                 result.activations[name] = plan
+
+
+def _product_operands(units: list[tuple[int, Unit]]) -> tuple[set[str], set[str]]:
+    """Names of what products of two activations read first, and second (rule 5)."""
+    products = [unit.head for _, unit in units if is_activation_product(unit.head)]
+    first, second = ({n.inputs[i].name or "" for n in products} for i in (0, 1))  # type: ignore[union-attr]
+    return first, second
 
 
 def _reason(

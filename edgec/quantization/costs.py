@@ -18,6 +18,7 @@ import onnx_ir as ir
 from edgec.artifact import OpWork
 from edgec.estimate import seconds_of
 from edgec.graph.model import Model, attr, const_of, static_shape
+from edgec.graph.work import PRODUCTS, multiplications
 from edgec.quantization.types import NodeScheme
 from edgec.quantization.units import Unit, cut
 from edgec.targets.profile import EstimateFacts, Target
@@ -120,7 +121,7 @@ def _node(node: ir.Node, unit: Unit | None, scheme: NodeScheme, facts: EstimateF
     work = OpWork(
         kind=_kind(node),
         dtype=scheme,
-        macs=multiplications(node) if node.op_type in _PRODUCTS else 0,
+        macs=multiplications(node) if node.op_type in PRODUCTS else 0,
         window=0,
         channels=0,
         input_bytes=read * (value_bytes + (_CONVERTED if scheme == "dynamic" else 0)),
@@ -159,26 +160,3 @@ def _values(model: Model, facts: EstimateFacts) -> tuple[Value, ...]:
 def _elements(value: ir.Value | None) -> int:
     shape = None if value is None else static_shape(value)
     return 0 if shape is None else math.prod(shape)
-
-
-_PRODUCTS = ("Conv", "ConvTranspose", "Gemm", "MatMul")
-
-
-def multiplications(node: ir.Node) -> int:
-    """Multiplications of a convolution or matrix product, elements of anything else's output; 0 where unknown."""
-    output = static_shape(node.outputs[0]) if node.outputs else None
-    if output is None:
-        return 0
-    elements = math.prod(output)
-    if len(node.inputs) < 2 or node.op_type not in _PRODUCTS:
-        return elements
-    weight = static_shape(node.inputs[1])
-    if not weight:
-        return elements
-    if node.op_type == "ConvTranspose":
-        data = static_shape(node.inputs[0])
-        return math.prod(data) * math.prod(weight[1:]) if data else elements
-    if node.op_type == "Conv":
-        return elements * math.prod(weight[1:])
-    transposed = node.op_type == "Gemm" and attr(node, "transB", 0)
-    return elements * (weight[-1] if transposed else weight[-2] if len(weight) > 1 else weight[0])

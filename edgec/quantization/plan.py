@@ -21,7 +21,7 @@ from edgec.quantization.assignment import Assignment, Numbers
 from edgec.quantization.neighbours import Neighbours, settle
 from edgec.quantization.plan_weights_only import plan_dynamic, plan_float16_weights, with_float16
 from edgec.quantization.range_choice import RangeMethod
-from edgec.quantization.ranges import NATURAL, Ranges
+from edgec.quantization.ranges import NATURAL, SPREADING, Ranges
 from edgec.quantization.types import NodePlan, NodeScheme, QuantPlan, Statistics, TensorPlan
 from edgec.quantization.units import Unit, cut
 from edgec.quantization.use_keys import collapse
@@ -164,10 +164,14 @@ class _Decision:
             written = unit.outputs() if self.scheme.int8_outputs else ()
             for value in (*unit.data(), *written):
                 producer = value.producer()
-                known = producer is not None and (producer.op_type in NATURAL or self._hands_on(producer))
+                known = producer is not None and (self._is_natural(producer) or self._hands_on(producer))
                 if not known:
                     names[value.name or ""] = None
         return tuple(names)
+
+    def _is_natural(self, producer: ir.Node) -> bool:
+        kind = producer.op_type
+        return kind in NATURAL and (kind not in SPREADING or kind in self.scheme.fixed_output)
 
     def _hands_on(self, producer: ir.Node) -> bool:
         return producer.op_type in self.scheme.same_scale_ops and within_inputs(producer)

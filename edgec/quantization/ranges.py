@@ -1,7 +1,8 @@
 """The range that each value is quantized over, before scales are shared.
 
 1. A graph value has what calibration saw, cut by the chosen method (`range_of`).
-2. Sigmoid and the like have the range of their function, seen or not.
+2. Sigmoid and the like have the range of their function, seen or not. A Softmax over many values comes nowhere near 1:
+   where it was observed, it has all of what was seen, as its largest values are what it is for.
 3. A mover's output that was not observed has the range of its inputs; a Pad adds the constant it writes,
    unless that is far outside (it then saturates, which is what −inf before a MaxPool means).
 4. What ends in a Relu or Clip keeps to its bounds.
@@ -27,6 +28,9 @@ NATURAL: dict[str, Extent] = {
     "Softmax": (0.0, 1.0),
     "Tanh": (-1.0, 1.0),
 }
+
+#: Those of them whose values sum to one: the more there are, the smaller they are.
+SPREADING = ("Softmax",)
 
 #: A pad value this many times outside the data's range saturates instead of stretching the range.
 _FAR = 16.0
@@ -54,7 +58,8 @@ class Ranges:
         if const_of(value) is not None:
             return "values of the constant"
         if producer is not None and producer.op_type in NATURAL:
-            return f"range of {producer.op_type}"
+            seen = producer.op_type in SPREADING and value.name in self._stats
+            return "all that calibration saw" if seen else f"range of {producer.op_type}"
         return f"{self._method} range" if value.name in self._stats else "range of its inputs"
 
     def _find(self, value: ir.Value) -> Extent | None:
@@ -62,11 +67,12 @@ class Ranges:
         if constant is not None:
             return union(finite_extent(constant))
         producer = value.producer()
+        stats = self._stats.get(value.name or "")
         if producer is not None and producer.op_type in NATURAL:  # rule 2
-            return union(NATURAL[producer.op_type])
+            seen = stats is not None and producer.op_type in SPREADING
+            return range_of(stats, "minmax") if stats is not None and seen else union(NATURAL[producer.op_type])
         if producer is not None and producer.op_type == "Pad":  # rule 3, seen or not: what it writes may be -inf
             return self._inherited(producer)
-        stats = self._stats.get(value.name or "")
         if stats is not None:  # rule 1
             return self._bounded(range_of(stats, self._method), producer)
         if producer is not None and within_inputs(producer):  # rule 3

@@ -25,6 +25,7 @@ from edgec.graph.traits import (
     trait_of,
     weight_of,
 )
+from edgec.graph.work import PRODUCTS, multiplications
 from edgec.targets.scheme import Scheme
 
 #: In `int8_ops`: products of two activations run in int8 as well.
@@ -92,6 +93,8 @@ def cut(
     dynamic_nodes: Collection[str] = (),
 ) -> Cut:
     """Cut the main graph. `ops` are the operators that have a quantized kernel; `dynamic_nodes` have int8 weights."""
+    if ACTIVATION_PRODUCT in ops and not _products_weigh(model, scheme):
+        ops = [op for op in ops if op != ACTIVATION_PRODUCT]
     units: list[Unit] = []
     reasons: dict[str, str] = {}
     weights_only: list[Unit] = []
@@ -111,6 +114,18 @@ def cut(
         taken.update(n.name or "" for n in unit.nodes)
         units.append(unit)
     return Cut(units=tuple(units), reasons=reasons, weights_only=tuple(weights_only))
+
+
+def is_activation_product(node: ir.Node) -> bool:
+    """True for a matrix product of two values that are both computed at run time."""
+    return node.op_type == "MatMul" and all(const_of(v) is None for v in node.inputs)
+
+
+def _products_weigh(model: Model, scheme: Scheme) -> bool:
+    """True where products of two activations are as much of the model's work as the scheme wants for int8 to pay."""
+    work = {n.name or "": multiplications(n) for n in model.nodes() if n.op_type in PRODUCTS}
+    theirs = sum(work[n.name or ""] for n in model.nodes() if is_activation_product(n))
+    return theirs >= scheme.int8_product_share * sum(work.values())
 
 
 def is_small(node: ir.Node, scheme: Scheme) -> bool:

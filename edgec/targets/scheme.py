@@ -30,7 +30,9 @@ class Scheme(_Facts):
 
     Operator names are ONNX operator types. `int8_ops` run in int8 and run fast there; anything else stays float.
     `same_scale_ops` give their output the parameters of their input (and all inputs one union range);
-    "MatMul:activations" in `int8_ops` lets products of two activations run in int8 too.
+    "MatMul:activations" in `int8_ops` lets products of two activations run in int8 too, where these are at least
+    `int8_product_share` of the model's multiplications. `symmetric_products`: their kernel takes no zero points: the
+    second operand is symmetric, the first too or without negative values.
     `int8_outputs`: kernels write what they are quantized to; False where they may write float and only
     what an int8 operator reads is quantized.
     `dynamic_grouped`: convolutions with groups, depthwise ones among them, are fast with int8 weights and float data.
@@ -53,6 +55,8 @@ class Scheme(_Facts):
     dynamic_ops: frozenset[str] = frozenset()
     dynamic_grouped: bool = True
     int8_outputs: bool = True
+    int8_product_share: float = Field(default=0.0, ge=0, le=1)
+    symmetric_products: bool = False
     int8_min_positions: int = Field(default=1, ge=1)
     accuracy_allowance: float = Field(default=0.0, ge=0, le=1)
     revert_to: tuple[Reverted, ...] = ("float32",)
