@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from html import escape
 from typing import Any
 
+from edgec.bundle.frontier import frontier_picture
 from edgec.bundle.manifest import to_json
 
 Summary = Mapping[str, Any]
@@ -56,7 +57,8 @@ def report_html(summary: Summary) -> bytes:
     for key, heading in TABLES:
         records = summary.get(key)
         if records:
-            parts.append(f"<h2>{heading}</h2>\n{_table(_records(records))}")
+            picture = frontier_picture(records) if key == "frontier" else ""
+            parts.append(f"<h2>{heading}</h2>\n{picture}{_table(_records(records))}")
     return ("".join(parts) + "</html>\n").encode()
 
 
@@ -66,7 +68,7 @@ TABLES = (
     ("outputs", "Outputs"),
     ("fidelity", "Fidelity to the float model"),
     ("ladder", "Repairs of the quantization"),
-    ("frontier", "Mixes of int8 and float that were tried"),
+    ("frontier", "Mixes of precisions that were tried: estimated latency on the target, accuracy"),
     ("latency", "Latency on the build machine"),
     ("transpose_reasons", "Transposes that are left"),
     ("findings", "Findings"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import itertools
 import re
 from collections.abc import Mapping, Sequence
@@ -17,7 +18,7 @@ from edgec.pipeline.precision import keeps_accuracy
 from edgec.quantization.executor import Executor
 from edgec.quantization.labels import labels_of
 from edgec.quantization.samples import SampleSource, open_samples
-from edgec.quantization.task_metrics import Metric, load_metric
+from edgec.quantization.task_metrics import Metric, code_of, load_metric
 from edgec.tensors import Array, TensorSpec
 
 #: Labelled samples that are evaluated at most, spread over all of them.
@@ -31,6 +32,7 @@ class Task:
     """A metric on labelled data: what the float model reaches, and how much of it may be lost."""
 
     metric_name: str
+    digest: str
     metric: Metric
     samples: SampleSource
     labels: Sequence[Any]
@@ -63,6 +65,11 @@ class Budget:
         return self.min_sqnr is not None or self.task is not None
 
     @property
+    def measures(self) -> str:
+        """What a measurement for this budget depends on beside model and samples."""
+        return "" if self.task is None else self.task.digest
+
+    @property
     def words(self) -> str:
         """The budget as a sentence's part."""
         parts = [] if self.min_sqnr is None else [f"{self.min_sqnr:g} dB"]
@@ -78,7 +85,7 @@ class Budget:
         good, words = keeps_accuracy(fidelity, min_sqnr=-np.inf if self.min_sqnr is None else self.min_sqnr)
         words += f", {found['name']} {100 * found['value']:.2f} % where float has {100 * found['float']:.2f} %"
         # The figures are rounded to a millionth: less than a sample of a million.
-        return good and found["drop"] <= found["max_drop"] + 1e-6, words
+        return good and found["drop"] <= self.task.max_drop + 1e-6, words
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -119,8 +126,22 @@ def open_budget(options: BudgetOptions, model: Model, calibration: str | Path | 
     samples = open_samples(place, model.inputs(), count=MAX_SAMPLES)
     labels = labels_of(samples)
     reference = evaluate(model, samples, labels, metric)
-    task = Task(metric_name=name, metric=metric, samples=samples, labels=labels, max_drop=drop, reference=reference)
+    task = Task(
+        metric_name=name,
+        digest=digest_of(name, labels),
+        metric=metric,
+        samples=samples,
+        labels=labels,
+        max_drop=drop,
+        reference=reference,
+    )
     return Budget(min_sqnr=options.min_sqnr, task=task, ship_anyway=options.ship_anyway)
+
+
+def digest_of(metric: str, labels: Sequence[Any]) -> str:
+    """A digest of what a metric's values depend on: its name, the code of one of the user's own, and the labels."""
+    parts = [metric, code_of(metric), *(repr(np.asarray(x).tolist() if np.ndim(x) else x) for x in labels)]
+    return hashlib.sha256("\n".join(parts).encode()).hexdigest()
 
 
 def parse_drop(text: str) -> float:

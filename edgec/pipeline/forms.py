@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Collection, Mapping, Sequence
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -13,11 +14,11 @@ from edgec.artifact import Artifact
 from edgec.backends.base import Backend, CompileOptions, Precision
 from edgec.bundle.golden import Golden
 from edgec.errors import EdgecError, Finding, Severity
-from edgec.graph.indices import index_limits
+from edgec.graph.indices import index_limits, known_texts
 from edgec.graph.model import Model
 from edgec.pipeline import measure
 from edgec.pipeline.budget import Budget
-from edgec.pipeline.mixing import mix
+from edgec.pipeline.mixing import Ground, mix
 from edgec.pipeline.precision import HAS_INT8_WEIGHTS, NEEDS_CALIBRATION, Candidates, low_fidelity
 from edgec.pipeline.speed import Speeds, estimated, measured, raceable, slower_than_float
 from edgec.pipeline.stages import Clock
@@ -31,7 +32,7 @@ from edgec.quantization.mixed import MAX_SHARE, Mixed
 from edgec.quantization.plan import make_plan, tensors_to_observe
 from edgec.quantization.range_choice import RangeMethod
 from edgec.quantization.samples import SampleSource
-from edgec.quantization.types import QuantPlan, Statistics
+from edgec.quantization.types import NodeScheme, QuantPlan, Statistics
 from edgec.runners.base import run_artifact
 from edgec.targets.profile import BackendFacts, Target
 from edgec.tensors import Array
@@ -90,8 +91,10 @@ class Build:
 
     def prepare_references(self) -> None:
         """The inputs that judge fidelity, and what the float model makes of them."""
-        limits = index_limits(self.model)
-        made = measure.random_feeds(self.model.inputs(), _GOLDENS, limits=limits) if self.samples is None else ()
+        made: list[dict[str, Array]] = []
+        if self.samples is None:
+            limits, texts = index_limits(self.model), known_texts(self.model)
+            made = measure.random_feeds(self.model.inputs(), _GOLDENS, limits=limits, texts=texts)
         known = made if self.samples is None else self.samples
         executor, held = Executor(self.model), 0
         for feed in itertools.islice(iter(known), _JUDGE_SAMPLES):
@@ -156,12 +159,12 @@ class Build:
         statistics: Statistics | None,
         precision: Precision,
         method: RangeMethod,
-        float_nodes: Collection[str] = (),
+        reverted: Mapping[str, NodeScheme] | None = None,
         *,
         mixture: Mixture | None = None,
     ) -> QuantPlan:
         if mixture and (mix_in := mixer(self.target, self.backend_name)) is not None:
-            return mix_in.plan(legal, statistics, method, mixture, float_nodes)
+            return mix_in.plan(legal, statistics, method, mixture, reverted)
         return make_plan(
             legal,
             statistics,
@@ -169,7 +172,7 @@ class Build:
             self.backend_name,
             precision,
             range_method=method,
-            float_nodes=float_nodes,
+            reverted=reverted,
         )
 
     def keeps_budget(self, fidelity: dict[str, Any]) -> tuple[bool, str]:
@@ -177,8 +180,10 @@ class Build:
         return self.budget.keeps(fidelity)
 
     def mix(self, form: Form, *, max_share: float) -> Form:
-        """The form with its most harmful nodes left in float, as few as the budget needs; itself when that fails."""
+        """The form with its most harmful nodes reverted, as few as the budget needs; itself when that fails."""
         if form.plan is None or form.precision not in NEEDS_CALIBRATION or self.samples is None:
+            return form
+        if not self.facts.scheme.revert_to:
             return form
         make = partial(self._plan, form.legal, form.statistics, form.precision, form.ranges, mixture=form.mixture)
         digests = [self.samples.digest] + ([] if self.budget.task is None else [self.budget.task.samples.digest])
@@ -190,8 +195,8 @@ class Build:
                 self.feeds,
                 self.budget,
                 self._outcome,
+                ground=Ground(target=self.target, backend=self.backend_name, usual=form.precision, max_share=max_share),
                 data_digests=digests,
-                max_share=max_share,
                 progress=report,
             )
         if not found.met:
@@ -235,7 +240,7 @@ class Build:
         """The first candidate that keeps the accuracy and is not slower than float; a single one is taken as it is."""
         if len(options.precisions) == 1:
             form = self._asked(options.precisions[0])
-            self.why = options.why + (f"; {_in_float(form)}" if form.mixed else "")
+            self.why = options.why + (f"; {_reverted(form)}" if form.mixed and form.mixed.met else "")
         else:
             form = self._first_good(options.precisions)
         if form.plan is not None:
@@ -253,16 +258,29 @@ class Build:
             return self._told_if_slow(form)
         form = self.mix(form, max_share=1.0)
         if form.mixed is None or not form.mixed.met:
-            error = EdgecError(
-                "quant/budget-missed",
-                f"{precision} gives only {words}, and leaving nodes in float does not bring {self.budget.words}",
-                where=self.model.name,
-                hint="ask for less, give more typical samples, or take --precision auto; --ship-anyway builds it as is",
-            )
+            error = self._missed(form, words)
             if not self.budget.ship_anyway:
                 raise error
             self.findings.append(replace(error.finding, severity=Severity.WARNING))
         return self._told_if_slow(form)
+
+    def _missed(self, form: Form, words: str) -> EdgecError:
+        """Why a budget cannot be met: what was reached, what was tried, and what the nearest of it gives."""
+        said = f"{form.precision} gives only {words}, and the budget is {self.budget.words}"
+        tried = () if form.mixed is None else form.mixed.frontier[1:]
+        if tried:
+            near = max(tried, key=lambda point: point.sqnr_db)
+            said += f"; of {len(tried)} mixes with nodes in other precisions the nearest gives {near.words}"
+        elif form.precision not in NEEDS_CALIBRATION:
+            said += "; nodes are reverted one by one in int8 and int16x8 alone"
+        elif not self.facts.scheme.revert_to:
+            said += f"; {self.target.id} computes in {form.precision} alone, so no node can be reverted"
+        return EdgecError(
+            "quant/budget-missed",
+            said,
+            where=self.model.name,
+            hint="ask for less, give more typical samples, or take --precision auto; --ship-anyway builds it as is",
+        )
 
     def _told_if_slow(self, form: Form) -> Form:
         """The form, after a word where int8 was asked for and float would be faster."""
@@ -282,7 +300,7 @@ class Build:
                 form = self.mix(form, max_share=MAX_SHARE)
                 alone, (good, words) = words, self.keeps_budget(form.fidelity)
                 if form.mixed is not None and form.mixed.met:
-                    words += f" with {_in_float(form)}; everywhere it would keep only {alone}"
+                    words += f" with {_reverted(form)}; everywhere it would keep only {alone}"
             if not good:
                 tried.append(f"{precision} gives only {words}")
             elif precision in NEEDS_CALIBRATION and not has_qdq(form.model):
@@ -375,10 +393,13 @@ def _told(form: Form, tried: Sequence[str], words: str) -> list[Finding]:
     return [Finding(code="quant/mixed", message=message, severity=Severity.INFO, hint=hint)]
 
 
-def _in_float(form: Form) -> str:
-    """How many nodes mixed precision left in float."""
-    count = len(form.mixed.float_nodes) if form.mixed is not None else 0
-    return f"{count} of {len(form.plan.nodes) if form.plan else 0} nodes left in float for accuracy"
+def _reverted(form: Form) -> str:
+    """How many nodes mixed precision took out of the form's own, and what they run in."""
+    if form.mixed is None or form.plan is None:
+        return ""
+    counts = Counter(form.mixed.reverted.values())
+    forms = ", ".join(f"{counts[name]} to {name}" for name in sorted(counts))
+    return f"{len(form.mixed.reverted)} of {len(form.plan.nodes)} nodes reverted for accuracy ({forms})"
 
 
 def output_steps(form: Form) -> dict[str, float]:

@@ -1,4 +1,4 @@
-"""Mixed precision in a build: which nodes go back to float, searched on a few samples and judged on all.
+"""Mixed precision in a build: which nodes leave int8, for what, searched on a few samples and judged on all.
 
 What was measured is written down as it comes, so a search that was interrupted goes on where it stopped.
 """
@@ -6,22 +6,61 @@ What was measured is written down as it comes, so a search that was interrupted 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from edgec.graph.model import Model
 from edgec.pipeline.budget import Budget
 from edgec.pipeline.precision import AUTO_MIN_SQNR_DB
+from edgec.quantization.allowance import rounded_together
+from edgec.quantization.apply import apply_plan
 from edgec.quantization.cache import cache_folder, model_digest
+from edgec.quantization.costs import Costs, costs_of
+from edgec.quantization.harms import measure_harms
 from edgec.quantization.judge import Feeds, Judge
 from edgec.quantization.memo import Memo
-from edgec.quantization.mixed import Make, Mixed, Verdict, rank, revert
-from edgec.quantization.types import QuantPlan
+from edgec.quantization.mixed import Make, Mixed, Search, Verdict
+from edgec.quantization.plan import scheme_of
+from edgec.quantization.reverts import find_way
+from edgec.quantization.types import NodeScheme, QuantPlan
+from edgec.targets.profile import EstimateFacts, Speed, Target
 
-#: Samples that rank the nodes by the harm that quantizing them does.
+#: Samples that rank the roundings by the harm that they do.
 RANKING_SAMPLES = 4
 
 #: Mixes that a search tries, about: what its progress expects before it knows.
-_MIXES = 6
+_MIXES = 10
+
+
+def _assumed(factor: float) -> Speed:
+    return Speed(conv=4e9 * factor, depthwise=1.5e9 * factor, dense=3e9 * factor, bytes=3e9 * factor)
+
+
+#: For comparing mixes where a profile has no coefficients: 8 bits are twice as fast as float.
+_ASSUMED = EstimateFacts(
+    basis="derived",
+    source="assumed",
+    factor=10,
+    operator_us=1,
+    runtime_ram_bytes=0,
+    speed={
+        "int8": _assumed(1.0),
+        "int16x8": _assumed(0.6),
+        "dynamic": _assumed(0.8),
+        "float16": _assumed(0.5),
+        "float32": _assumed(0.5),
+    },
+)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Ground:
+    """Where a search takes place: the target and backend, the precision that nodes leave, and how many of them may."""
+
+    target: Target
+    backend: str
+    usual: NodeScheme
+    max_share: float
 
 
 def mix(
@@ -32,38 +71,77 @@ def mix(
     budget: Budget,
     outcome: Callable[[Model], dict[str, Any]],
     *,
+    ground: Ground,
     data_digests: Sequence[str],
-    max_share: float,
     progress: Callable[[int, int], None],
 ) -> Mixed:
-    """The plan with the fewest nodes in float that keeps the budget, or the best there is.
+    """The plan with the fewest nodes reverted that keeps the budget, at the least estimated time; or as it was.
 
-    `outcome` gives a model's fidelity, with its task's metric where the budget has one.
+    `outcome` gives a model's fidelity, with its task's metric where the budget has one. `progress` counts samples run.
     """
     few = feeds[:: max(1, len(feeds) // RANKING_SAMPLES)][:RANKING_SAMPLES]
-    name = "" if budget.task is None else budget.task.metric_name
-    memo = Memo(cache_folder(), model_digest(legal), *data_digests, str(len(few)), name)
+    memo = Memo(cache_folder(), model_digest(legal), *data_digests, str(len(few)), budget.measures)
     exact = Judge(legal, few)
+    scheme = scheme_of(ground.target, ground.backend)
+    costs, timed = _costs(legal, ground, scheme.revert_to)
+    a_mix = len(few) + len(feeds) + (0 if budget.task is None else len(budget.task.labels))
+    ranked = 0
 
-    def score(candidate: Model) -> float:
-        return float(memo.get("db", candidate, exact))
+    def ranking(done: int, total: int) -> None:
+        nonlocal ranked
+        ranked = total
+        progress(done, total + _MIXES * a_mix)
+
+    digest = model_digest(apply_plan(legal, plan))
+    groups = rounded_together(legal, plan, scheme)
+    harms = measure_harms(
+        legal,
+        plan,
+        groups,
+        few,
+        keep=lambda name, measure: float(memo.keep(f"noise/{digest}/{name}", measure)),
+        progress=ranking,
+    )
+    steps = find_way(
+        legal,
+        plan,
+        scheme,
+        ground.backend,
+        groups,
+        harms,
+        costs,
+        usual=ground.usual,
+        max_share=ground.max_share,
+    )
 
     def judge(candidate: Model) -> Verdict:
         good, words = budget.keeps(memo.get("outcome", candidate, outcome))
         return Verdict(met=good, words=words)
 
-    blocks = 0
+    search = Search(
+        model=legal,
+        plan=plan,
+        make=make,
+        score=lambda candidate: float(memo.get("db", candidate, exact)),
+        judge=judge,
+        costs=costs,
+        timed=timed,
+    )
+    target_db = budget.min_sqnr if budget.asked else AUTO_MIN_SQNR_DB
+    return search.run(
+        steps,
+        target_db=target_db,
+        progress=lambda done, total: progress(ranked + done * a_mix, ranked + total * a_mix),
+    )
 
-    def ranked(done: int, total: int) -> None:
-        nonlocal blocks
-        blocks = total
-        progress(done, total + _MIXES)
 
-    def reverted(done: int, total: int) -> None:
-        progress(blocks + done, blocks + total)
-
-    target_db = budget.min_sqnr
-    if not budget.asked:
-        target_db = AUTO_MIN_SQNR_DB
-    harms = rank(legal, plan, make, score, ranked)
-    return revert(legal, plan, harms, make, score, judge, target_db=target_db, max_share=max_share, progress=reverted)
+def _costs(legal: Model, ground: Ground, forms: Sequence[NodeScheme]) -> tuple[Costs, bool]:
+    """Costs of all that nodes may run in, and whether they are the target's own figures."""
+    wanted = {ground.usual, *forms}
+    known = costs_of(legal, ground.target, ground.backend, forms=wanted)
+    if known is not None:
+        return known, True
+    assumed = ground.target.model_copy(update={"estimate": _ASSUMED})
+    found = costs_of(legal, assumed, ground.backend, forms=wanted)
+    assert found is not None
+    return found, False

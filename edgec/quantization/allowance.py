@@ -11,7 +11,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 import onnx_ir as ir
@@ -270,9 +270,9 @@ class Mixer:
         stats: Statistics | None,
         method: RangeMethod,
         mixture: Mixture,
-        float_nodes: Collection[str] = (),
+        reverted: Mapping[str, NodeScheme] | None = None,
     ) -> QuantPlan:
-        """The plan with a mixture's nodes, and its reasons in it."""
+        """The plan with a mixture's nodes, and its reasons in it; `reverted` goes before the mixture."""
         made = make_plan(
             model,
             stats,
@@ -280,8 +280,9 @@ class Mixer:
             self.backend,
             "int8",
             range_method=method,
-            float_nodes=(*mixture.float_nodes, *float_nodes),
-            dynamic_nodes=[n for n in mixture.dynamic_nodes if n not in float_nodes],
+            float_nodes=[n for n in mixture.float_nodes if n not in (reverted or {})],
+            dynamic_nodes=[n for n in mixture.dynamic_nodes if n not in (reverted or {})],
+            reverted=reverted,
         )
         reasons = {**mixture.float_nodes, **{n: f"int8 weights alone: {r}" for n, r in mixture.dynamic_nodes.items()}}
         nodes = {

@@ -142,7 +142,7 @@ class _Editor:
             out = self._value(f"{key}/cast", value)
             node = self._node("Cast", f"{key}/widen", [stored], out, to=int(ir.DataType.FLOAT))
         else:
-            stored = self._initializer(f"{key}/quantized", _quantize(array, plan))
+            stored = self._initializer(f"{key}/quantized", integers_of(array, plan))
             out = self._value(f"{key}/dequantized", value)
             node = self._dequantize(f"{key}/dequantize", stored, out, plan, self._parameters(key, plan))
         _inherit([node], reader)
@@ -243,7 +243,8 @@ def _inherit(new: list[ir.Node], old: ir.Node) -> None:
         node.metadata_props.pop(REASON_KEY, None)
 
 
-def _quantize(array: Array, plan: TensorPlan) -> Array:
+def integers_of(array: Array, plan: TensorPlan) -> Array:
+    """What a constant is stored as."""
     if plan.data is not None:
         return plan.data
     if plan.dtype is not DType.INT32:

@@ -30,11 +30,14 @@ class Memo:
 
     def get(self, kind: str, model: Model, measure: Callable[[Model], Any]) -> Any:
         """What is known of the model, or `measure` of it, which is written down at once."""
-        key = f"{kind}/{model_digest(model)}"
+        return self.keep(f"{kind}/{model_digest(model)}", lambda: measure(model))
+
+    def keep(self, key: str, measure: Callable[[], Any]) -> Any:
+        """What is known under a key, or what `measure` gives, which is written down at once."""
         if key in self._known:
             self.reused += 1
             return self._known[key]
-        value = self._known[key] = measure(model)
+        value = self._known[key] = measure()
         with contextlib.suppress(OSError):  # then the next run measures again
             self._path.parent.mkdir(parents=True, exist_ok=True)
             with self._path.open("a", encoding="utf-8") as stream:

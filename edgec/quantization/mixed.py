@@ -1,54 +1,39 @@
-"""Mixed precision: leave in float the fewest units that a budget demands, the most harmful ones first.
+"""Mixed precision: of the ways out of int8 (`reverts`) no more than a budget demands, and what was tried on the way.
 
-1. Noise of different units adds up at the output, so a unit's harm is the noise that the model has when it alone is
-   quantized. One forward pass of a few samples a unit gives it; many units are taken in blocks of neighbours, which
-   bounds the cost.
-2. Blocks are ranked by their harm over what float costs there, in multiplications: the least of them that meets a
-   budget is also a fast one.
-3. A growing number of the first stay float until the budget holds; then the number is halved back to the fewest.
+1. Steps come in an order; a prefix of them is a mix. A growing number is tried until the budget holds, then the number
+   is halved back to the fewest. Noise that was predicted says where to begin.
+2. Of the steps that are left, the dearest are tried without: what another one made needless goes.
+3. Of all mixes that keep the budget, the one with the least estimated time is taken.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
 from edgec.graph.model import Model
-from edgec.metrics import MAX_DB
 from edgec.quantization.apply import apply_plan
-from edgec.quantization.costs import multiplications
-from edgec.quantization.types import QuantPlan, TensorPlan
-
-#: Blocks that are ranked at most.
-MAX_BLOCKS = 48
+from edgec.quantization.costs import Costs
+from edgec.quantization.reverts import Step
+from edgec.quantization.types import NodeScheme, QuantPlan, TensorPlan
+from edgec.tensors import Array, DType
 
 #: Share of the quantized nodes that may go back to float before int8 has lost its sense.
 MAX_SHARE = 0.2
 
-_STATIC = ("int8", "int16x8")
+#: Rule 2: steps that are tried without, and the share of the mix's extra time that makes one worth it.
+_DROPPED = 4
+_DEAR = 0.05
 
-Make = Callable[[Collection[str]], QuantPlan]
+#: Scales that differ by less hold the same integers (a target's exact factors raise them by up to 2^-15).
+_SAME_SCALE = 1e-4
 
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Harm:
-    """What quantizing a block of nodes alone does to the output, in dB of signal to noise.
-
-    `cost` is the block's share of the model's multiplications.
-    """
-
-    nodes: tuple[str, ...]
-    sqnr_db: float
-    cost: float = 0.0
-
-    @property
-    def noise(self) -> float:
-        """Noise power over signal power."""
-        return 0.0 if self.sqnr_db >= MAX_DB else float(10 ** (-self.sqnr_db / 10))
+Schemes = Mapping[str, NodeScheme]
+Make = Callable[[Schemes], QuantPlan]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -61,10 +46,15 @@ class Verdict:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Point:
-    """One mix that was tried: nodes in float, their share of the multiplications, and what it computes."""
+    """One mix that was tried: how many nodes run in what, what that is estimated to take, and what it computes.
 
-    float_nodes: int
-    float_share: float
+    `reverted` counts nodes that left the plan's own precision. `estimated_ms` is None without coefficients.
+    """
+
+    reverted: int
+    nodes: Mapping[str, int]
+    estimated_ms: float | None
+    weights_bytes: int
     sqnr_db: float
     met: bool
     words: str
@@ -72,164 +62,199 @@ class Point:
     def as_dict(self) -> dict[str, Any]:
         """A JSON-ready dict."""
         return {
-            "float_nodes": self.float_nodes,
-            "float_share": round(self.float_share, 4),
+            "reverted": self.reverted,
+            "nodes": dict(self.nodes),
+            "estimated_ms": None if self.estimated_ms is None else float(f"{self.estimated_ms:.4g}"),
+            "weights_bytes": self.weights_bytes,
             "sqnr_db": round(self.sqnr_db, 2),
-            "met": self.met,
             "judged": self.words,
+            "met": self.met,
         }
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Mixed:
-    """A plan with some nodes in float, its QDQ model, and the frontier: the mixes tried, fewest float nodes first."""
+    """The mix that was chosen, its plan and model, and all that were tried, those with fewest reverted nodes first."""
 
     plan: QuantPlan
     model: Model
-    float_nodes: tuple[str, ...]
+    reverted: Schemes
     met: bool
     frontier: tuple[Point, ...]
+    chosen: Point | None = None
 
     def as_dict(self) -> dict[str, Any]:
         """A JSON-ready dict."""
-        return {
-            "float_nodes": list(self.float_nodes),
-            "met": self.met,
-            "frontier": [point.as_dict() for point in self.frontier],
-        }
+        frontier = [{**point.as_dict(), "chosen": self.met and point is self.chosen} for point in self.frontier]
+        return {"reverted": dict(self.reverted), "met": self.met, "frontier": frontier}
 
 
-def rank(
-    model: Model,
-    plan: QuantPlan,
-    make: Make,
-    score: Callable[[Model], float],
-    progress: Callable[[int, int], None] | None = None,
-) -> tuple[Harm, ...]:
-    """The blocks of quantized nodes, the most harmful for their cost first (rules 1, 2).
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Search:
+    """What a search is made of. `make` plans the model with some nodes reverted; `score` gives dB on a few samples;
+    `judge` says whether a model keeps the budget. `timed` is False where `costs` are good for comparing alone."""
 
-    `score` gives a model's dB on a few samples.
-    """
-    quantized = [name for name, node in plan.nodes.items() if node.scheme in _STATIC]
-    everything = {n.name or "" for n in model.nodes()}
-    work = {n.name or "": multiplications(n) for n in model.nodes()}
-    total = sum(work.values()) or 1
-    blocks = _blocks(plan, quantized)
-    harms = []
-    for number, block in enumerate(blocks):
-        if progress is not None:
-            progress(number, len(blocks))
-        alone = make(everything - set(block))
-        if any(node.scheme in _STATIC for node in alone.nodes.values()):
-            db = score(apply_plan(model, keep_integers(alone, plan)))
-            harms.append(Harm(nodes=block, sqnr_db=db, cost=sum(work[n] for n in block) / total))
-    usual = sum(h.cost for h in harms) / max(len(harms), 1)  # a block costs its dispatch and conversions too
-    return tuple(sorted(harms, key=lambda h: -h.noise / ((h.cost + usual) or 1)))
+    model: Model
+    plan: QuantPlan
+    make: Make
+    score: Callable[[Model], float]
+    judge: Callable[[Model], Verdict]
+    costs: Costs
+    timed: bool = True
+
+    def run(
+        self,
+        steps: Sequence[Step],
+        *,
+        target_db: float | None = None,
+        progress: Callable[[int, int], None] | None = None,
+    ) -> Mixed:
+        """Rules 1 to 3. `target_db` is a budget of signal to noise; `progress` counts mixes, done and expected."""
+        tries = _Tries(self, steps, progress)
+        start = tries.of(())
+        if start.point.met:
+            return tries.best()
+        low, high = 0, None
+        count = 1 if target_db is None else _predicted(steps, target_db - start.point.sqnr_db)
+        while 0 < count <= len(steps):
+            if tries.first(count).point.met:
+                high = count
+                break
+            low, count = count, min(len(steps), count + max(1, count // 2))
+            if low == count:
+                break
+        while high is not None and high - low > 1:
+            middle = (low + high) // 2
+            low, high = (low, middle) if tries.first(middle).point.met else (middle, high)
+        if high is not None:
+            tries.without_the_dearest(tuple(range(high)))
+        return tries.best()
 
 
-def _blocks(plan: QuantPlan, quantized: Sequence[str]) -> list[tuple[str, ...]]:
-    """Units, a head with what is fused to it, in as few blocks as allowed."""
-    units: list[list[str]] = []
-    for name in quantized:
-        if units and plan.nodes[name].reason.startswith("part of the kernel of"):
-            head = plan.nodes[name].reason.split("'")[1] if "'" in plan.nodes[name].reason else ""
-            own = next((unit for unit in units if unit[0] == head), units[-1])
-            own.append(name)
-        else:
-            units.append([name])
-    size = -(-len(units) // MAX_BLOCKS) if units else 1
-    return [tuple(n for unit in units[i : i + size] for n in unit) for i in range(0, len(units), size)]
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Tried:
+    plan: QuantPlan
+    reverted: Schemes
+    seconds: float
+    point: Point
 
 
-def revert(
-    model: Model,
-    plan: QuantPlan,
-    harms: Sequence[Harm],
-    make: Make,
-    score: Callable[[Model], float],
-    judge: Callable[[Model], Verdict],
-    *,
-    target_db: float | None,
-    max_share: float = MAX_SHARE,
-    progress: Callable[[int, int], None] | None = None,
-) -> Mixed:
-    """Leave the first blocks in float, as few as `judge` asks for, at most `max_share` of the nodes (rule 3).
+class _Tries:
+    """Mixes by the positions of their steps, each made once."""
 
-    `target_db` says where to begin, where the budget is one of signal to noise.
-    """
-    quantized = sum(node.scheme in _STATIC for node in plan.nodes.values())
-    allowed = min(_within(harms, max_share * quantized), len(harms) - 1)  # all of it in float is another precision
-    tried: dict[int, tuple[QuantPlan, tuple[str, ...], Point]] = {}
+    def __init__(self, search: Search, steps: Sequence[Step], progress: Callable[[int, int], None] | None) -> None:
+        self._search, self._steps = search, steps
+        self._known: dict[tuple[int, ...], _Tried] = {}
+        self._progress = progress or (lambda _done, _total: None)
 
-    def attempt(count: int) -> bool:
-        names = tuple(n for harm in harms[:count] for n in harm.nodes)
-        mixed = keep_integers(make(names), plan)
-        candidate = apply_plan(model, mixed)
-        verdict = judge(candidate)
+    def first(self, count: int) -> _Tried:
+        """The mix of the first steps."""
+        return self.of(tuple(range(count)))
+
+    def of(self, positions: tuple[int, ...]) -> _Tried:
+        """Plan, measure and judge a mix."""
+        if positions not in self._known:
+            expected = 2 + math.ceil(math.log2(len(self._steps) + 1)) + min(_DROPPED, len(self._steps))
+            self._progress(len(self._known), max(expected, len(self._known) + 1))
+            self._known[positions] = self._try(positions)
+        return self._known[positions]
+
+    def _try(self, positions: tuple[int, ...]) -> _Tried:
+        search = self._search
+        asked = {n: form for i in positions for n, form in self._steps[i].changes.items()}
+        plan = keep_integers(search.make(asked), search.plan) if asked else search.plan
+        candidate = apply_plan(search.model, plan)
+        verdict = search.judge(candidate)
+        schemes = {name: node.scheme for name, node in plan.nodes.items()}
+        reverted = {n: form for n, form in schemes.items() if form != search.plan.nodes[n].scheme}
+        seconds = search.costs.total_seconds(schemes)
+        forms = sorted(set(schemes.values()))
         point = Point(
-            float_nodes=len(names),
-            float_share=sum(h.cost for h in harms[:count]),
-            sqnr_db=score(candidate),
+            reverted=len(reverted),
+            nodes={form: sum(s == form for s in schemes.values()) for form in forms},
+            estimated_ms=1e3 * seconds if search.timed else None,
+            weights_bytes=search.costs.total_bytes(schemes),
+            sqnr_db=search.score(candidate),
             met=verdict.met,
             words=verdict.words,
         )
-        tried[count] = mixed, names, point
-        if progress is not None:
-            progress(len(tried), len(tried) + _left(low, count if verdict.met else None, allowed))
-        return verdict.met
+        return _Tried(plan=self._with_reasons(plan, positions), reverted=reverted, seconds=seconds, point=point)
 
-    low, high = 0, None
-    count = min(1 if target_db is None else _predicted(harms, target_db), allowed)
-    while 0 < count <= allowed:
-        if attempt(count):
-            high = count
-            break
-        low = count
-        if count == allowed:
-            break
-        count = min(allowed, count + max(1, count // 2))
-    while high is not None and high - low > 1:
-        middle = (low + high) // 2
-        low, high = (low, middle) if attempt(middle) else (middle, high)
-    if not tried:
-        return Mixed(plan=plan, model=apply_plan(model, plan), float_nodes=(), met=False, frontier=())
-    best, names, _ = tried[low if high is None else high]
-    points = tuple(point for _, (_, _, point) in sorted(tried.items()))
-    return Mixed(plan=best, model=apply_plan(model, best), float_nodes=names, met=high is not None, frontier=points)
+    def _with_reasons(self, plan: QuantPlan, positions: tuple[int, ...]) -> QuantPlan:
+        """Why a node was reverted stands in the plan."""
+        if not positions:
+            return plan
+        nodes = dict(plan.nodes)
+        for step in (self._steps[i] for i in positions):
+            why = f"reverted for the accuracy budget: 8 bits here make {100 * step.gain:.2g} % of the noise"
+            for name, form in step.changes.items():
+                if nodes[name].scheme == form:
+                    nodes[name] = replace(nodes[name], reason=why)
+        return replace(plan, nodes=nodes)
+
+    def without_the_dearest(self, positions: tuple[int, ...]) -> None:
+        """Rule 2."""
+        extra = sum(max(self._steps[i].seconds, 0.0) for i in positions)
+        dear = sorted(positions, key=lambda i: (-self._steps[i].seconds, -i))[:_DROPPED]
+        for i in dear:
+            fewer = tuple(p for p in positions if p != i)
+            if self._steps[i].seconds > _DEAR * extra and fewer and self.of(fewer).point.met:
+                positions = fewer
+
+    def best(self) -> Mixed:
+        """Rule 3; the plan as it was where no mix keeps the budget."""
+        tried = sorted(self._known.items(), key=lambda item: (item[1].point.reverted, item[0]))
+        frontier = tuple(entry.point for _, entry in tried)
+        met = [entry for _, entry in tried if entry.point.met]
+        chosen = min(met, key=lambda t: (t.seconds, t.point.reverted)) if met else self._known[()]
+        return Mixed(
+            plan=chosen.plan,
+            model=apply_plan(self._search.model, chosen.plan),
+            reverted=chosen.reverted,
+            met=bool(met),
+            frontier=frontier,
+            chosen=chosen.point,
+        )
 
 
-def _left(low: int, high: int | None, allowed: int) -> int:
-    """How many more mixes will be tried, about."""
-    return max(0, math.ceil(math.log2(max((allowed if high is None else high) - low, 1))))
-
-
-def _within(harms: Sequence[Harm], nodes: float) -> int:
-    """How many blocks fit into a number of nodes."""
-    sizes = np.cumsum([len(h.nodes) for h in harms]) if harms else np.zeros(0)
-    return int(np.searchsorted(sizes, nodes, side="right"))
-
-
-def _predicted(harms: Sequence[Harm], target_db: float) -> int:
-    """Blocks to take out until the noise of the others, added up, is within the target; at least 1."""
-    noise = np.asarray([h.noise for h in harms])
-    left = noise.sum() - np.cumsum(noise)
-    return int(np.argmax(left <= 10 ** (-target_db / 10))) + 1 if len(harms) else 0
+def _predicted(steps: Sequence[Step], missing_db: float) -> int:
+    """Steps until what is left of the noise is as much less as is missing; at least 1, where there are any."""
+    left = 1 - np.cumsum([step.gain for step in steps])
+    enough = np.flatnonzero(left <= 10 ** (-max(missing_db, 0.0) / 10))
+    return int(enough[0]) + 1 if enough.size else len(steps)
 
 
 def keep_integers(plan: QuantPlan, repaired: QuantPlan) -> QuantPlan:
-    """`plan` with the integers of an earlier, repaired plan wherever the parameters are still the same."""
+    """`plan` with the integers of an earlier, repaired plan, wherever the scales are still the same.
 
-    def kept(mine: dict[str, TensorPlan], theirs: dict[str, TensorPlan]) -> dict[str, TensorPlan]:
-        return {
-            key: theirs[key] if key in theirs and _same(entry, theirs[key]) else entry for key, entry in mine.items()
-        }
-
-    return replace(
-        plan,
-        weights=kept(dict(plan.weights), dict(repaired.weights)),
-        biases=kept(dict(plan.biases), dict(repaired.biases)),
-    )
+    A repaired bias stays what it is in real numbers, whatever its scale has become.
+    """
+    weights = {
+        key: replace(entry, data=repaired.weights[key].data)
+        if key in repaired.weights and _same(entry, repaired.weights[key])
+        else entry
+        for key, entry in plan.weights.items()
+    }
+    biases = {
+        key: replace(entry, data=_rescaled(repaired.biases[key], entry)) if key in repaired.biases else entry
+        for key, entry in plan.biases.items()
+    }
+    return replace(plan, weights=weights, biases=biases)
 
 
 def _same(one: TensorPlan, other: TensorPlan) -> bool:
-    return (one.dtype, one.qparams) == (other.dtype, other.qparams)
+    mine, theirs = one.qparams, other.qparams
+    return (
+        (one.dtype, mine.axis, mine.zero_point) == (other.dtype, theirs.axis, theirs.zero_point)
+        and len(mine.scale) == len(theirs.scale)
+        and np.allclose(mine.scale, theirs.scale, rtol=_SAME_SCALE, atol=0.0)
+    )
+
+
+def _rescaled(old: TensorPlan, new: TensorPlan) -> Array | None:
+    """The repaired integers of a bias in the steps of another plan."""
+    if old.data is None or old.qparams == new.qparams:
+        return old.data
+    ratio = np.asarray(old.qparams.scale, np.float64) / np.asarray(new.qparams.scale, np.float64)
+    low, high = DType.INT32.limits
+    return np.clip(np.rint(old.data.astype(np.float64) * ratio), low, high).astype(np.int32)

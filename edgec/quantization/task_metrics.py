@@ -47,6 +47,18 @@ def load_metric(name: str) -> Metric:
     return _checked(cast(Metric, found), name)
 
 
+def code_of(name: str) -> str:
+    """The source of the file that a metric of the user's own is in; empty for a built-in one."""
+    place = name.rpartition(":")[0]
+    if name in METRICS or not place:
+        return ""
+    file = place if place.endswith(".py") else getattr(_module(place), "__file__", None)
+    try:
+        return Path(file or "").read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError):
+        return ""  # compiled: its name has to do
+
+
 def _module(place: str) -> Any:
     try:
         if not place.endswith(".py"):

@@ -16,6 +16,9 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
+#: Steps of a search take long and unlike times: what is left is estimated from as far back as this.
+_PERIOD_S = 600.0
+
 Report = Callable[[str, int, int], None]
 
 
@@ -30,6 +33,7 @@ def terminal_progress() -> Iterator[Report]:
         TimeRemainingColumn(),
         console=Console(stderr=True),
         transient=True,
+        speed_estimate_period=_PERIOD_S,
     )
     stages: dict[str, TaskID] = {}
 

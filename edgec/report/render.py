@@ -138,8 +138,21 @@ def _task(task: Mapping[str, Any] | None) -> str:
 
 
 def _frontier(points: Sequence[Mapping[str, Any]] | None) -> list[RenderableType]:
-    """A row a mix that was tried."""
-    return [section("mixes tried", rows(points))] if points else []
+    """A row a mix that was tried, those with fewest reverted nodes first."""
+    if not points:
+        return []
+    table = [
+        {
+            "reverted": point["reverted"],
+            "nodes run in": point["nodes"],
+            "estimated_ms": point["estimated_ms"],
+            "weights_bytes": point["weights_bytes"],
+            "judged": point["judged"],
+            "budget": "taken" if point["chosen"] else "kept" if point["met"] else "missed",
+        }
+        for point in points
+    ]
+    return [section("mixes tried, with estimated latency", rows(table))]
 
 
 def _per_output(fidelity: Mapping[str, Any] | None) -> list[RenderableType]:

@@ -49,10 +49,10 @@ def test_a_metric_is_kept_with_a_few_nodes_in_float(tmp_path: Path) -> None:
     summary = _built(tmp_path).summary
     task = summary["fidelity"]["task"]
     assert task["name"] == "top1" and task["float"] == 1.0 and 0 <= task["drop"] <= 0.01
-    assert 0 < len(summary["mixed"]["float_nodes"]) < 7
+    assert 0 < len(summary["mixed"]["reverted"]) < 7
     met = [point["met"] for point in summary["frontier"]]
     assert met == sorted(met) and met[-1]  # fewer nodes in float miss the budget, more keep it
-    assert "top1" in summary["frontier"][0]["judged"] and "nodes left in float" in summary["why"]
+    assert "top1" in summary["frontier"][0]["judged"] and "nodes reverted for accuracy" in summary["why"]
 
 
 def test_no_drop_allowed_and_none_possible(tmp_path: Path) -> None:

@@ -5,15 +5,16 @@ from __future__ import annotations
 from edgec.errors import Severity
 from edgec.pipeline.forms import Form, _told
 from edgec.quantization.mixed import Mixed
-from edgec.quantization.types import NodePlan, QuantPlan
+from edgec.quantization.types import NodePlan, NodeScheme, QuantPlan
 from tests.support.plans import typed
 
 PLAN = QuantPlan(nodes={name: NodePlan(scheme="int8", reason="") for name in "abcd"})
 
 
-def form(*float_nodes: str, met: bool = True) -> Form:
+def form(*reverted: str, met: bool = True) -> Form:
     model = typed("(float[1,4] x) => (float[1,4] y) { y = Relu(x) }")
-    mixed = Mixed(plan=PLAN, model=model, float_nodes=float_nodes, met=met, frontier=()) if float_nodes else None
+    floats: dict[str, NodeScheme] = dict.fromkeys(reverted, "float32")
+    mixed = Mixed(plan=PLAN, model=model, reverted=floats, met=met, frontier=()) if reverted else None
     return Form("int8", model, PLAN, model, {}, mixed=mixed)
 
 

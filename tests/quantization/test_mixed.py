@@ -1,26 +1,28 @@
-"""Mixed precision: the unit that harms goes back to float, and no more than the budget needs."""
+"""Mixed precision: what harms leaves int8 first, no more than the budget needs, and for what is fastest there."""
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Mapping
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
 
 from edgec.graph.model import Model
-from edgec.quantization.apply import SCHEME_KEY, apply_plan
-from edgec.quantization.costs import multiplications
+from edgec.quantization.allowance import rounded_together
+from edgec.quantization.apply import apply_plan
+from edgec.quantization.costs import Costs, costs_of
+from edgec.quantization.harms import Harms, measure_harms
 from edgec.quantization.judge import Judge
-from edgec.quantization.mixed import Verdict, keep_integers, rank, revert
-from edgec.quantization.plan import make_plan
-from edgec.quantization.types import QuantPlan, Statistics
+from edgec.quantization.mixed import Mixed, Search, Verdict, keep_integers
+from edgec.quantization.plan import make_plan, scheme_of
+from edgec.quantization.reverts import Step, find_way
+from edgec.quantization.types import NodeScheme, QuantPlan, Statistics
 from edgec.targets.load import load_target
 from edgec.tensors import Array
 from tests.support.graphs import random_feeds
 from tests.support.plans import kernel, measured, typed
-
-TARGET = load_target("raspberrypi4")
 
 #: The second layer multiplies its first input by 1000: one scale for all its outputs erases the others.
 NET = """(float[1,16] x) => (float[1,8] y)
@@ -28,11 +30,11 @@ NET = """(float[1,16] x) => (float[1,8] y)
   y = Gemm(dr, w4, b4) }"""
 
 
-def net() -> Model:
+def net(*, reads_first: bool = True) -> Model:
     uneven = np.ones((1, 16), np.float32)
     uneven[0, 0] = 1000
     last = kernel(16, 16, seed=4)
-    last[0] /= 1000
+    last[0] *= 0.001 if reads_first else 0
     constants = {
         "w1": kernel(16, 16),
         "b1": kernel(16, seed=1),
@@ -48,101 +50,200 @@ def net() -> Model:
 
 
 class Setting:
-    """The net, its samples, and how plans of it are made."""
+    """A net, its samples, how plans of it are made, and the ways out of int8 on a target."""
 
-    def __init__(self) -> None:
-        self.model = net()
+    def __init__(self, model: Model | None = None, target: str = "raspberrypi4") -> None:
+        self.model = net() if model is None else model
+        self.target = load_target(target)
         self.feeds: list[dict[str, Array]] = [random_feeds(self.model, seed) for seed in range(6)]
         self.stats: Statistics = measured(self.model, self.feeds)
         self.score = Judge(self.model, self.feeds)
+        self.plan = self.make({})
+        self.scheme = scheme_of(self.target, "tflite")
+        self.groups = rounded_together(self.model, self.plan, self.scheme)
 
-    def make(self, float_nodes: Collection[str] = ()) -> QuantPlan:
+    def make(self, reverted: Mapping[str, NodeScheme]) -> QuantPlan:
         return make_plan(
-            self.model, self.stats, TARGET, "tflite", "int8", range_method="minmax", float_nodes=float_nodes
+            self.model, self.stats, self.target, "tflite", "int8", range_method="minmax", reverted=reverted
         )
 
+    @property
+    def costs(self) -> Costs:
+        found = costs_of(self.model, self.target, "tflite", forms=["int8", *self.scheme.revert_to])
+        assert found is not None
+        return found
 
-def test_the_harmful_unit_comes_first_and_reverting_it_meets_the_budget() -> None:
+    def harms(self) -> Harms:
+        def keep(_: str, measure: Any) -> float:
+            return float(measure())
+
+        return measure_harms(
+            self.model, self.plan, self.groups, self.feeds, keep=keep, progress=lambda _done, _total: None
+        )
+
+    def way(self, **options: Any) -> tuple[Step, ...]:
+        return find_way(self.model, self.plan, self.scheme, "tflite", self.groups, self.harms(), self.costs, **options)
+
+    def search(self, judge: Any) -> Search:
+        return Search(model=self.model, plan=self.plan, make=self.make, score=self.score, judge=judge, costs=self.costs)
+
+    def found(self, target_db: float, **options: Any) -> Mixed:
+        def judge(candidate: Model) -> Verdict:
+            return Verdict(met=self.score(candidate) >= target_db)
+
+        return self.search(judge).run(self.way(**options), target_db=target_db)
+
+
+def test_what_harms_most_goes_first_and_meets_the_budget() -> None:
     case = Setting()
-    plan = case.make()
-    before = case.score(apply_plan(case.model, plan))
-    assert before < 20
-    harms = rank(case.model, plan, case.make, case.score)
-    assert "Mul_c" in harms[0].nodes or "Gemm_d" in harms[0].nodes or "Gemm_b" in harms[0].nodes
-    found = revert(
-        case.model,
-        plan,
-        harms,
-        case.make,
-        case.score,
-        lambda m: Verdict(met=case.score(m) >= 25),
-        target_db=25,
-        max_share=0.7,
+    assert case.score(apply_plan(case.model, case.plan)) < 20
+    first = case.way()[:2]
+    assert {"Mul_c", "Gemm_d"} <= {name for step in first for name in step.changes}
+    assert sum(step.gain for step in first) > 0.99
+    found = case.found(25, max_share=0.7)
+    assert found.met and 0 < len(found.reverted) < len(case.plan.nodes)
+    assert case.score(found.model) >= 25 and found.chosen is not None
+    assert found.chosen.reverted == len(found.reverted) and found.chosen in found.frontier
+    for name, form in found.reverted.items():
+        assert found.plan.nodes[name].scheme == form
+    assert any("reverted for the accuracy budget" in node.reason for node in found.plan.nodes.values())
+
+
+def test_harms_are_those_of_single_roundings() -> None:
+    case = Setting()
+    harms = case.harms()
+    for name, noise in harms.weights.items():
+        head = next(n for n in case.model.nodes() if n.name == name)
+        keys = {v.name for v in head.inputs if v is not None}
+        alone = QuantPlan(
+            weights={k: v for k, v in case.plan.weights.items() if k in keys},
+            biases={k: v for k, v in case.plan.biases.items() if k in keys},
+            nodes=case.plan.nodes,
+        )
+        # float32 of two different graphs
+        assert -10 * np.log10(noise) == pytest.approx(case.score(apply_plan(case.model, alone)), abs=1e-2)
+    assert max(harms.weights, key=lambda name: harms.weights[name]) == "Mul_c"
+
+
+def test_neighbours_share_a_switch_where_there_are_many(monkeypatch: pytest.MonkeyPatch) -> None:
+    case = Setting()
+    monkeypatch.setattr("edgec.quantization.harms.MAX_SOURCES", 2)
+    measured_: list[str] = []
+
+    def keep(name: str, measure: Any) -> float:
+        measured_.append(name)
+        return float(measure())
+
+    found = measure_harms(
+        case.model, case.plan, case.groups, case.feeds, keep=keep, progress=lambda _done, _total: None
     )
-    assert found.met and 0 < len(found.float_nodes) < len(plan.nodes)
-    assert case.score(found.model) >= 25
-    assert next(p for p in found.frontier if p.met).float_nodes == len(found.float_nodes)
-    for name in found.float_nodes:
-        assert found.plan.nodes[name].scheme == "float32"
+    assert len(measured_) == 4 and len(found.values) == len(case.groups)
+    assert found.weights["Gemm_a"] == found.weights["Gemm_b"] == found.weights["Mul_c"]
 
 
 def test_a_budget_that_nothing_meets_is_said() -> None:
     case = Setting()
-    plan = case.make()
-    harms = rank(case.model, plan, case.make, case.score)
-    found = revert(
-        case.model, plan, harms, case.make, case.score, lambda _: Verdict(met=False), target_db=90, max_share=0.5
-    )
-    assert not found.met
-    none = revert(
-        case.model, plan, harms, case.make, case.score, lambda _: Verdict(met=True), target_db=20, max_share=0.0
-    )
-    assert not none.met and none.float_nodes == () and none.frontier == ()
+    found = case.search(lambda _: Verdict(met=False)).run(case.way(max_share=0.5), target_db=90)
+    assert not found.met and found.plan is case.plan and found.reverted == {}
+    assert len(found.frontier) > 1 and not any(entry["chosen"] for entry in found.as_dict()["frontier"])
+    nothing = case.search(lambda _: Verdict(met=False)).run(case.way(max_share=0.0), target_db=90)
+    assert not nothing.met and len(nothing.frontier) == 1
 
 
-def test_integers_are_kept_where_the_parameters_are_the_same() -> None:
+def test_a_plan_that_keeps_the_budget_stays() -> None:
     case = Setting()
-    plan = case.make()
-
-    key, entry = next(iter(plan.weights.items()))
-    marked = replace(plan, weights={**plan.weights, key: replace(entry, data=np.ones((16, 16), np.int8))})
-    assert keep_integers(case.make(), marked).weights[key].data is not None
-    other = replace(entry, qparams=replace(entry.qparams, scale=tuple(2 * s for s in entry.qparams.scale)))
-    moved = replace(plan, weights={**plan.weights, key: other})
-    assert keep_integers(moved, marked).weights[key].data is None
+    found = case.search(lambda _: Verdict(met=True)).run(case.way())
+    assert found.met and found.reverted == {} and len(found.frontier) == 1
 
 
-def test_no_fewer_nodes_would_do() -> None:
+def test_no_fewer_steps_would_do() -> None:
     case = Setting()
-    plan = case.make()
-    harms = rank(case.model, plan, case.make, case.score)
-    asked: list[int] = []
+    steps = case.way()
+    tried: list[int] = []
 
     def judge(candidate: Model) -> Verdict:
-        floats = sum(n.metadata_props.get(SCHEME_KEY) == "float32" for n in candidate.nodes())
-        asked.append(floats)
-        return Verdict(met=floats >= 5, words=f"{floats} in float")
+        plain = sum(n.op_type in ("QuantizeLinear", "DequantizeLinear") for n in candidate.nodes())
+        tried.append(plain)
+        return Verdict(met=len(tried) > 1 and plain <= tried[0] - 6, words=f"{plain} conversions")
 
-    found = revert(case.model, plan, harms, case.make, case.score, judge, target_db=None, max_share=1.0)
-    assert found.met and [p.float_nodes for p in found.frontier] == sorted(p.float_nodes for p in found.frontier)
-    shy = [p for p in found.frontier if not p.met]
-    assert all(p.float_nodes < len(found.float_nodes) for p in shy) and shy
-    assert found.frontier[-1].words.endswith("in float")
+    found = case.search(judge).run(steps)
+    assert found.met and found.chosen is not None
+    met = [p for p in found.frontier if p.met]
+    assert min(p.estimated_ms or 0 for p in met) == found.chosen.estimated_ms
+    assert all(p.reverted >= found.chosen.reverted for p in met)
 
 
-def test_a_cheap_block_goes_before_a_dear_one_that_harms_as_much() -> None:
+def test_without_the_dearest_when_another_made_it_needless() -> None:
+    case = Setting()
+    steps = (
+        Step(changes={"Gemm_y": "float32"}, gain=0.5, seconds=1.0),
+        Step(changes={"Gemm_b": "float32"}, gain=0.3, seconds=0.1),
+    )
+
+    def judge(candidate: Model) -> Verdict:
+        floats = {n.name for n in candidate.nodes() if n.metadata_props.get("edgec.scheme") == "float32"}
+        return Verdict(met="Gemm_b" in floats)
+
+    found = case.search(judge).run(steps)
+    assert found.met and "Gemm_y" not in found.reverted and found.reverted["Gemm_b"] == "float32"
+
+
+def test_integers_are_kept_where_the_scales_are_the_same() -> None:
+    case = Setting()
+    key, entry = next(iter(case.plan.weights.items()))
+    ones = np.ones((16, 16), np.int8)
+    marked = replace(case.plan, weights={**case.plan.weights, key: replace(entry, data=ones)})
+    assert keep_integers(case.make({}), marked).weights[key].data is ones
+
+    def scaled(factor: float) -> QuantPlan:
+        qparams = replace(entry.qparams, scale=tuple(factor * s for s in entry.qparams.scale))
+        return replace(case.plan, weights={**case.plan.weights, key: replace(entry, qparams=qparams)})
+
+    assert keep_integers(scaled(1 + 2**-15), marked).weights[key].data is ones
+    assert keep_integers(scaled(2.0), marked).weights[key].data is None
+
+
+def test_a_repaired_bias_keeps_its_value_in_other_steps() -> None:
+    case = Setting()
+    key, entry = next(iter(case.plan.biases.items()))
+    repaired = np.arange(16, dtype=np.int32) * 1000
+    marked = replace(case.plan, biases={**case.plan.biases, key: replace(entry, data=repaired)})
+    finer = replace(entry.qparams, scale=tuple(s / 4 for s in entry.qparams.scale))
+    other = replace(case.plan, biases={**case.plan.biases, key: replace(entry, qparams=finer)})
+    found = keep_integers(other, marked).biases[key].data
+    assert found is not None
+    np.testing.assert_array_equal(found, 4 * repaired)
+
+
+def test_a_cheap_node_goes_before_a_dear_one_that_harms_as_much() -> None:
     text = """(float[1,8,16,16] x) => (float[1,4] y)
     { a = Conv<kernel_shape=[3,3], pads=[1,1,1,1]>(x, w1) ar = Relu(a) p = GlobalAveragePool(ar) f = Flatten(p)
       y = Gemm(f, w2) }"""
-    model = typed(text, {"w1": kernel(8, 8, 3, 3), "w2": kernel(8, 4)})
-    feeds = [random_feeds(model)]
-    stats = measured(model, feeds)
+    case = Setting(typed(text, {"w1": kernel(8, 8, 3, 3), "w2": kernel(8, 4)}))
+    alike = Harms(weights={"Conv_a": 0.1, "Gemm_y": 0.1}, values=[0.0] * len(case.groups))
+    steps = find_way(case.model, case.plan, case.scheme, "tflite", case.groups, alike, case.costs)
+    assert "Gemm_y" in steps[0].changes and "Conv_a" not in steps[0].changes
 
-    def make(float_nodes: Collection[str] = ()) -> QuantPlan:
-        return make_plan(model, stats, TARGET, "tflite", "int8", range_method="minmax", float_nodes=float_nodes)
 
-    harms = rank(model, make(), make, lambda _: 20.0)
-    assert "Conv_a" in harms[-1].nodes and harms[-1].cost > 0.9
-    assert sum(harm.cost for harm in harms) == pytest.approx(1.0, abs=1e-3)  # what stays float anyway is no block
-    work = {node.name: multiplications(node) for node in model.nodes()}
-    assert work["Conv_a"] == 8 * 16 * 16 * 8 * 9 and work["Gemm_y"] == 32 and work["Relu_ar"] == 8 * 16 * 16
+@pytest.mark.parametrize(
+    ("target", "forms"),
+    [
+        ("raspberrypi4", {"dynamic", "float16", "float32"}),
+        ("cortex-m4", {"int16x8", "float32"}),
+        ("ethos-u55-128", {"int16x8"}),
+    ],
+)
+def test_a_target_s_profile_says_what_nodes_revert_to(target: str, forms: set[str]) -> None:
+    case = Setting(target=target)
+    used = {form for step in case.way() for form in step.changes.values()}
+    assert used and used <= forms
+    found = case.search(lambda _: Verdict(met=False)).run(case.way(), target_db=60)
+    assert {form for point in found.frontier for form in point.nodes} <= forms | {"int8"}
+
+
+def test_on_integers_alone_16_bits_are_the_repair() -> None:
+    case = Setting(net(reads_first=False), target="ethos-u55-128")
+    assert case.score(apply_plan(case.model, case.plan)) < 10
+    found = case.found(25)
+    assert found.met and set(found.reverted.values()) == {"int16x8"}
+    assert "int8" in {node.scheme for node in found.plan.nodes.values()}
