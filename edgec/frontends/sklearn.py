@@ -88,7 +88,7 @@ def load(request: Request) -> Loaded:
     loaded = from_proto(proto, source=source, name=path.stem, inputs=request.inputs)
     findings = [Finding(**{**f, "severity": Severity(f["severity"])}) for f in answer["findings"]]
     findings += _kept_from(answer, path) if kind == "pickle" or request.options.trust else []
-    findings += _compared(loaded.model, loaded.labels, answer["input"], probes)
+    findings += _compared(loaded.model, loaded.labels, probes)
     features = {"features": answer["features"]} if answer["features"] else {}
     return Loaded(
         model=loaded.model,
@@ -151,21 +151,21 @@ def _kept_from(answer: dict[str, Any], path: Path) -> list[Finding]:
     ]
 
 
-def _compared(model: Model, labels: tuple[str, ...], name: str, probes: dict[str, Array]) -> list[Finding]:
-    """Whether the converted model answers as scikit-learn did, sample by sample."""
-    samples = probes.pop("input", None)
-    if samples is None or not probes:
+def _compared(model: Model, labels: tuple[str, ...], probes: dict[str, Array]) -> list[Finding]:
+    """Whether the converted model answers as scikit-learn did, sample by sample; inputs' names stand behind a `>`."""
+    specs = model.inputs()
+    asked = {s.name: probes[f">{s.name}"].astype(s.dtype.numpy) for s in specs if f">{s.name}" in probes}
+    answers = {name: array for name, array in probes.items() if not name.startswith(">")}
+    if len(asked) < len(specs) or not answers:
         return []
-    batch = model.inputs()[0].shape[0]
+    batch = specs[0].shape[0]
     executor = Executor(canonicalize(model))
-    rows = [samples[i : i + batch] for i in range(0, len(samples) - batch + 1, batch)]
-    if not rows:
+    count = len(asked[specs[0].name]) // batch * batch
+    if not count:
         return []
-    kind = model.inputs()[0].dtype.numpy
-    got = [executor.run({name: row.astype(kind)}) for row in rows]
-    count = len(rows) * batch
+    got = [executor.run({n: a[i : i + batch] for n, a in asked.items()}) for i in range(0, count, batch)]
     bent = np.zeros(count, bool)
-    for key, right in probes.items():
+    for key, right in answers.items():
         if key in got[0]:
             found = np.concatenate([np.asarray(g[key]).reshape(batch, -1) for g in got])
             bent |= _differs(found, right[:count].reshape(count, -1), labels)

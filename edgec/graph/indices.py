@@ -1,4 +1,4 @@
-"""Which integer inputs of a model are indices into a table, such as tokens, and how many entries it has."""
+"""What inputs are looked up in: how many entries the tables have that integers index, and which texts are known."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 import onnx_ir as ir
 
-from edgec.graph.model import Model, attr, static_shape
+from edgec.graph.model import Model, attr, const_of, static_shape
 from edgec.graph.traits import MOVES
 
 _MOVERS = MOVES | {"Cast"}
@@ -37,3 +37,15 @@ def _limit(value: ir.Value) -> int | None:
                 if shape:
                     limits.append(shape[int(attr(node, "axis", 0))])
     return min(limits, default=None)
+
+
+def known_texts(model: Model) -> tuple[str, ...]:
+    """All texts that the model compares its inputs with, sorted."""
+    found: list[object] = []
+    for node in model.ir.graph.all_nodes():
+        for name in ("cats_strings", "keys_strings"):
+            found += attr(node, name) or ()
+        for value in node.inputs:
+            constant = const_of(value)
+            found += constant.ravel().tolist() if constant is not None and constant.dtype.kind in "OST" else ()
+    return tuple(sorted({text.decode() if isinstance(text, bytes) else str(text) for text in found}))

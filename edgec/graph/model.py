@@ -122,8 +122,17 @@ def const_of(value: ir.Value | None) -> Array | None:
         return None
     tensor = value.const_value
     if tensor is None:
+        texts = _constant_text(value.producer())
+        if texts is not None:
+            return texts
         tensor = ir.convenience.get_const_tensor(value)
     return None if tensor is None else np.asarray(tensor.numpy())
+
+
+def _constant_text(node: ir.Node | None) -> Array | None:
+    """What a Constant of texts gives: onnx_ir reads only those of ASCII letters."""
+    texts = attrs(node, "value_string", "value_strings") if node is not None and node.op_type == "Constant" else {}
+    return np.asarray(next(iter(texts.values())), object) if texts else None
 
 
 def shape_of(value: ir.Value) -> tuple[int, ...]:

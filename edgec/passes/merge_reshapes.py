@@ -3,18 +3,21 @@
 1. Two of Reshape, Flatten, Squeeze, Unsqueeze in a row are one Reshape.
 2. Two Transposes in a row are one.
 3. Reshape → Softmax over the last axis → Reshape back is that Softmax alone.
+4. Columns chosen among chosen columns are one Gather.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import onnx_ir as ir
 
 from edgec.graph.edit import Editor
-from edgec.graph.model import attr, static_shape
+from edgec.graph.model import attr, const_of, static_shape
 from edgec.passes.rewrite import Match, Refusal
+from edgec.tensors import Array
 
 RESHAPES = frozenset({"Flatten", "Reshape", "Squeeze", "Unsqueeze"})
 
@@ -124,4 +127,55 @@ class SoftmaxInReshapes:
         return [new]
 
 
-RESHAPE_RULES = (SoftmaxInReshapes(), ReshapeChain(), TransposeChain())
+@dataclass(frozen=True, slots=True)
+class _Choice:
+    """What a Gather, or ArrayFeatureExtractor, with known numbers picks along an axis (counted from the front)."""
+
+    x: ir.Value
+    axis: int
+    numbers: Array
+
+
+def _choice(node: ir.Node) -> _Choice | None:
+    x, shape = node.inputs[0], static_shape(node.inputs[0])
+    numbers = const_of(node.inputs[1]) if len(node.inputs) > 1 else None
+    if x is None or shape is None or len(shape) < 2 or numbers is None or node.domain not in ("", "ai.onnx.ml"):
+        return None
+    if node.op_type == "ArrayFeatureExtractor":
+        numbers, axis = numbers.reshape(-1), len(shape) - 1
+    else:
+        axis = int(attr(node, "axis", 0)) % len(shape)
+    return _Choice(x, axis, np.where(numbers < 0, numbers + shape[axis], numbers)) if numbers.ndim == 1 else None
+
+
+class GatherChain:
+    """Rule 4."""
+
+    name = "gather-chain"
+    roots = frozenset({"ArrayFeatureExtractor", "Gather"})
+
+    def match(self, node: ir.Node) -> Match | None:
+        """A choice from a choice."""
+        before = node.inputs[0].producer() if node.inputs[0] is not None else None
+        if before is None or before.op_type not in self.roots:
+            return None
+        return Match(node, nodes={"before": before})
+
+    def check(self, match: Match) -> Refusal | None:
+        """Both choose known numbers along one axis."""
+        last, first = _choice(match.root), _choice(match.nodes["before"])
+        if last is None or first is None or last.axis != first.axis:
+            return Refusal(reason="they choose along other axes, or not by constants", value=match.root.name or "")
+        return None
+
+    def rewrite(self, match: Match, editor: Editor) -> Sequence[ir.Node]:
+        """One Gather; the first one goes when nobody else reads it."""
+        node, last, first = match.root, _choice(match.root), _choice(match.nodes["before"])
+        assert last is not None and first is not None
+        numbers = editor.const(first.numbers[last.numbers].astype(np.int64), f"{node.name}/numbers")
+        new = editor.node("Gather", [first.x, numbers], {"axis": first.axis}, name=node.name or "gather")
+        editor.replace(node, [new], [new.outputs[0]])
+        return [new]
+
+
+RESHAPE_RULES = (SoftmaxInReshapes(), ReshapeChain(), TransposeChain(), GatherChain())

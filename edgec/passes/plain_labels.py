@@ -3,7 +3,8 @@
 1. ZipMap as an output gives way to the scores that it was made of, under its name.
 2. Where text comes from class labels and constants alone, and is only moved, picked and compared, every text becomes
    its number in one list. The list goes with the model: `labels[number]` is the text.
-A model that reads text, or makes it in another way, stays as it is and is refused by the backends.
+3. Text that the model is given stays text, for the backends to compare; so does all of it where one meets the other, or
+   where text is made in another way.
 """
 
 from __future__ import annotations
@@ -31,10 +32,11 @@ _READERS = frozenset({"Equal", "Shape", "Size"})
 
 @dataclass(slots=True)
 class _Texts:
-    """Texts in the order in which they were met, and the values that hold text."""
+    """Texts in the order in which they were met, the values that hold such text, and those that hold given text."""
 
     numbers: dict[str, int] = field(default_factory=dict)
     values: set[ir.Value] = field(default_factory=set)
+    given: set[ir.Value] = field(default_factory=set)
 
     def number(self, text: object) -> int:
         plain = text.decode() if isinstance(text, bytes) else str(text)
@@ -60,9 +62,7 @@ def _unzip(node: ir.Node, editor: Editor) -> None:
 
 
 def _number(model: ir.Model) -> tuple[str, ...]:
-    if any(value.dtype == ir.DataType.STRING for value in model.graph.inputs):
-        return ()
-    texts = _Texts()
+    texts = _Texts(given={value for value in model.graph.inputs if value.dtype == ir.DataType.STRING})
     plan = _plan(model, texts)
     if plan is None or not texts.values:
         return ()
@@ -92,7 +92,11 @@ def _plan(model: ir.Model, texts: _Texts) -> list[ir.Node] | None:
                 texts.number(text)
     for node in model.graph.all_nodes():
         reads = any(value in texts.values for value in node.inputs if value is not None)
-        if node.domain == _ML and node.op_type in _CLASSIFIERS and attr(node, "classlabels_strings"):
+        if any(value in texts.given for value in node.inputs if value is not None):
+            if reads:
+                return None
+            texts.given.update(node.outputs if _hands_text_on(node) else ())
+        elif node.domain == _ML and node.op_type in _CLASSIFIERS and attr(node, "classlabels_strings"):
             texts.values.add(node.outputs[0])
             changed.append(node)
         elif node.domain == _ML and node.op_type == "LabelEncoder":
@@ -106,6 +110,12 @@ def _plan(model: ir.Model, texts: _Texts) -> list[ir.Node] | None:
         elif (reads and node.op_type not in _READERS) or _makes_text(node):
             return None
     return changed
+
+
+def _hands_text_on(node: ir.Node) -> bool:
+    """Types are not inferred yet: a reader of text gives text where its name or an attribute says so."""
+    maker = node.op_type in _MOVERS or node.op_type.startswith("String") or _makes_text(node)
+    return maker or attr(node, "values_strings") is not None
 
 
 def _makes_text(node: ir.Node) -> bool:

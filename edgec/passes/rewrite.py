@@ -16,6 +16,9 @@ from edgec.graph.edit import Editor, remove_dead
 from edgec.graph.model import Model, label
 from edgec.passes.shapes import infer_node
 
+#: Whose operators rules may name; no name is in both.
+_DOMAINS = ("", "ai.onnx.ml")
+
 
 @dataclass(slots=True)
 class Match:
@@ -79,7 +82,7 @@ class RewritePass:
         fired = False
         for graph in list(model.ir.graphs()):
             for node in list(graph):
-                if node.graph is not None and node.domain == "":
+                if node.graph is not None and node.domain in _DOMAINS:
                     fired |= self._at(node, editor, opsets)
         if fired:
             remove_dead(model.ir)

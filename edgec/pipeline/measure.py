@@ -18,19 +18,20 @@ _WORDS = ("a", "", "Edge", "straße", "日本", "42")
 
 
 def random_feeds(
-    specs: Sequence[TensorSpec], count: int, *, limits: Mapping[str, int] | None = None
+    specs: Sequence[TensorSpec], count: int, *, limits: Mapping[str, int] | None = None, texts: Sequence[str] = ()
 ) -> list[dict[str, Array]]:
     """Seeded inputs where there is no data: standard normal; indices below their limit; masks that leave nothing out;
-    other integers 0 or 1, booleans either; words."""
+    other integers 0 or 1, booleans either; `texts` that the model knows, and words."""
     rng = np.random.default_rng(0)
-    return [{s.name: _random(rng, s, (limits or {}).get(s.name, 2)) for s in specs} for _ in range(count)]
+    words = np.asarray([*_WORDS, *texts])
+    return [{s.name: _random(rng, s, (limits or {}).get(s.name, 2), words) for s in specs} for _ in range(count)]
 
 
-def _random(rng: np.random.Generator, spec: TensorSpec, limit: int) -> Array:
+def _random(rng: np.random.Generator, spec: TensorSpec, limit: int, words: Array) -> Array:
     if spec.dtype.is_float:
         return rng.standard_normal(spec.shape).astype(spec.dtype.numpy)
     if spec.dtype == DType.STRING:
-        return np.asarray(_WORDS)[rng.integers(0, len(_WORDS), spec.shape)]
+        return np.asarray(words[rng.integers(0, len(words), spec.shape)])
     if "mask" in spec.name.lower():
         return np.ones(spec.shape, spec.dtype.numpy)
     return rng.integers(0, limit, spec.shape).astype(spec.dtype.numpy)

@@ -42,7 +42,8 @@ def model_digest(model: Model) -> str:
             if tensor is None:
                 continue
             sha.update(f"{name} {tensor.dtype.name} {tuple(tensor.shape)}\n".encode())
-            sha.update(tensor.tobytes())
+            text = tensor.dtype == ir.DataType.STRING
+            sha.update(repr(tensor.numpy().tolist()).encode() if text else tensor.tobytes())
             graph.initializers[name].const_value = ir.ExternalTensor(
                 "hashed", 0, 0, tensor.dtype, shape=ir.Shape(tensor.shape.numpy()), name=name, base_dir=""
             )

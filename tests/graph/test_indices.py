@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from edgec.graph.indices import index_limits
+from edgec.graph.indices import index_limits, known_texts
 from edgec.passes.fold_constants import FoldConstants
 from edgec.pipeline.measure import random_feeds
 from tests.support.graphs import graph
@@ -28,3 +28,14 @@ def test_limits() -> None:
     assert 3 < feed["ids"].max() < 40
     assert feed["types"].max() < 3
     assert np.array_equal(feed["attention_mask"], np.ones((1, 6), np.int64))
+
+
+def test_texts_that_a_model_knows() -> None:
+    source = graph(
+        "(string[1,2] x) => (float[1,2,2] y, bool[1,2] z) "
+        '{ y = ai.onnx.ml.OneHotEncoder <cats_strings = ["rot", "blau"]> (x) '
+        ' word = Constant <value_string = "grün"> () z = Equal(x, word) }'
+    )
+    assert known_texts(source) == ("blau", "grün", "rot")
+    feeds = random_feeds(source.inputs(), 20, texts=known_texts(source))
+    assert {"blau", "grün", "rot"} < {str(word) for feed in feeds for word in feed["x"].ravel()}

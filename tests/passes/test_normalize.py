@@ -141,6 +141,17 @@ CHAINS = {
         {"p": [6, 4], "q": [2, 3, 4]},
         {"Softmax": 1},
     ),
+    "columns of columns": (
+        "a = Gather <axis=-1> (x, p) y = Gather <axis=2> (a, q)",
+        {"p": [3, 0, -2], "q": [-1, 0]},
+        {"Gather": 1},
+    ),
+    "columns of columns, as scikit-learn's come": (
+        "a = ai.onnx.ml.ArrayFeatureExtractor(x, p) y = ai.onnx.ml.ArrayFeatureExtractor(a, q)",
+        {"p": [3, 0, 2], "q": [2, 0]},
+        {"Gather": 1},
+    ),
+    "rows of columns": ("a = Gather <axis=2> (x, p) y = Gather <axis=1> (a, p)", {"p": [1, 0]}, {"Gather": 2}),
 }
 
 
@@ -149,6 +160,7 @@ def test_chains_of_movers_merge(name: str) -> None:
     text, shapes, wanted = CHAINS[name]
     constants = {key: np.asarray(value, np.int64) for key, value in shapes.items()}
     source = graph(f"(float[2,3,4] x) => (float y) {{ {text} }}", constants=constants)
+    source.ir.opset_imports["ai.onnx.ml"] = 3
     model = canonicalize(source)
     found = operators(model)
     assert (found.total() if isinstance(wanted, int) else dict(found)) == wanted

@@ -1,6 +1,6 @@
 """A fitted estimator as ONNX by skl2onnx: columns by number, exact thresholds, outputs named for what they are.
 
-1. Columns that are chosen by name, mask or slice are chosen by number: the model has one input of all features.
+1. The model has one input of all features, or one of numbers and one of texts (see sklearn_columns).
 2. A threshold that float32 cannot hold becomes the next smaller number that it can: x ≤ t is decided as before for
    every float32 x.
 3. Outputs: `label` with `probabilities` or `scores`; `prediction`; `transformed`.
@@ -16,33 +16,52 @@ import onnx
 import skl2onnx
 import sklearn
 from refusal import SourceError, essence
+from skl2onnx import _parse
 from skl2onnx.common import _container, _topology, tree_ensemble
-from skl2onnx.common.data_types import FloatTensorType, Int64TensorType
+from skl2onnx.common.data_types import FloatTensorType, Int64TensorType, StringTensorType
 from sklearn.base import BaseEstimator, is_classifier, is_clusterer, is_outlier_detector, is_regressor
+from sklearn_columns import answer_always, number_columns, order_columns
 
 OPSETS = {"": 21, "ai.onnx.ml": 3}
 _INPUT_TYPES = {"float32": FloatTensorType, "int64": Int64TensorType}
+#: The input of texts beside one of numbers.
+_TEXT = "text"
+
+#: Name, type and columns of an input.
+Column = tuple[str, Any, list[int]]
 
 
 def convert(estimator: Any, inputs: dict[str, list[int]], dtypes: dict[str, str]) -> dict[str, Any]:
-    """`model`, `input`, `features` (names, or none), `versions`. Raises `SourceError`."""
+    """`model`, `inputs` (name → columns), `features` (their names, or none), `findings`, `versions`.
+
+    The estimator is changed: it takes its columns as the model's inputs have them, one after the other.
+    Raises `SourceError`.
+    """
     if not isinstance(estimator, BaseEstimator):
         raise SourceError(
             "source/no-estimator",
             f"the file holds {_kind(estimator)}, no scikit-learn estimator",
             "save the fitted estimator or pipeline itself, not what it stands in",
         )
+    inside = list(parts(estimator))
+    for part in inside:
+        _tidy(part)
     width = _width(estimator, inputs)
-    for part in parts(estimator):
-        _numbers_only(part)
-        _columns_by_number(part)
-    (name, type_) = _input(inputs, dtypes)
+    numbers, texts = order_columns(estimator, width)
+    findings = answer_always(inside)
+    columns = _inputs(numbers, texts, inputs, dtypes)
     _patch_skl2onnx()
-    model = _converted(estimator, name, type_([None, width]))
+    model = _converted(estimator, [(name, type_([None, len(where)])) for name, type_, where in columns])
+    for value in model.graph.input:
+        value.type.tensor_type.shape.dim[0].dim_param = "rows"  # as many of each
     _tidy_outputs(model, estimator)
-    names = [str(n) for n in getattr(estimator, "feature_names_in_", ())]
-    versions = {"scikit-learn": sklearn.__version__, "skl2onnx": skl2onnx.__version__}
-    return {"model": model, "input": name, "features": names, "versions": versions}
+    return {
+        "model": model,
+        "inputs": {name: where for name, _, where in columns},
+        "features": _features(estimator, columns),
+        "findings": findings,
+        "versions": {"scikit-learn": sklearn.__version__, "skl2onnx": skl2onnx.__version__},
+    }
 
 
 def parts(estimator: Any) -> Iterator[Any]:
@@ -87,53 +106,43 @@ def _width(estimator: Any, inputs: dict[str, list[int]]) -> int:
     )
 
 
-def _input(inputs: dict[str, list[int]], dtypes: dict[str, str]) -> tuple[str, Any]:
-    name = next(iter(inputs), None) or next(iter(dtypes), None) or "input"
+def _inputs(numbers: list[int], texts: list[int], inputs: dict[str, list[int]], dtypes: dict[str, str]) -> list[Column]:
+    """Name, type and columns of each input: the user's name, else `input`; `text` for texts beside numbers."""
+    if not numbers:
+        return [(next(iter(inputs), "input"), StringTensorType, texts)]
+    name = next((n for n in (*inputs, *dtypes) if n != _TEXT), "input")
     dtype = dtypes.get(name, "float32")
     if dtype not in _INPUT_TYPES:
         raise SourceError(
             "source/input-type", f"a scikit-learn model cannot take {dtype}", f"take {' or '.join(_INPUT_TYPES)}"
         )
-    return name, _INPUT_TYPES[dtype]
+    first = (name, _INPUT_TYPES[dtype], numbers)
+    return [first, (_TEXT, StringTensorType, texts)] if texts else [first]
 
 
-def _numbers_only(part: Any) -> None:
-    for categories in getattr(part, "categories_", None) or ():
-        if np.asarray(categories).dtype.kind in "OUS":
-            raise SourceError(
-                "source/input-type",
-                f"the {type(part).__name__} takes text ({', '.join(map(repr, list(categories)[:3]))} …), "
-                "and edge runtimes take numbers only",
-                "number the categories before the pipeline (pandas: .cat.codes), and fit it on the numbers",
-            )
+def _features(estimator: Any, columns: list[Column]) -> list[str] | dict[str, list[str]]:
+    """The features' names; by input where there are two, and then their old numbers where they have no names."""
+    names = [str(n) for n in getattr(estimator, "feature_names_in_", ())]
+    if len(columns) == 1:
+        return names
+    return {name: [names[c] if names else str(c) for c in where] for name, _, where in columns}
 
 
-def _columns_by_number(part: Any) -> None:
-    """Rule 1."""
+def _tidy(part: Any) -> None:
+    if hasattr(part, "vocabulary_"):
+        raise SourceError(
+            "source/input-type",
+            f"the {type(part).__name__} makes numbers of words, which no edge runtime does",
+            "do it in the application, and save the pipeline without that step",
+        )
     if type(part).__name__ == "VotingClassifier":
         part.flatten_transform = False  # matters to `transform` alone, and skl2onnx takes no other
-    if type(part).__name__ != "ColumnTransformer" or not hasattr(part, "transformers_"):
-        return
-    names = {name: i for i, name in enumerate(getattr(part, "feature_names_in_", ()))}
-    numbered = np.arange(part.n_features_in_)
-
-    def number(columns: Any) -> list[int]:
-        if isinstance(columns, slice) and not isinstance(columns.start or columns.stop, str):
-            return [int(i) for i in numbered[columns]]
-        if isinstance(columns, slice):
-            first = 0 if columns.start is None else names[columns.start]
-            last = len(numbered) - 1 if columns.stop is None else names[columns.stop]
-            return list(range(first, last + 1, columns.step or 1))
-        listed = [columns] if isinstance(columns, (str, int, np.integer)) else list(columns)
-        if listed and all(isinstance(c, (bool, np.bool_)) for c in listed):
-            return [int(i) for i in numbered[np.asarray(listed)]]
-        return [names[c] if isinstance(c, str) else int(numbered[c]) for c in listed]
-
-    part.transformers_ = [(name, inner, number(columns)) for name, inner, columns in part.transformers_]
+    if type(part).__name__ == "ColumnTransformer" and hasattr(part, "transformers_"):
+        number_columns(part)
 
 
-def _converted(estimator: Any, name: str, type_: Any) -> onnx.ModelProto:
-    asked: dict[str, Any] = {"initial_types": [(name, type_)], "target_opset": OPSETS}
+def _converted(estimator: Any, inputs: list[tuple[str, Any]]) -> onnx.ModelProto:
+    asked: dict[str, Any] = {"initial_types": inputs, "target_opset": OPSETS}
     try:
         if is_classifier(estimator):
             asked["options"] = {id(estimator): {"zipmap": False}}
@@ -157,7 +166,7 @@ def _blamed(estimator: Any, error: Exception) -> str:
 
 
 def _patch_skl2onnx() -> None:
-    """Rule 2, and attributes that onnx takes: booleans among numbers it refuses."""
+    """Rule 2, attributes that onnx takes (booleans among numbers it refuses), and all columns in another order."""
     if getattr(tree_ensemble.add_node, "edgec", False):
         return
     add_node = tree_ensemble.add_node
@@ -193,6 +202,20 @@ def _patch_skl2onnx() -> None:
         return build_options(model, defined, default, allowed, fail)
 
     _topology._build_options = _container._build_options = known_options
+    fetch = _parse._fetch_input_slice
+
+    def in_order(scope: Any, inputs: Any, chosen: Any) -> Any:
+        # As many columns as there are, it takes for all of them as they stand.
+        kind, known = inputs[0].type, inputs[0].type.shape
+        if list(chosen) == list(range(len(chosen))):
+            return fetch(scope, inputs, chosen)
+        kind.shape = [*known[:1], None]
+        try:
+            return fetch(scope, inputs, chosen)
+        finally:
+            kind.shape = known
+
+    _parse._fetch_input_slice = in_order
 
 
 def _below(value: Any) -> Any:

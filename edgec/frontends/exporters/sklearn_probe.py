@@ -9,14 +9,18 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from sklearn_columns import sees_first
 from sklearn_convert import parts
 
 _SAMPLES = 256
 _SPREAD = 2.0
 
 
-def write_probes(estimator: Any, path: Path) -> None:
-    """`input`, and by output name what is right, in the types of scikit-learn; nothing where it cannot say."""
+def write_probes(estimator: Any, inputs: dict[str, list[int]], path: Path) -> None:
+    """By `>` and the input's name what is asked, by the output's name what is right, in the types of scikit-learn.
+
+    Nothing where it cannot say. The estimator takes its columns in the order of `inputs`.
+    """
     samples = probes(estimator)
     answers: dict[str, Any] = {}
     try:
@@ -35,7 +39,14 @@ def write_probes(estimator: Any, path: Path) -> None:
                 answers["probabilities"] = chances
     except Exception:  # noqa: BLE001  the comparison is a service: where scikit-learn refuses the samples there is none
         return
-    np.savez(path, input=samples, **answers)
+    asked: dict[str, Any] = {}
+    first = 0
+    for name, columns in inputs.items():
+        part = samples[:, first : first + len(columns)]
+        first += len(columns)
+        is_text = part.dtype == object and isinstance(part[0, 0], str)
+        asked[f">{name}"] = part.astype(str if is_text else np.float32)
+    np.savez(path, **asked, **answers)
 
 
 def _is_regressor(estimator: Any) -> bool:
@@ -45,31 +56,24 @@ def _is_regressor(estimator: Any) -> bool:
 
 
 def probes(estimator: Any) -> np.ndarray:
-    """[samples, features] of float32, always the same."""
+    """[samples, features] of float32, always the same; of objects where some are text, now and then an unknown one."""
     rng = np.random.default_rng(0)
     width = int(estimator.n_features_in_)
     low, high = -np.ones(width), np.ones(width)
     choices: dict[int, Any] = {}
-    for column, part in _first_parts(estimator, np.arange(width)):
-        found = _range(part, len(column))
+    for column, part in sees_first(estimator, np.arange(width)):
+        found = None if hasattr(part, "transformers_") else _range(part, len(column))
         if found is not None:
             low[column], high[column] = found
-        for place, categories in zip(column, getattr(part, "categories_", ()), strict=False):
-            choices[int(place)] = np.asarray(categories, np.float64)
-    samples = rng.uniform(low, high, (_SAMPLES, width))
-    for place, categories in choices.items():
-        samples[:, place] = rng.choice(categories, _SAMPLES)
-    return samples.astype(np.float32)
-
-
-def _first_parts(estimator: Any, columns: np.ndarray) -> list[tuple[np.ndarray, Any]]:
-    """What sees the features as they come in, with the columns that it sees."""
-    if hasattr(estimator, "steps"):
-        return _first_parts(estimator.steps[0][1], columns)
-    if hasattr(estimator, "transformers_"):
-        pairs = [(inner, columns[np.asarray(where, int)]) for _, inner, where in estimator.transformers_]
-        return [entry for inner, where in pairs if not isinstance(inner, str) for entry in _first_parts(inner, where)]
-    return [(columns, estimator)]
+        for place, known in zip(column, getattr(part, "categories_", ()), strict=False):
+            is_text = any(isinstance(item, str) for item in known)
+            choices[int(place)] = np.asarray([*known, "?"], object) if is_text else np.asarray(known, np.float64)
+    samples = rng.uniform(low, high, (_SAMPLES, width)).astype(np.float32)
+    if any(known.dtype == object for known in choices.values()):
+        samples = samples.astype(object)
+    for place, known in choices.items():
+        samples[:, place] = rng.choice(known, _SAMPLES)
+    return samples
 
 
 def _range(part: Any, width: int) -> tuple[np.ndarray, np.ndarray] | None:

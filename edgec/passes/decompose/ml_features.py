@@ -99,7 +99,7 @@ def feature_vectorizer(node: ir.Node, editor: Editor) -> bool:
 def array_feature_extractor(node: ir.Node, editor: Editor) -> bool:
     """Columns by number: along the last axis; of a vector as one row."""
     x, index, shape = node.inputs[0], node.inputs[1], static_shape(node.inputs[0])
-    if x is None or not _numeric(x) or index is None or not shape:
+    if x is None or index is None or not shape:
         return False
     b = Builder(editor, node)
     table = b("Reshape", x, b.ints(1, shape[0])) if len(shape) == 1 else x
