@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import itertools
+import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -99,20 +100,41 @@ class BudgetOptions:
     ship_anyway: bool = False
 
 
+def check_options(options: BudgetOptions) -> None:
+    """Refuse a budget that cannot be, before anything is read.
+
+    Raises `EdgecError`: `quant/max-drop`, `quant/metric`, `quant/min-sqnr`, `cli/no-effect`.
+    """
+    if options.min_sqnr is not None and not math.isfinite(options.min_sqnr):
+        raise EdgecError(
+            "quant/min-sqnr", f"cannot take {options.min_sqnr} dB", hint="give a number, as in --min-sqnr 30"
+        )
+    if options.max_drop is not None:
+        parse_drop(options.max_drop)
+        load_metric(options.metric or "top1")
+    elif options.metric is not None or options.evaluation is not None:
+        raise EdgecError(
+            "quant/max-drop",
+            "a metric is given, but not how much of it may be lost",
+            hint="add --max-drop, as in --max-drop 0.5%",
+        )
+    elif options.ship_anyway and options.min_sqnr is None:
+        raise EdgecError(
+            "cli/no-effect",
+            "--ship-anyway has no effect without an accuracy budget: nothing is held back then",
+            hint="leave it out, or give a budget with --min-sqnr or --max-drop",
+        )
+
+
 def open_budget(options: BudgetOptions, model: Model, calibration: str | Path | None) -> Budget:
     """The budget, with the float model measured where there is a metric.
 
-    Labels come with `evaluation`, or with the calibration data. Raises `EdgecError`: `quant/max-drop`,
-    `quant/metric`, `calibration/no-labels`, `calibration/missing`.
+    Labels come with `evaluation`, or with the calibration data. Raises `EdgecError`: what `check_options` raises,
+    `calibration/no-labels`, `calibration/missing`.
     """
+    check_options(options)
     plain = Budget(min_sqnr=options.min_sqnr, ship_anyway=options.ship_anyway)
     if options.max_drop is None:
-        if options.metric is not None or options.evaluation is not None:
-            raise EdgecError(
-                "quant/max-drop",
-                "a metric is given, but not how much of it may be lost",
-                hint="add --max-drop, as in --max-drop 0.5%",
-            )
         return plain
     drop, name = parse_drop(options.max_drop), options.metric or "top1"
     metric = load_metric(name)

@@ -14,7 +14,7 @@ from edgec.frontends.base import SourceOptions, load_source
 from edgec.passes.pipelines import canonicalize
 from edgec.passes.random_numbers import drawn
 from edgec.pipeline import kept_graphs
-from edgec.pipeline.budget import BudgetOptions, open_budget
+from edgec.pipeline.budget import BudgetOptions, check_options, open_budget
 from edgec.pipeline.deliver import BuildResult, Delivery, deliver, slug
 from edgec.pipeline.drift_reference import reference_files
 from edgec.pipeline.forms import Build, Form, IoLayout, output_steps
@@ -58,7 +58,8 @@ def run_build(
 
     `effort` (fast, balanced unless said, max) is how far the repair ladder is climbed where there is calibration data;
     `min_sqnr` (dB) and `max_drop` (of a `metric` on labelled data: that of `evaluation`, or of the calibration) are
-    the budget: as few nodes as it takes stay in float, and nothing is shipped that misses it, unless `ship_anyway`.
+    the budget: as few nodes as it takes leave int8 for what the target offers, and nothing is shipped that misses it,
+    unless `ship_anyway`.
     `inputs` fixes input shapes by name; `reading` says how to read the source where its looks do not tell.
     `stop_after` writes that stage's product into `output` and stops. `keep_graphs` puts the float and the QDQ model
     into the bundle, for `edgec compare` on other machines; this one keeps them in its cache.
@@ -95,6 +96,10 @@ def run_build(
             sign_key=sign_key,
             stop_after=stop_after,
         )
+    asked = BudgetOptions(
+        min_sqnr=min_sqnr, max_drop=max_drop, metric=metric, evaluation=evaluation, ship_anyway=ship_anyway
+    )
+    check_options(asked)
     name, facts = backend_facts(profile, backend)
     options = candidates(precision, profile, name, facts, calibrated=calibration is not None)
     clock = Clock(progress)
@@ -109,9 +114,6 @@ def run_build(
     opened = None
     if calibration is not None:
         opened = open_samples(calibration, model.inputs(), count=samples, usual=loaded.recipe)
-    asked = BudgetOptions(
-        min_sqnr=min_sqnr, max_drop=max_drop, metric=metric, evaluation=evaluation, ship_anyway=ship_anyway
-    )
     with clock.stage("judge"):
         budget = open_budget(asked, model, calibration)
     work = Build(

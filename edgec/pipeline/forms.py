@@ -271,6 +271,8 @@ class Build:
         if tried:
             near = max(tried, key=lambda point: point.sqnr_db)
             said += f"; of {len(tried)} mixes with nodes in other precisions the nearest gives {near.words}"
+        elif form.plan is None:
+            said += "; the model comes quantized, and stays as it is"
         elif form.precision not in NEEDS_CALIBRATION:
             said += "; nodes are reverted one by one in int8 and int16x8 alone"
         elif not self.facts.scheme.revert_to:

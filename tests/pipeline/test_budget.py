@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import signal
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -26,10 +30,10 @@ def _own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("EDGEC_CACHE", str(tmp_path / "cache"))
 
 
-def _write(folder: Path) -> tuple[Path, Path]:
+def _write(folder: Path, *, reads_first: bool = True) -> tuple[Path, Path]:
     """The net, and samples labelled with what it says itself: float is right every time."""
     uneven, last = np.ones((1, 16), np.float32), kernel(16, 16, seed=4)
-    uneven[0, 0], last[0] = 1000, last[0] / 1000
+    uneven[0, 0], last[0] = 1000, last[0] / 1000 if reads_first else 0
     constants = {"w1": kernel(16, 16), "w2": kernel(16, 16, seed=2), "unevenly": uneven, "w3": last}
     model = typed(NET, {**constants, "w4": kernel(16, 8, seed=6)})
     (folder / "net.onnx").write_bytes(model.to_bytes())
@@ -94,6 +98,80 @@ def test_a_search_goes_on_where_it_stopped(tmp_path: Path, monkeypatch: pytest.M
     assert _built(tmp_path).summary["frontier"] == first.summary["frontier"] and used[2].reused == used[0].reused + 3
 
 
+#: Counts its calls in a file; kills the process at one of them, as a power cut would.
+_MORTAL = """
+import os, pathlib, signal
+import numpy as np
+def right(outputs, labels):
+    calls = pathlib.Path(os.environ["CALLS"])
+    calls.write_text(calls.read_text() + "." if calls.exists() else ".")
+    if len(calls.read_text()) == int(os.environ.get("LAST", 0)):
+        os.kill(os.getpid(), signal.SIGKILL)
+    return float(np.mean([int(o["y"].argmax()) == int(label) for o, label in zip(outputs, labels)]))
+"""
+
+
+def test_a_killed_search_gives_the_same_answer_with_less_work(tmp_path: Path) -> None:
+    model, data = _write(tmp_path)
+    function = tmp_path / "mortal.py"
+    function.write_text(_MORTAL)
+    build = (
+        "import json, sys; from edgec.pipeline import run_build; print(json.dumps(run_build(sys.argv[1], "
+        "target='raspberrypi4', calibration=sys.argv[2], precision='int8', effort='fast', max_drop='1%', "
+        "metric=sys.argv[3], stop_after='quantize', output=sys.argv[4]).summary))"
+    )
+
+    def run(name: str, cache: str, last: int = 0) -> tuple[int, str, int]:
+        calls, out = tmp_path / f"calls-{name}", tmp_path / f"out-{name}"
+        done = subprocess.run(
+            [sys.executable, "-c", build, str(model), str(data), f"{function}:right", str(out)],
+            env={**os.environ, "EDGEC_CACHE": str(tmp_path / cache), "CALLS": str(calls), "LAST": str(last)},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        plan = out / "net.plan.json"
+        return done.returncode, plan.read_text() if plan.exists() else "", len(calls.read_text())
+
+    whole = run("whole", "one")
+    killed = run("killed", "two", last=whole[2] - 1)
+    assert killed[0] == -signal.SIGKILL and killed[1] == "" and whole[0] == 0
+    again = run("again", "two")
+    assert again[0] == 0 and again[1] == whole[1] and '"reverted for the accuracy budget' in again[1]
+    assert again[2] < whole[2] - 1  # what was judged before the end is not judged again
+
+
+def test_what_may_be_lost_is_no_part_of_what_was_measured(tmp_path: Path) -> None:
+    loose = _built(tmp_path, max_drop="50%").summary
+    tight = _built(tmp_path, max_drop="0.5%").summary
+    assert loose["fidelity"]["task"]["drop"] <= 0.5 and tight["fidelity"]["task"]["drop"] <= 0.005
+    assert len(tight["mixed"]["reverted"]) >= len(loose["mixed"]["reverted"])
+
+
+def test_a_microcontroller_s_budget_is_met_with_16_bits(tmp_path: Path) -> None:
+    """No float anywhere, integers at the border: the only repair there is."""
+    pytest.importorskip("ethosu.vela", reason="Vela compiles for the Ethos-U: pip install 'edgec[ethos-u]'")
+    model, data = _write(tmp_path, reads_first=False)
+    options: dict[str, Any] = {"target": "ethos-u55-128", "precision": "int8", "effort": "fast", "stop_after": "bundle"}
+    with pytest.raises(EdgecError) as missed:
+        run_build(model, calibration=data, output=tmp_path, max_drop="0", min_sqnr=90, **options)
+    assert missed.value.code == "quant/budget-missed" and "mixes" in missed.value.finding.message
+    summary = run_build(model, calibration=data, output=tmp_path, min_sqnr=25, **options).summary
+    assert set(summary["mixed"]["reverted"].values()) == {"int16x8"}
+    assert set(summary["nodes"]) == {"int8", "int16x8"} and summary["fidelity"]["sqnr_db"] >= 25
+    assert all(point["estimated_ms"] > 0 for point in summary["frontier"])
+    chosen = [point for point in summary["frontier"] if point["chosen"]]
+    assert len(chosen) == 1 and chosen[0]["nodes"] == summary["nodes"]
+
+
+def test_a_device_of_8_bits_alone_says_that_nothing_can_be_reverted(tmp_path: Path) -> None:
+    model, data = _write(tmp_path)
+    options: dict[str, Any] = {"target": "coral-edgetpu", "effort": "fast", "min_sqnr": 25.0}
+    with pytest.raises(EdgecError) as error:
+        run_build(model, calibration=data, output=tmp_path, **options)
+    assert error.value.code == "quant/budget-missed" and "no node can be reverted" in error.value.finding.message
+
+
 def test_evaluation_data_of_its_own(tmp_path: Path) -> None:
     model, data = _write(tmp_path)
     plain = tmp_path / "plain.npy"
@@ -111,6 +189,8 @@ def test_evaluation_data_of_its_own(tmp_path: Path) -> None:
     [
         ({"max_drop": None, "metric": "f1"}, "quant/max-drop"),
         ({"max_drop": "a lot"}, "quant/max-drop"),
+        ({"max_drop": None, "min_sqnr": float("nan")}, "quant/min-sqnr"),
+        ({"max_drop": None, "ship_anyway": True}, "cli/no-effect"),
         ({"metric": "f2"}, "quant/metric"),
     ],
 )
