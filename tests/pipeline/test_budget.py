@@ -150,7 +150,7 @@ def test_what_may_be_lost_is_no_part_of_what_was_measured(tmp_path: Path) -> Non
 
 def test_a_microcontroller_s_budget_is_met_with_16_bits(tmp_path: Path) -> None:
     """No float anywhere, integers at the border: the only repair there is."""
-    pytest.importorskip("ethosu.vela", reason="Vela compiles for the Ethos-U: pip install 'edgec[ethos-u]'")
+    pytest.importorskip("ethosu.vela", reason="Vela compiles for the Ethos-U: pip install 'edgec[vela]'")
     model, data = _write(tmp_path, reads_first=False)
     options: dict[str, Any] = {"target": "ethos-u55-128", "precision": "int8", "effort": "fast", "stop_after": "bundle"}
     with pytest.raises(EdgecError) as missed:
