@@ -21,6 +21,12 @@ from edgec.registry import load_plugin, plugin_names
 _MAGIC = (
     (4, b"TFL3", "a TFLite model", "give it as it is, named .tflite"),
     (
+        4,
+        b"ORTM",
+        "ONNX Runtime's own form of a model (.ort)",
+        "give the .onnx that it was made of, or write one back: SessionOptions().optimized_model_filepath = 'm.onnx'",
+    ),
+    (
         0,
         b"PK\x03\x04",
         "a zip archive (a PyTorch checkpoint or a .keras file?)",

@@ -67,6 +67,8 @@ NOT_ONNX = {
     "pointer.onnx": (b"version https://git-lfs.github.com/spec/v1\n", "a Git LFS pointer"),
     "page.onnx": (b"<!DOCTYPE html><html></html>", "an HTML page"),
     "empty.onnx": (b"", "empty"),
+    "runtime.ort": (b"\x18\x00\x00\x00ORTM" + bytes(40), "ONNX Runtime's own form"),
+    "renamed.onnx": (b"\x18\x00\x00\x00ORTM" + bytes(40), "ONNX Runtime's own form"),
     "noise.bin": (b"\xff\xfe\xfd" * 30, "of an unknown format"),
 }
 

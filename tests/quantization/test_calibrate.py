@@ -7,6 +7,7 @@ import tracemalloc
 from pathlib import Path
 
 import numpy as np
+import onnx_ir as ir
 import pytest
 
 from edgec.errors import EdgecError, Severity
@@ -20,6 +21,7 @@ from edgec.quantization.probes import SAMPLED_VALUES, float_activations, insert_
 from edgec.quantization.samples import open_samples
 from edgec.quantization.summary import summarize
 from tests.support.calibration import InMemory, inferred
+from tests.support.graphs import graph
 
 CONV = """(float[1,3,40,48] x) => (float[1,8] y) {
     c = Conv<pads = [1,1,1,1]>(x, w, b)
@@ -27,6 +29,8 @@ CONV = """(float[1,3,40,48] x) => (float[1,8] y) {
     p = GlobalAveragePool(r)
     y = Flatten(p)
 }"""
+
+TEXTS = '(string[1,2] x) => (bool[1,2] y) <string[2] words = {"a", "b"}> { y = Equal(x, words) }'
 
 
 def _model(scale: float = 1.0) -> Model:
@@ -123,6 +127,13 @@ def test_the_cache_knows_model_data_and_tensors_apart(tmp_path: Path) -> None:
     }
     assert len(digests) == 5
     assert model_digest(_model()) == model_digest(_model())
+
+
+def test_the_digest_knows_texts_apart() -> None:
+    first, other, again = (graph(TEXTS).clone() for _ in range(3))
+    for model, words in ((first, ["rot", "grün"]), (other, ["rot", "blau"]), (again, ["rot", "grün"])):
+        model.graph.initializers["words"].const_value = ir.StringTensor(np.asarray([w.encode() for w in words], object))
+    assert model_digest(first) == model_digest(again) != model_digest(other)
 
 
 @pytest.mark.parametrize("damage", [b"", b"PK\x03\x04 no zip", None])
