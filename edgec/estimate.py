@@ -7,7 +7,8 @@
 1. The coefficients stand in the target's profile, with their source and with `factor`: the truth is expected between
    typical / factor and typical · factor. `basis` says whether they were measured or derived from data sheets.
 2. Two digits are given, because there are not more.
-3. One thread. Nothing else runs on the device.
+3. Operators of a quantized model work at the speed of their own type: what is left in float at that of float.
+4. One thread. Nothing else runs on the device.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from edgec.artifact import OpWork
-from edgec.targets.profile import PrecisionName, Speed, Target
+from edgec.targets.profile import EstimateFacts, PrecisionName, Speed, Target
 
 #: Memory is planned, not timed: what is not known is the runtime's own share.
 _MEMORY_FACTOR = 1.3
@@ -31,6 +32,7 @@ _SHRINKS: dict[str, tuple[float, float]] = {
     "int8": (0.25, 0.25),
 }
 _TYPES = {"int8": "int8", "int16x8": "int16"}
+_SPEEDS: dict[str, PrecisionName] = {"int8": "int8", "int16": "int16x8", "float32": "float32"}
 _FILE_OVERHEAD = 1.05
 #: Bytes in a file for an operator's own records: names, options, quantization of its tensors.
 _OPERATOR_FILE_BYTES = 600
@@ -83,7 +85,10 @@ def estimate(
     speed = None if facts is None else facts.speed.get(precision)
     if facts is None or speed is None:
         return None
-    seconds = sum(seconds_of(op, speed) for op in operators) + len(operators) * facts.operator_us * 1e-6
+    seconds = (
+        sum(seconds_of(op, _speed(op, precision, facts)) for op in operators)
+        + len(operators) * facts.operator_us * 1e-6
+    )
     weights = sum(op.weight_bytes for op in operators)
     file_bytes = (
         weights * _FILE_OVERHEAD + len(operators) * _OPERATOR_FILE_BYTES if model_bytes is None else model_bytes
@@ -99,6 +104,12 @@ def estimate(
         basis=facts.basis,
         source=facts.source,
     )
+
+
+def _speed(op: OpWork, precision: PrecisionName, facts: EstimateFacts) -> Speed:
+    """Rule 3; the precision's own where there are no coefficients for the type."""
+    own = facts.speed[precision]
+    return facts.speed.get(_SPEEDS.get(op.dtype, precision), own) if precision in _TYPES else own
 
 
 def in_precision(

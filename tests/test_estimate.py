@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -64,6 +65,16 @@ def test_memory() -> None:
     assert made.flash_bytes.typical == 9000.0
     copied = estimate(ops, _target(copies_weights=True), peak_bytes=3000)
     assert copied is not None and copied.ram_bytes.typical == 6000.0
+
+
+def test_what_is_float_in_a_quantized_model_works_at_the_speed_of_float() -> None:
+    fast, slow = (Speed(conv=rate, depthwise=1e8, dense=1e7, bytes=1e12) for rate in (2e9, 1e9))
+    target = _target(speed={"int8": fast, "float32": slow}, operator_us=0.0)
+    both = [replace(_op("CONV_2D", macs=10**9), dtype=dtype) for dtype in ("int8", "float32")]
+    made = estimate(both, target, precision="int8")
+    assert made is not None and made.latency_ms.typical == 1500.0
+    wide = estimate([replace(both[0], dtype="int16")], target, precision="int8")
+    assert wide is not None and wide.latency_ms.typical == 500.0, "no coefficients of its own"
 
 
 def test_two_digits_and_no_more() -> None:

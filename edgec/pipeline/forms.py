@@ -15,9 +15,10 @@ from edgec.backends.base import Backend, CompileOptions, Precision
 from edgec.bundle.golden import Golden
 from edgec.errors import EdgecError, Finding, Severity
 from edgec.graph.indices import index_limits, known_texts
-from edgec.graph.model import Model
+from edgec.graph.model import Model, dtype_of
 from edgec.pipeline import measure
 from edgec.pipeline.budget import Budget
+from edgec.pipeline.estimates import estimate_artifact
 from edgec.pipeline.mixing import Ground, mix
 from edgec.pipeline.precision import HAS_INT8_WEIGHTS, NEEDS_CALIBRATION, Candidates, low_fidelity
 from edgec.pipeline.speed import Speeds, estimated, measured, raceable, slower_than_float
@@ -34,8 +35,9 @@ from edgec.quantization.range_choice import RangeMethod
 from edgec.quantization.samples import SampleSource
 from edgec.quantization.types import NodeScheme, QuantPlan, Statistics
 from edgec.runners.base import run_artifact
+from edgec.runners.compare import STEPS_OF_16_BITS
 from edgec.targets.profile import BackendFacts, Target
-from edgec.tensors import Array
+from edgec.tensors import Array, DType
 
 #: Samples that judge a precision, and samples that travel in the bundle as goldens.
 _JUDGE_SAMPLES = 100
@@ -334,7 +336,10 @@ class Build:
     def _speeds(self, form: Form, others: Sequence[Precision]) -> Speeds:
         """How fast the form is beside float; and beside `others` where products that those run well stay in float."""
         if not raceable(self.target, self.facts):
-            known = estimated(self.model, self.target, self.backend_name).ms
+            known = dict(estimated(self.model, self.target, self.backend_name).ms)
+            if form.mixed is not None and form.mixed.reverted and form.precision in known:
+                made = estimate_artifact(self.compile(form), self.target)
+                known[form.precision] = made["latency_ms"]["typical"] if made else known[form.precision]
             self.race = Speeds(kind="estimate", ms={p: known[p] for p in (form.precision, "float32") if p in known})
             return self.race
         schemes = {} if form.plan is None else form.plan.nodes
@@ -405,12 +410,16 @@ def _reverted(form: Form) -> str:
 
 
 def output_steps(form: Form) -> dict[str, float]:
-    """The quantization step of every output that comes straight from integers."""
+    """The quantization step of every output that comes straight from integers; of 8 bits wherever those are inside."""
     steps: dict[str, float] = {}
     for value in form.model.graph.outputs:
         producer = value.producer()
         if producer is not None and producer.op_type == "DequantizeLinear" and len(producer.inputs) > 1:
-            scale = producer.inputs[1].const_value if producer.inputs[1] is not None else None
-            if scale is not None and scale.size == 1:
-                steps[value.name or ""] = float(scale.numpy().reshape(()))
+            stored, scale = (
+                producer.inputs[0],
+                producer.inputs[1].const_value if producer.inputs[1] is not None else None,
+            )
+            if stored is not None and scale is not None and scale.size == 1:
+                wide = dtype_of(stored) is DType.INT16 and form.precision == "int8"
+                steps[value.name or ""] = float(scale.numpy().reshape(())) * (STEPS_OF_16_BITS if wide else 1)
     return steps

@@ -203,9 +203,10 @@ class _Tries:
 
     def best(self) -> Mixed:
         """Rule 3; the plan as it was where no mix keeps the budget."""
-        tried = sorted(self._known.items(), key=lambda item: (item[1].point.reverted, item[0]))
-        frontier = tuple(entry.point for _, entry in tried)
-        met = [entry for _, entry in tried if entry.point.met]
+        different = {tuple(sorted(entry.reverted.items())): entry for entry in self._known.values()}
+        tried = sorted(different.values(), key=lambda entry: (entry.point.reverted, -entry.seconds))
+        frontier = tuple(entry.point for entry in tried)
+        met = [entry for entry in tried if entry.point.met]
         chosen = min(met, key=lambda t: (t.seconds, t.point.reverted)) if met else self._known[()]
         return Mixed(
             plan=chosen.plan,

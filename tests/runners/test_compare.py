@@ -66,6 +66,18 @@ def test_int8_outputs_are_compared_in_steps() -> None:
         assert check.steps.largest == steps
 
 
+def test_a_last_layer_of_16_bits_behind_8_is_compared_in_steps_of_8() -> None:
+    fine = QParams.per_tensor(STEP / 256, 0)
+    inside = TensorSpec(name="y", shape=(1, 1000), dtype=DType.INT16, qparams=fine)
+    wide = IoBinding(source=TensorSpec(name="y", shape=(1, 1000), dtype=DType.FLOAT32), artifact=inside)
+    reference = fine.quantize(EXACT, DType.INT16)
+    for moved, mixed, whole in ((1, True, True), (2 * 256, True, False), (20 * 256, False, False)):
+        for precision, passes in (("int8", mixed), ("int16x8", whole)):
+            raw = reference + np.int16(moved)
+            codes = judge(precision, raw, fine.dequantize(reference), io=wide)[1]
+            assert ("validate/disagreement" not in codes) == passes, (moved, precision)
+
+
 def test_float_outputs_made_of_steps_are_compared_in_steps_too() -> None:
     raw, reference = shifted(20, 0.5)
     check, codes = judge("int8", Q.dequantize(raw), Q.dequantize(reference), step=STEP)
