@@ -80,8 +80,10 @@ class _Half:
                 self._add_whole(name, run[name])
         if not self.probed.names:
             return
-        minimum, maximum, values = (np.stack([run[name] for run in runs]) for name in (MINIMUM, MAXIMUM, VALUES))
-        if not np.isfinite([minimum.sum(), maximum.sum(), values.sum()]).all():
+        minimum, maximum = (np.stack([run[name] for run in runs]) for name in (MINIMUM, MAXIMUM))
+        values = [run[VALUES] for run in runs]
+        if not np.isfinite([part.sum() for part in (minimum, maximum, *values)]).all():
+            values = [row.copy() for row in values]
             self._repair(minimum, maximum, values)
         self.observers = self.observers or Observers(self.probed.segments)
         self.observers.add(minimum, maximum, values)
@@ -102,14 +104,14 @@ class _Half:
         stats = observe(np.array([low, high]), sampled=sampled[np.isfinite(sampled)])
         self.whole[name] = merge(self.whole[name], stats) if name in self.whole else stats
 
-    def _repair(self, minimum: Array, maximum: Array, values: Array) -> None:
+    def _repair(self, minimum: Array, maximum: Array, values: Sequence[Array]) -> None:
         """Let the finite samples of a tensor stand for those that are not, in the very arrays."""
         segments = self.probed.segments
         for i, name in enumerate(self.probed.names):
             channels = slice(int(segments.channels[i]), int(segments.channels[i + 1]))
             sampled = slice(int(segments.values[i]), int(segments.values[i + 1]))
             for row in range(len(values)):
-                parts = (minimum[row, channels], maximum[row, channels], values[row, sampled])
+                parts = (minimum[row, channels], maximum[row, channels], values[row][sampled])
                 if all(np.isfinite(part).all() for part in parts):
                     continue
                 self._note(name, np.concatenate(parts))

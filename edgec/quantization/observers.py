@@ -66,8 +66,8 @@ class Observers:
         self._exponent = np.full(count, _MIN_EXPONENT, np.int64)
         self._counts = np.zeros((count, _BINS), np.int64)
 
-    def add(self, minimum: Array, maximum: Array, values: Array) -> None:
-        """Take in one run, or several stacked along a first axis. Everything must be finite.
+    def add(self, minimum: Array, maximum: Array, values: Array | Sequence[Array]) -> None:
+        """Take in one run, or several along a first axis; the values may be one array a run. All must be finite.
 
         Raises ValueError for a sampled value outside its tensor's minimum and maximum so far.
         """
@@ -75,15 +75,16 @@ class Observers:
         self._max = np.maximum(self._max, np.atleast_2d(maximum).max(axis=0))
         low, high = self._ranges()
         self._widen(bin_exponent(np.maximum(-low, high)))
-        rows, ends = np.atleast_2d(values), self._segments.values.tolist()
+        rows = np.atleast_2d(values) if isinstance(values, np.ndarray) else values
         inverse = np.ldexp(1.0, -self._exponent)
         # One tensor after the other, so that what is worked on stays in the processor's nearest memory.
-        for i, (start, end) in enumerate(itertools.pairwise(ends)):
+        for i, (start, end) in enumerate(itertools.pairwise(self._segments.values.tolist())):
+            taken = np.concatenate([row[start:end] for row in rows])
             # float64 holds float32 · 2^−k without underflow, which exact merging needs.
-            scaled = np.multiply(rows[:, start:end], inverse[i], dtype=np.float64)
+            scaled = np.multiply(taken, inverse[i], dtype=np.float64)
             np.floor(scaled, out=scaled)
             scaled += BINS_PER_SIDE
-            index = scaled.astype(np.int64).ravel()
+            index = scaled.astype(np.int64)
             if index.size and (index.min() < 0 or index.max() >= _BINS):
                 raise ValueError("a sampled value lies outside its tensor's minimum and maximum")
             self._counts[i] += np.bincount(index, minlength=_BINS)
