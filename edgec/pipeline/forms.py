@@ -98,11 +98,12 @@ class Build:
             limits, texts = index_limits(self.model), known_texts(self.model)
             made = measure.random_feeds(self.model.inputs(), _GOLDENS, limits=limits, texts=texts)
         known = made if self.samples is None else self.samples
-        executor, held = Executor(self.model), 0
-        for feed in itertools.islice(iter(known), _JUDGE_SAMPLES):
+        asked, read = itertools.tee(itertools.islice(known, _JUDGE_SAMPLES))
+        held = 0
+        for feed, outputs in zip(asked, Executor(self.model).run_all(read), strict=True):
             self.feeds.append(feed)
-            self.float_outputs.append(executor.run(feed))
-            held += sum(array.nbytes for array in (*feed.values(), *self.float_outputs[-1].values()))
+            self.float_outputs.append(outputs)
+            held += sum(array.nbytes for array in (*feed.values(), *outputs.values()))
             if held > _JUDGE_BYTES and len(self.feeds) >= _GOLDENS:
                 break
 
@@ -234,8 +235,7 @@ class Build:
     def _outputs(self, model: Model) -> list[dict[str, Array]]:
         """What a model makes of the judging inputs; those of the model asked for last are remembered."""
         if self.judged is None or self.judged[0] is not model:
-            executor = Executor(model)
-            self.judged = model, [executor.run(feed) for feed in self.feeds]
+            self.judged = model, list(Executor(model).run_all(self.feeds))
         return self.judged[1]
 
     def choose(self, options: Candidates) -> Form:
