@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from tools.peers import int8_page
 from tools.peers.graphs import geometric_mean, judge, line, ratios
 from tools.peers.page import page
 from tools.peers.race import _error, _perm
@@ -84,3 +85,22 @@ def test_error_is_of_the_best_order_of_axes() -> None:
     assert _error(wanted, [wanted.transpose(0, 2, 3, 1), np.zeros(3, np.float32)]) == 0.0
     assert _error(wanted, [wanted + 2.3]) == pytest.approx(0.1, rel=1e-5)
     assert _error(wanted, [np.zeros(5, np.float32)]) == float("inf")
+
+
+def int8_row(**more: Any) -> dict[str, Any]:
+    ours = {"edgec float32": {"ms": 9.0, "sqnr_db": 120.0}, "edgec int8": {"ms": 4.3, "sqnr_db": 21.0}}
+    return {**ours, **more}
+
+
+def test_a_file_of_integers_races_against_ours_of_integers() -> None:
+    peer = {"ms": 4.0, "sqnr_db": 20.5, "integers": True}
+    assert int8_page.misses(int8_row(peer=peer)) == ["7 % slower than peer"]
+    alike = {int8_page.INTEGERS: {"ms": 3.9, "sqnr_db": 20.9, "integers": True}}
+    assert int8_page.misses(int8_row(peer=peer, **alike)) == []
+    takes_floats = {**peer, "integers": False}
+    assert int8_page.misses(int8_row(peer=takes_floats, **alike)) == ["7 % slower than peer"]
+
+
+def test_a_less_accurate_file_is_no_rival() -> None:
+    assert int8_page.misses(int8_row(peer={"ms": 2.0, "sqnr_db": 19.0})) == []
+    assert int8_page.misses({**int8_row(), "edgec int8": {"ms": 10.0, "sqnr_db": 21.0}}) == ["slower than our float"]

@@ -10,6 +10,9 @@ nothing. Times are never kept: all of them are of this run, and the page says ho
 processor's, with one thread, which other work stretches less than the wall's. Where `auto` is int8 throughout, it is
 the int8 build, and one file stands for both.
 
+LiteRT's quantizer makes files whose inputs and outputs are integers: their callers convert. Ours take and give floats,
+as the source does; what is raced against such a file is ours with integers at its border too.
+
 Bars: ours at least as fast as the fastest peer that is no less accurate, faster than our own float, and `auto` too.
 """
 
@@ -22,7 +25,6 @@ import itertools
 import json
 import multiprocessing
 import os
-import platform
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -38,12 +40,11 @@ from edgec.tensors import Array
 from tools.peers.cases import CACHE, CASES, ROOT, Case, source
 from tools.peers.convert import theirs
 from tools.peers.envs import PEERS, PeerMissing, peer_python
+from tools.peers.int8_page import INTEGERS, misses, page
 
 FOLDER = CACHE / "bench-int8"
 SKIPPED = ("gru", "lstm_bi2")  # loops in float on both sides: nothing to quantize fast
 CALIBRATE, EVALUATE = 24, 8
-#: What noise of a machine may make of a tie.
-TIE = 1.03
 PRECISIONS = ("float32", "auto", "int8")
 _TIMEOUT_S = 900
 
@@ -84,6 +85,31 @@ def ours(case: Case, target: str, calibration: Path, folder: Path, effort: str) 
             "whole": said["precision"] == "int8" and "mixed" not in said,
         }
     return found
+
+
+def with_integers(case: Case, calibration: Path, folder: Path, effort: str) -> dict[str, dict[str, Any]]:
+    """Our int8 build whose inputs and outputs are integers, as the peers' are."""
+    try:
+        built = run_build(
+            source(case),
+            target=str(Path(__file__).with_name("raspberrypi-integers.toml")),
+            precision="int8",
+            calibration=calibration,
+            inputs=case.inputs,
+            output=folder / "raspberrypi-integers",
+            effort=effort,
+            stop_after="compile",
+        )
+    except EdgecError as error:
+        return {INTEGERS: {"why": str(error)}}
+    return {INTEGERS: {"path": str(built.path), "precision": "int8"}}
+
+
+def gives_integers(path: str) -> bool:
+    """True for a .tflite some of whose outputs are integers with a scale."""
+    from ai_edge_litert.interpreter import Interpreter
+
+    return any(d["quantization"][0] for d in Interpreter(model_path=path).get_output_details())
 
 
 def quantized_by_litert(case: Case, calibration: Path, folder: Path) -> dict[str, dict[str, Any]]:
@@ -157,6 +183,7 @@ def tflite_files(
     from edgec.quantization.executor import Executor
 
     files = ours(case, "raspberrypi", calibration, folder, effort)
+    files |= with_integers(case, calibration, folder, effort)
     files |= quantized_by_litert(case, calibration, folder)
     with np.load(evaluation) as data:
         stacked = dict(data)
@@ -168,6 +195,7 @@ def tflite_files(
             continue
         try:
             entry["sqnr_db"] = fidelity(case, entry["path"], reference, feeds)
+            entry["integers"] = gives_integers(entry["path"])
         except (RuntimeError, ValueError) as error:  # a file that its runtime refuses is no rival
             files[name] = {"why": f"does not run: {error}"}
     return files
@@ -224,26 +252,6 @@ def _openvino(
 
 
 RUNTIMES = {"TFLite": (tflite_files, tflite_times), "OpenVINO": (openvino_files, openvino_times)}
-
-
-def misses(files: dict[str, dict[str, Any]]) -> list[str]:
-    """The bars that a row misses: against peers no less accurate (by a decibel), and against our own float."""
-    own = [files[n] for n in ("edgec int8", "edgec auto") if "ms" in files.get(n, {})]
-    if not own or "ms" not in files.get("edgec float32", {}):
-        return ["ours was not timed"]
-    mine = min(own, key=lambda e: float(e["ms"]))
-    found = []
-    for name, entry in files.items():
-        if "ms" not in entry or name.startswith("edgec") or name == "float32":
-            continue
-        if entry["ms"] * TIE < mine["ms"] and (entry["sqnr_db"] or 300) >= (mine["sqnr_db"] or 300) - 1:
-            found.append(f"{100 * mine['ms'] / entry['ms'] - 100:.0f} % slower than {name}")
-    if mine["ms"] > TIE * files["edgec float32"]["ms"]:
-        found.append("slower than our float")
-    auto = files.get("edgec auto", {})
-    if auto.get("precision") != "float32" and auto.get("ms", 0) > TIE * files["edgec float32"]["ms"]:
-        found.append("auto is slower than our float")
-    return found
 
 
 def code_digest() -> str:
@@ -304,38 +312,6 @@ def row(case: Case, made: dict[str, Any]) -> dict[str, Any]:
     return {**found, "load": round(os.getloadavg()[0], 1)}
 
 
-def page(rows: Sequence[dict[str, Any]]) -> str:
-    """The table as Markdown."""
-    loads = [made["load"] for made in rows] or [0.0]
-    effort = " and ".join(sorted({made["effort"] for made in rows})) or "balanced"
-    lines = [
-        "# int8 against float and the peers",
-        "",
-        f"Made by `make bench-int8` on {platform.processor() or platform.machine()}, {os.cpu_count()} cores;",
-        f"the machine's load was {min(loads)} to {max(loads)} after the rows (1 is this benchmark alone).",
-        f"Ours are built at `--effort {effort}`, which changes the dB more than the times.",
-    ]
-    lines += ["", *(__doc__ or "").strip().splitlines()[2:], ""]
-    lines += ["| model | runtime | file | runs in | ms | dB |", "|---|---|---|---|--:|--:|"]
-    for made in rows:
-        for runtime in ("TFLite", "OpenVINO"):
-            for name, entry in made[runtime]["files"].items():
-                figures = (
-                    f"{entry['ms']:.3f} | {entry.get('sqnr_db') or '–'}"
-                    if "ms" in entry
-                    else f"– | {entry['why'][:60]}"
-                )
-                lines.append(f"| {made['model']} | {runtime} | {name} | {entry.get('precision', '')} | {figures} |")
-    lines += ["", "## Bars missed", ""]
-    told = [
-        f"- {m['model']}, {r}: {'; '.join(m[r]['misses'])}"
-        for m in rows
-        for r in ("TFLite", "OpenVINO")
-        if m[r]["misses"]
-    ]
-    return "\n".join([*lines, *(told or ["none"])]) + "\n"
-
-
 def main() -> int:
     """Rows as they come, then the page."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
@@ -359,7 +335,7 @@ def main() -> int:
     for case in chosen:  # one after the other, once nothing is built any more
         done.append(row(case, files[case.name]))
         print(json.dumps(done[-1]), flush=True)
-    text = page(done)
+    text = page(done, "\n".join((__doc__ or "").strip().splitlines()[2:]))
     print(text)
     if arguments.page:
         arguments.page.write_text(text)
