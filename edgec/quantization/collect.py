@@ -72,14 +72,20 @@ class _Half:
     observers: Observers | None = None
     whole: dict[str, TensorStats] = field(default_factory=dict)
     not_finite: dict[str, tuple[int, int]] = field(default_factory=dict)
+    waiting: list[Mapping[str, Array]] = field(default_factory=list)
 
-    def add(self, runs: Sequence[Mapping[str, Array]]) -> None:
-        """Count some runs."""
-        for run in runs:
-            for name in self.probed.whole:
-                self._add_whole(name, run[name])
-        if not self.probed.names:
-            return
+    def add(self, run: Mapping[str, Array]) -> None:
+        """Take in one run. Whole tensors are counted and let go at once, what is small in blocks."""
+        for name in self.probed.whole:
+            self._add_whole(name, run[name])
+        if self.probed.names:
+            self.waiting.append({name: run[name] for name in (MINIMUM, MAXIMUM, VALUES)})
+        if len(self.waiting) == _BLOCK:
+            self._count()
+
+    def _count(self) -> None:
+        """The histograms of the runs that wait."""
+        runs, self.waiting = self.waiting, []
         minimum, maximum = (np.stack([run[name] for run in runs]) for name in (MINIMUM, MAXIMUM))
         values = [run[VALUES] for run in runs]
         if not np.isfinite([part.sum() for part in (minimum, maximum, *values)]).all():
@@ -90,6 +96,8 @@ class _Half:
 
     def stats(self) -> dict[str, TensorStats]:
         """Statistics of each tensor that had a value."""
+        if self.waiting:
+            self._count()
         found = zip(self.probed.names, self.observers.stats(), strict=True) if self.observers else ()
         return {**dict(found), **self.whole}
 
@@ -139,20 +147,12 @@ def collect(
     probed = insert_probes(model, names)
     halves = (_Half(probed), _Half(probed))
     executor = Executor(probed.model, fetch=probed.fetch, threads=threads)
-    blocks: tuple[list[dict[str, Array]], list[dict[str, Array]]] = ([], [])
     runs = 0
     for found in executor.run_all(samples):
-        half, block = halves[runs % 2], blocks[runs % 2]
-        block.append(found)
+        halves[runs % 2].add(found)
         runs += 1
-        if len(block) == _BLOCK:
-            half.add(block)
-            block.clear()
         if progress is not None:
             progress(runs, len(samples))
-    for half, block in zip(halves, blocks, strict=True):
-        if block:
-            half.add(block)
     if runs == 0:
         raise EdgecError("calibration/empty", "there are no samples", hint="give at least one, better a hundred")
     even, odd = (half.stats() for half in halves)

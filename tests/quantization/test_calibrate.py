@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+import subprocess
+import sys
 import tracemalloc
 from pathlib import Path
 
@@ -261,6 +263,33 @@ def test_memory_does_not_grow_with_the_number_of_samples(tmp_path: Path) -> None
         assert stats.samples == count
     assert path.stat().st_size > 20e6
     assert peaks[1] < 1.25 * peaks[0] + 1e6
+
+
+DEEP = """
+import resource, sys
+from pathlib import Path
+import numpy as np
+from edgec.quantization.calibrate import calibrate
+from tests.support.calibration import InMemory, inferred
+
+def peak(layers):
+    body = " ".join(f"c{i + 1} = {('Neg', 'Relu')[i % 2]}(c{i})" for i in range(layers))
+    model = inferred(f"(float[1,4,512,512] c0) => (float[1,4,512,512] c{layers}) {{ {body} }}")
+    feeds = [{"c0": np.full((1, 4, 512, 512), i, np.float32)} for i in range(4)]
+    stats = calibrate(model, InMemory(feeds), cache_dir=Path(sys.argv[1]), threads=2)
+    assert len(stats.tensors) == layers + 1
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss << 10
+
+print(peak(5), peak(85))
+"""
+
+
+def test_memory_does_not_grow_with_the_depth_of_the_model(tmp_path: Path) -> None:
+    """80 more activations of 4 MB take no more room than a few of them: each is measured and freed."""
+    command = [sys.executable, "-c", DEEP, str(tmp_path)]
+    done = subprocess.run(command, check=True, capture_output=True, text=True, cwd=Path(__file__).parents[2])
+    shallow, deep = map(int, done.stdout.split())
+    assert deep - shallow < 100 << 20  # both runs' activations would be 640 MB, one run's 320 MB
 
 
 def test_the_summary_names_what_is_cut_most(tmp_path: Path) -> None:
