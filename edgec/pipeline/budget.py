@@ -6,7 +6,7 @@ import hashlib
 import itertools
 import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,6 +25,9 @@ from edgec.tensors import Array, TensorSpec
 #: Labelled samples that are evaluated at most, spread over all of them.
 MAX_SAMPLES = 1000
 
+#: The outputs of each set of inputs, in their order.
+RunAll = Callable[[Iterable[Mapping[str, Array]]], Iterable[Mapping[str, Array]]]
+
 _PERCENT = re.compile(r"\s*(\d+(?:\.\d*)?|\.\d+)\s*(%?)\s*")
 
 
@@ -35,14 +38,15 @@ class Task:
     metric_name: str
     digest: str
     metric: Metric
+    specs: Sequence[TensorSpec]
     samples: SampleSource
     labels: Sequence[Any]
     max_drop: float
     reference: float
 
-    def measure(self, model: Model) -> dict[str, Any]:
-        """The metric of a model, and what it lost, JSON-ready."""
-        value = evaluate(model, self.samples, self.labels, self.metric)
+    def measure(self, run: RunAll) -> dict[str, Any]:
+        """The metric of what `run` runs, and what it lost, JSON-ready."""
+        value = evaluate(run, self.specs, self.samples, self.labels, self.metric)
         return {
             "name": self.metric_name,
             "float": round(self.reference, 6),
@@ -147,11 +151,12 @@ def open_budget(options: BudgetOptions, model: Model, calibration: str | Path | 
         )
     samples = open_samples(place, model.inputs(), count=MAX_SAMPLES)
     labels = labels_of(samples)
-    reference = evaluate(model, samples, labels, metric)
+    reference = evaluate(Executor(model).run_all, model.inputs(), samples, labels, metric)
     task = Task(
         metric_name=name,
         digest=digest_of(name, labels),
         metric=metric,
+        specs=model.inputs(),
         samples=samples,
         labels=labels,
         max_drop=drop,
@@ -179,14 +184,14 @@ def parse_drop(text: str) -> float:
     return value
 
 
-def evaluate(model: Model, samples: SampleSource, labels: Sequence[Any], metric: Metric) -> float:
-    """The metric of a model over all labelled samples."""
-    executor = Executor(model)
+def evaluate(
+    run: RunAll, specs: Sequence[TensorSpec], samples: SampleSource, labels: Sequence[Any], metric: Metric
+) -> float:
+    """The metric over all labelled samples of a model that `run` runs."""
     outputs: list[dict[str, Array]] = []
     wanted: list[Any] = []
-    specs = model.inputs()
     asked, read = itertools.tee(samples.numbered())
-    for (numbers, feed), found in zip(asked, executor.run_all(feed for _, feed in read), strict=True):
+    for (numbers, feed), found in zip(asked, run(feed for _, feed in read), strict=True):
         batch = _batch(specs, feed, len(numbers))
         for place, number in enumerate(numbers):
             outputs.append({k: _of_sample(v, place, batch) for k, v in found.items()})

@@ -15,6 +15,7 @@ from edgec.passes.pipelines import canonicalize
 from edgec.passes.random_numbers import drawn
 from edgec.pipeline import kept_graphs
 from edgec.pipeline.budget import BudgetOptions, check_options, open_budget
+from edgec.pipeline.choose import choose
 from edgec.pipeline.deliver import BuildResult, Delivery, deliver, slug
 from edgec.pipeline.drift_reference import reference_files
 from edgec.pipeline.forms import Build, Form, IoLayout, output_steps
@@ -147,7 +148,7 @@ def _finish(
         options = Candidates(("int8",), "the model comes quantized and is compiled as it is")
     with work.clock.stage("judge"):
         work.prepare_references()
-    form = work.choose(options)
+    form = choose(work, options)
     if work.stop_after == "quantize":
         return _stopped(work, form.model, form)
     artifact = work.compile(form)

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -13,15 +12,15 @@ from typing import Any, Literal
 from edgec.artifact import Artifact
 from edgec.backends.base import Backend, CompileOptions, Precision
 from edgec.bundle.golden import Golden
-from edgec.errors import EdgecError, Finding, Severity
+from edgec.errors import Finding
 from edgec.graph.indices import index_limits, known_texts
 from edgec.graph.model import Model, dtype_of
 from edgec.pipeline import measure
 from edgec.pipeline.budget import Budget
 from edgec.pipeline.estimates import estimate_artifact
 from edgec.pipeline.mixing import Ground, mix
-from edgec.pipeline.precision import HAS_INT8_WEIGHTS, NEEDS_CALIBRATION, Candidates, low_fidelity
-from edgec.pipeline.speed import Speeds, estimated, measured, raceable, slower_than_float
+from edgec.pipeline.precision import HAS_INT8_WEIGHTS, NEEDS_CALIBRATION, Candidates
+from edgec.pipeline.speed import Speeds, estimated, measured, raceable
 from edgec.pipeline.stages import Clock
 from edgec.quantization.allowance import Mixture, mixer
 from edgec.quantization.apply import apply_plan, has_qdq
@@ -29,12 +28,12 @@ from edgec.quantization.calibrate import calibrate as run_calibration
 from edgec.quantization.even import evener
 from edgec.quantization.executor import Executor
 from edgec.quantization.ladder import Climb, Effort, Rung, climb
-from edgec.quantization.mixed import MAX_SHARE, Mixed
+from edgec.quantization.mixed import Mixed
 from edgec.quantization.plan import make_plan, tensors_to_observe
 from edgec.quantization.range_choice import RangeMethod
 from edgec.quantization.samples import SampleSource
 from edgec.quantization.types import NodeScheme, QuantPlan, Statistics
-from edgec.runners.base import run_artifact
+from edgec.runners.base import run_artifact, stream_artifact
 from edgec.runners.compare import STEPS_OF_16_BITS
 from edgec.targets.profile import BackendFacts, Target
 from edgec.tensors import Array, DType
@@ -50,7 +49,10 @@ IoLayout = Literal["auto", "source", "nhwc"]
 
 @dataclass(slots=True)
 class Form:
-    """One precision tried: the legalized float model, its plan, its QDQ form and how that compares with float."""
+    """One precision tried: the legalized float model, its plan, its QDQ form and how that compares with float.
+
+    `there` is how its artifact does in its runtime, where a budget of the user's asked for that.
+    """
 
     precision: Precision
     legal: Model
@@ -62,6 +64,7 @@ class Form:
     mixed: Mixed | None = None
     statistics: Statistics | None = None
     mixture: Mixture = field(default_factory=Mixture)
+    there: dict[str, Any] | None = None
 
 
 @dataclass(slots=True)
@@ -190,6 +193,7 @@ class Build:
             return form
         make = partial(self._plan, form.legal, form.statistics, form.precision, form.ranges, mixture=form.mixture)
         digests = [self.samples.digest] + ([] if self.budget.task is None else [self.budget.task.samples.digest])
+        ground = Ground(target=self.target, backend=self.backend_name, usual=form.precision, max_share=max_share)
         with self.clock.stage("mix") as report:
             found = mix(
                 form.legal,
@@ -198,13 +202,28 @@ class Build:
                 self.feeds,
                 self.budget,
                 self._outcome,
-                ground=Ground(target=self.target, backend=self.backend_name, usual=form.precision, max_share=max_share),
+                partial(self.there, form.precision) if self.proves else None,
+                ground=ground,
                 data_digests=digests,
                 progress=report,
             )
         if not found.met:
             return replace(form, mixed=found)
+        self.artifacts.pop(form.precision, None)
         return replace(form, plan=found.plan, model=found.model, fidelity=self._fidelity(found.model), mixed=found)
+
+    @property
+    def proves(self) -> bool:
+        """Whether what the backend makes of a model has to keep the budget too: where a user set one."""
+        return self.budget.asked and self.stop_after != "quantize"
+
+    def there(self, precision: Precision, model: Model) -> dict[str, Any]:
+        """How what the backend makes of a model does in its runtime, with the task's metric where there is one."""
+        options = CompileOptions(precision=precision, io_layout=self.io_layout)
+        artifact = self.backend.compile(model, self.target, options)
+        found = measure.fidelity(self.float_outputs, list(_run_all(artifact, self.feeds)))
+        task = self.budget.task
+        return found if task is None else {**found, "task": task.measure(partial(_run_all, artifact))}
 
     def part_way(self, options: Candidates, stage: str) -> Model | Statistics | None:
         """What `--stop-after legalize` or `calibrate` gives, of the first candidate; None when it has no such stage."""
@@ -230,99 +249,17 @@ class Build:
 
     def _outcome(self, quantized: Model) -> dict[str, Any]:
         found = measure.fidelity(self.float_outputs, self._outputs(quantized))
-        return found if self.budget.task is None else {**found, "task": self.budget.task.measure(quantized)}
+        return (
+            found
+            if self.budget.task is None
+            else {**found, "task": self.budget.task.measure(Executor(quantized).run_all)}
+        )
 
     def _outputs(self, model: Model) -> list[dict[str, Array]]:
         """What a model makes of the judging inputs; those of the model asked for last are remembered."""
         if self.judged is None or self.judged[0] is not model:
             self.judged = model, list(Executor(model).run_all(self.feeds))
         return self.judged[1]
-
-    def choose(self, options: Candidates) -> Form:
-        """The first candidate that keeps the accuracy and is not slower than float; a single one is taken as it is."""
-        if len(options.precisions) == 1:
-            form = self._asked(options.precisions[0])
-            self.why = options.why + (f"; {_reverted(form)}" if form.mixed and form.mixed.met else "")
-        else:
-            form = self._first_good(options.precisions)
-        if form.plan is not None:
-            self.findings += form.plan.findings
-        return form
-
-    def _asked(self, precision: Precision) -> Form:
-        """A precision that was asked for, mended until it keeps a budget that was asked for too."""
-        form = self.form(precision)
-        good, words = self.keeps_budget(form.fidelity)
-        if not self.budget.asked:
-            self.findings += low_fidelity(precision, form.fidelity)
-            return self._told_if_slow(form)
-        if good:
-            return self._told_if_slow(form)
-        form = self.mix(form, max_share=1.0)
-        if form.mixed is None or not form.mixed.met:
-            error = self._missed(form, words)
-            if not self.budget.ship_anyway:
-                raise error
-            self.findings.append(replace(error.finding, severity=Severity.WARNING))
-        return self._told_if_slow(form)
-
-    def _missed(self, form: Form, words: str) -> EdgecError:
-        """Why a budget cannot be met: what was reached, what was tried, and what the nearest of it gives."""
-        said = f"{form.precision} gives only {words}, and the budget is {self.budget.words}"
-        tried = () if form.mixed is None else form.mixed.frontier[1:]
-        if tried:
-            near = max(tried, key=lambda point: point.sqnr_db)
-            said += f"; of {len(tried)} mixes with nodes in other precisions the nearest gives {near.words}"
-        elif form.plan is None:
-            said += "; the model comes quantized, and stays as it is"
-        elif form.precision not in NEEDS_CALIBRATION:
-            said += "; nodes are reverted one by one in int8 and int16x8 alone"
-        elif not self.facts.scheme.revert_to:
-            said += f"; {self.target.id} computes in {form.precision} alone, so no node can be reverted"
-        return EdgecError(
-            "quant/budget-missed",
-            said,
-            where=self.model.name,
-            hint="ask for less, give more typical samples, or take --precision auto; --ship-anyway builds it as is",
-        )
-
-    def _told_if_slow(self, form: Form) -> Form:
-        """The form, after a word where int8 was asked for and float would be faster."""
-        if form.precision == "int8" and self.stop_after is None and form.plan is not None:
-            speeds = self._speeds(form, ("float32",))
-            if speeds.slower(form.precision, "float32"):
-                self.findings.append(slower_than_float(form.precision, speeds.kind))
-        return form
-
-    def _first_good(self, precisions: Sequence[Precision]) -> Form:
-        tried: list[str] = []
-        spare: list[Form] = []
-        for place, precision in enumerate(precisions[:-1]):
-            form = self.form(precision)
-            good, words = self.keeps_budget(form.fidelity)
-            if not good and self.effort != "fast":
-                form = self.mix(form, max_share=MAX_SHARE)
-                alone, (good, words) = words, self.keeps_budget(form.fidelity)
-                if form.mixed is not None and form.mixed.met:
-                    words += f" with {_reverted(form)}; everywhere it would keep only {alone}"
-            if not good:
-                tried.append(f"{precision} gives only {words}")
-            elif precision in NEEDS_CALIBRATION and not has_qdq(form.model):
-                tried.append(f"{precision} finds nothing to quantize (no products with weights, as in a forest)")
-            else:
-                speeds = self._speeds(form, precisions[place + 1 :])
-                rival = speeds.rival(precision)
-                if not rival:
-                    self.why = "; ".join([*tried, f"{precision} keeps {words}"])
-                    break
-                tried.append(f"{precision} keeps {words} but runs slower than {rival} ({speeds.kind})")
-                if not speeds.slower(precision, "float32"):
-                    spare.append(form)
-        else:
-            form = spare[0] if spare else self.form(precisions[-1])
-            self.why = "; ".join([*tried, f"{form.precision} is left"])
-        self.findings += _told(form, tried, words)
-        return form
 
     def compile(self, form: Form) -> Artifact:
         """The artifact of a form, compiled once."""
@@ -333,7 +270,7 @@ class Build:
                 )
         return self.artifacts[form.precision]
 
-    def _speeds(self, form: Form, others: Sequence[Precision]) -> Speeds:
+    def speeds(self, form: Form, others: Sequence[Precision]) -> Speeds:
         """How fast the form is beside float; and beside `others` where products that those run well stay in float."""
         if not raceable(self.target, self.facts):
             known = dict(estimated(self.model, self.target, self.backend_name).ms)
@@ -379,34 +316,18 @@ class Build:
         ][:_GOLDENS]
         fidelity = measure.fidelity(self.float_outputs, outputs)
         fidelity["reference_sqnr_db"] = form.fidelity.get("sqnr_db")
-        if "task" in form.fidelity:
-            fidelity["task"] = form.fidelity["task"]
+        if (task := (form.there or form.fidelity).get("task")) is not None:
+            fidelity["task"] = task
         quantized = form.precision in NEEDS_CALIBRATION
         agreement = measure.agreement(references, outputs, output_steps(form)) if quantized else {}
         return kept, fidelity, agreement
 
 
-def _told(form: Form, tried: Sequence[str], words: str) -> list[Finding]:
-    """What was built and why, where that is not the target's first precision from end to end."""
-    mixed = form.mixed is not None and form.mixed.met
-    if tried:
-        message = f"{form.precision}{' in part' if mixed else ''} was built, because {'; '.join(tried)}"
-        hint = "more typical samples may bring it back; --precision NAME builds it all the same"
-        return [Finding(code="quant/fell-back", message=message, severity=Severity.WARNING, hint=hint)]
-    if not mixed:
-        return []
-    hint = "the report lists them; a budget of your own (--min-sqnr, --max-drop) decides otherwise"
-    message = f"built in {form.precision} that keeps {words}, too little"
-    return [Finding(code="quant/mixed", message=message, severity=Severity.INFO, hint=hint)]
-
-
-def _reverted(form: Form) -> str:
-    """How many nodes mixed precision took out of the form's own, and what they run in."""
-    if form.mixed is None or form.plan is None:
-        return ""
-    counts = Counter(form.mixed.reverted.values())
-    forms = ", ".join(f"{counts[name]} to {name}" for name in sorted(counts))
-    return f"{len(form.mixed.reverted)} of {len(form.plan.nodes)} nodes reverted for accuracy ({forms})"
+def _run_all(artifact: Artifact, feeds: Iterable[Mapping[str, Array]]) -> Iterator[dict[str, Array]]:
+    """An artifact's outputs for each set of inputs, in the source's terms in and out."""
+    raw = ({b.artifact.name: b.to_artifact(feed[b.source.name]) for b in artifact.inputs} for feed in feeds)
+    for found in stream_artifact(artifact, raw):
+        yield {b.source.name: b.to_source(found[b.artifact.name]) for b in artifact.outputs}
 
 
 def output_steps(form: Form) -> dict[str, float]:

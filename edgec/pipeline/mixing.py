@@ -9,6 +9,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from edgec import __version__
+from edgec.errors import EdgecError
 from edgec.graph.model import Model
 from edgec.pipeline.budget import Budget
 from edgec.pipeline.precision import AUTO_MIN_SQNR_DB
@@ -70,6 +72,7 @@ def mix(
     feeds: Feeds,
     budget: Budget,
     outcome: Callable[[Model], dict[str, Any]],
+    there: Callable[[Model], dict[str, Any]] | None,
     *,
     ground: Ground,
     data_digests: Sequence[str],
@@ -77,14 +80,16 @@ def mix(
 ) -> Mixed:
     """The plan with the fewest nodes reverted that keeps the budget, at the least estimated time; or as it was.
 
-    `outcome` gives a model's fidelity, with its task's metric where the budget has one. `progress` counts samples run.
+    `outcome` gives a model's fidelity, with its task's metric where the budget has one; `there` that of what the
+    backend makes of the model, which has to keep the budget too. `progress` counts samples run.
     """
     few = feeds[:: max(1, len(feeds) // RANKING_SAMPLES)][:RANKING_SAMPLES]
-    memo = Memo(cache_folder(), model_digest(legal), *data_digests, str(len(few)), budget.measures)
+    memo = Memo(cache_folder(), __version__, model_digest(legal), *data_digests, str(len(few)), budget.measures)
     exact = Judge(legal, few)
     scheme = scheme_of(ground.target, ground.backend)
     costs, timed = _costs(legal, ground, scheme.revert_to)
-    a_mix = len(few) + len(feeds) + (0 if budget.task is None else len(budget.task.labels))
+    judged = len(feeds) + (0 if budget.task is None else len(budget.task.labels))
+    a_mix = len(few) + (1 if there is None else 2) * judged
     ranked = 0
 
     def ranking(done: int, total: int) -> None:
@@ -116,7 +121,13 @@ def mix(
 
     def judge(candidate: Model) -> Verdict:
         good, words = budget.keeps(memo.get("outcome", candidate, outcome))
-        return Verdict(met=good, words=words)
+        if not good or there is None:
+            return Verdict(met=good, words=words)
+        try:
+            good, found = budget.keeps(memo.get(f"there/{ground.target.id}/{ground.backend}", candidate, there))
+        except EdgecError as error:
+            return Verdict(met=False, words=f"{words}, but {error.finding.message}")
+        return Verdict(met=good, words=words if good else f"{words}, but {found} in its runtime")
 
     search = Search(
         model=legal,
@@ -125,6 +136,7 @@ def mix(
         score=lambda candidate: float(memo.get("db", candidate, exact)),
         judge=judge,
         costs=costs,
+        usual=ground.usual,
         timed=timed,
     )
     target_db = budget.min_sqnr if budget.asked else AUTO_MIN_SQNR_DB

@@ -2,7 +2,8 @@
 
 1. A unit (a head with what its kernel does beside it) costs what its work takes at the speed of its scheme.
 2. A value is converted once for each other width (int8, int16, float) in which it is read; what enters or leaves the
-   model in float counts as such. Where the device's border is of integers, it has whatever width stands there.
+   model in float counts as such. Where the device's border is of integers, it has whatever width stands there, and
+   floats count as converted, as somebody has to.
 3. The figures come from the target's coefficients (`edgec.estimate`): good for comparing mixes of one model.
 """
 
@@ -27,7 +28,6 @@ STATIC = ("int8", "int16x8")
 
 Width = Literal["int8", "int16", "float"]
 _WIDTHS: dict[NodeScheme | None, Width] = {"int8": "int8", "int16x8": "int16"}
-_ORDER: tuple[Width, ...] = ("int8", "int16", "float")
 
 #: Bytes of a stored value and of a stored weight, by scheme.
 _BYTES: dict[NodeScheme, tuple[int, int]] = {
@@ -70,15 +70,17 @@ class Value:
     seconds: float = field(repr=False)
 
     def converted_to(self, schemes: Mapping[str, NodeScheme], outside: Width | None = "float") -> set[Width]:
-        """Rule 2: the widths that it is converted to. `outside` is that of the border, None where it takes any."""
+        """Rule 2: the widths that it is converted to. `outside` is that of the border, None for any integers."""
         widths = {width_of(schemes.get(reader)) for reader in self.readers}
         written: Width
         if self.writer:
             written = width_of(schemes.get(self.writer))
+        elif outside is not None:
+            written = outside
         else:
-            written = outside if outside is not None else max(widths, key=_ORDER.index, default="float")
-        if self.leaves and outside is not None:
-            widths.add(outside)
+            written = "int16" if "int16" in widths else "int8"
+        if self.leaves and (outside is not None or written == "float"):
+            widths.add(outside or "int8")
         return widths - {written}
 
 

@@ -2,6 +2,7 @@
 
 1. Steps come in an order; a prefix of them is a mix. A growing number is tried until the budget holds, then the number
    is halved back to the fewest. Noise that was predicted says where to begin.
+   Where none of them is enough, a few between are tried too, to show what there is to have.
 2. Of the steps that are left, the dearest are tried without: what another one made needless goes.
 3. Of all mixes that keep the budget, the one with the least estimated time is taken.
 """
@@ -28,6 +29,9 @@ MAX_SHARE = 0.2
 #: Rule 2: steps that are tried without, and the share of the mix's extra time that makes one worth it.
 _DROPPED = 4
 _DEAR = 0.05
+
+#: Rule 1: mixes between, where the budget cannot be met.
+_SHOWN = 3
 
 #: Scales that differ by less hold the same integers (a target's exact factors raise them by up to 2^-15).
 _SAME_SCALE = 1e-4
@@ -92,7 +96,8 @@ class Mixed:
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Search:
     """What a search is made of. `make` plans the model with some nodes reverted; `score` gives dB on a few samples;
-    `judge` says whether a model keeps the budget. `timed` is False where `costs` are good for comparing alone."""
+    `judge` says whether a model keeps the budget. Something has to be left in `usual`, or it is another precision.
+    `timed` is False where `costs` are good for comparing alone."""
 
     model: Model
     plan: QuantPlan
@@ -100,6 +105,7 @@ class Search:
     score: Callable[[Model], float]
     judge: Callable[[Model], Verdict]
     costs: Costs
+    usual: NodeScheme = "int8"
     timed: bool = True
 
     def run(
@@ -126,7 +132,10 @@ class Search:
         while high is not None and high - low > 1:
             middle = (low + high) // 2
             low, high = (low, middle) if tries.first(middle).point.met else (middle, high)
-        if high is not None:
+        if high is None:
+            for part in range(1, _SHOWN + 1):
+                tries.first(len(steps) * part // (_SHOWN + 1))
+        else:
             tries.without_the_dearest(tuple(range(high)))
         return tries.best()
 
@@ -169,6 +178,8 @@ class _Tries:
         reverted = {n: form for n, form in schemes.items() if form != search.plan.nodes[n].scheme}
         seconds = search.costs.total_seconds(schemes)
         forms = sorted(set(schemes.values()))
+        if search.usual not in forms and asked:
+            verdict = Verdict(met=False, words=f"{verdict.words}, with nothing left in {search.usual}")
         point = Point(
             reverted=len(reverted),
             nodes={form: sum(s == form for s in schemes.values()) for form in forms},

@@ -131,9 +131,9 @@ def _task(task: Mapping[str, Any] | None) -> str:
     if not task:
         return ""
     numbers = {key: f"{100 * task[key]:.2f} %" for key in ("float", "value", "drop", "max_drop")}
+    lost = f"{numbers['drop']} lost" if task["drop"] > 0 else "nothing lost"
     return (
-        f"{task['name']} {numbers['value']} where float has {numbers['float']}: "
-        f"{numbers['drop']} lost, at most {numbers['max_drop']}"
+        f"{task['name']} {numbers['value']} where float has {numbers['float']}: {lost}, at most {numbers['max_drop']}"
     )
 
 
@@ -145,7 +145,7 @@ def _frontier(points: Sequence[Mapping[str, Any]] | None) -> list[RenderableType
         {
             "reverted": point["reverted"],
             "nodes run in": point["nodes"],
-            "estimated_ms": point["estimated_ms"],
+            "estimated": "–" if point["estimated_ms"] is None else f"{point['estimated_ms']:.3g} ms",
             "weights_bytes": point["weights_bytes"],
             "judged": point["judged"],
             "budget": "taken" if point["chosen"] else "kept" if point["met"] else "missed",

@@ -7,7 +7,7 @@ import json
 import math
 import tempfile
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +30,13 @@ def run_artifact(
 
     Raises `EdgecError` (validate/…) when the runtime is missing, refuses the model, crashes or hangs.
     """
+    return list(stream_artifact(artifact, feeds, threads=threads, timeout_s=timeout_s))
+
+
+def stream_artifact(
+    artifact: Artifact, feeds: Iterable[Mapping[str, Array]], *, threads: int = 1, timeout_s: float = 300.0
+) -> Iterator[dict[str, Array]]:
+    """What `run_artifact` gives, one after the other, as the feeds come."""
     with tempfile.TemporaryDirectory(prefix="edgec-") as folder:
         for name, data in artifact.files.items():
             path = Path(folder, name)
@@ -37,7 +44,8 @@ def run_artifact(
             path.write_bytes(data)
         names = [binding.artifact.name for binding in artifact.outputs]
         with Worker(Path(folder, artifact.main), artifact.runner, threads=threads, timeout_s=timeout_s) as worker:
-            return [_pick(worker.run(feed), names, artifact.main) for feed in feeds]
+            for feed in feeds:
+                yield _pick(worker.run(feed), names, artifact.main)
 
 
 def race(

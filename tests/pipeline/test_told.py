@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from edgec.errors import Severity
-from edgec.pipeline.forms import Form, _told
+from edgec.pipeline.choose import told
+from edgec.pipeline.forms import Form
 from edgec.quantization.mixed import Mixed
 from edgec.quantization.types import NodePlan, NodeScheme, QuantPlan
 from tests.support.plans import typed
@@ -19,17 +20,17 @@ def form(*reverted: str, met: bool = True) -> Form:
 
 
 def test_plain_int8_says_nothing() -> None:
-    assert _told(form(), [], "40 dB") == []
-    assert _told(form("a", met=False), [], "40 dB") == []
+    assert told(form(), [], "40 dB") == []
+    assert told(form("a", met=False), [], "40 dB") == []
 
 
 def test_a_mix_is_a_note_with_its_figures() -> None:
-    (finding,) = _told(form("a"), [], "30 dB with 1 of 4 nodes left in float; everywhere it would keep only 15 dB")
+    (finding,) = told(form("a"), [], "30 dB with 1 of 4 nodes left in float; everywhere it would keep only 15 dB")
     assert finding.code == "quant/mixed" and finding.severity == Severity.INFO
     assert "int8" in finding.message and "30 dB" in finding.message and "only 15 dB" in finding.message
 
 
 def test_a_precision_that_was_left_is_a_warning_that_names_what_was_built() -> None:
-    (finding,) = _told(form("a"), ["dynamic gives only 12 dB"], "30 dB")
+    (finding,) = told(form("a"), ["dynamic gives only 12 dB"], "30 dB")
     assert finding.code == "quant/fell-back" and finding.severity == Severity.WARNING
     assert finding.message == "int8 in part was built, because dynamic gives only 12 dB"
