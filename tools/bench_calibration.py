@@ -1,11 +1,13 @@
 """`make bench-calibration`: what 1000 samples at 224 × 224 through MobileNetV2 cost, in time and in memory.
 
-1. Calibration takes at most 2.5 × what plain ONNX Runtime (optimiser off) needs to run the same samples.
+1. Calibration takes at most 2.5 × what plain ONNX Runtime (optimiser off) needs for the same samples; the aim is 1.3 ×.
 2. Peak memory does not depend on their number: 1000 take at most 1.05 × what 100 do.
 
-Samples are made one at a time from their number, so that no file of them is in memory. Calibration and inference take
-turns of 50 samples in one process, and CPU seconds are compared, so that other work on the machine counts for neither
-(seconds on the clock are printed too); the memory is measured in processes that calibrate and do nothing else.
+Plain inference is both the loop that a user would write (one session with its default threads, one sample after the
+other) and the fastest that we know (a sample a core, each with one thread). The bar holds for the cheaper of the two.
+Samples are made one at a time from their number, so that no file of them is in memory. All take turns in one process,
+and CPU seconds are compared, so that other work on the machine counts for none (seconds on the clock are printed too);
+the memory is measured in processes that calibrate and do nothing else.
 """
 
 from __future__ import annotations
@@ -18,11 +20,13 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections import deque
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnxruntime as ort
 
 from edgec.backends.base import load_backend
 from edgec.frontends.base import load_source
@@ -35,8 +39,8 @@ from edgec.targets.load import load_target
 from edgec.tensors import Array
 
 ROOT = Path(__file__).resolve().parent.parent
-SIDE, TURN = 224, 50
-TIME_BAR, MEMORY_BAR = 2.5, 1.05
+SIDE, TURNS = 224, 4
+TIME_BAR, TIME_AIM, MEMORY_BAR = 2.5, 1.3, 1.05
 
 
 class Samples:
@@ -63,42 +67,44 @@ def prepared(path: str) -> tuple[Model, tuple[str, ...], str]:
     return legal, tensors_to_observe(legal, scheme_of(target, "tflite")), legal.inputs()[0].name
 
 
-def timed(path: str, count: int) -> dict[str, float]:
-    """CPU seconds of calibration and of plain inference, in turns, and what the clock says of both."""
+def timed(path: str, count: int) -> dict[str, list[float]]:
+    """CPU seconds and seconds on the clock of the loop, of a sample a core and of calibration, in turns."""
     model, tensors, name = prepared(path)
+    options = ort.SessionOptions()
+    options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
+    session = ort.InferenceSession(model.to_bytes(), options, providers=["CPUExecutionProvider"])
     executor = Executor(model)
-    executor.run(next(iter(Samples(name, 0, 1))))
-    seconds = {"calibrate": 0.0, "inference": 0.0, "calibrate clock": 0.0, "inference clock": 0.0}
-    for start in range(0, count, TURN):
-        batch = Samples(name, start, min(TURN, count - start))
-        began, clock = time.process_time(), time.perf_counter()
-        for feed in batch:
-            executor.run(feed)
-        middle, middle_clock = time.process_time(), time.perf_counter()
-        calibrate(model, batch, tensors=tensors)
-        seconds["inference"] += middle - began
-        seconds["calibrate"] += time.process_time() - middle
-        seconds["inference clock"] += middle_clock - clock
-        seconds["calibrate clock"] += time.perf_counter() - middle_clock
+    ways: dict[str, Callable[[Samples], object]] = {
+        "loop": lambda samples: deque((session.run(None, feed) for feed in samples), maxlen=0),
+        "a core each": lambda samples: deque(executor.run_all(samples), maxlen=0),
+        "calibration": lambda samples: calibrate(model, samples, tensors=tensors),
+    }
+    seconds = {way: [0.0, 0.0] for way in ways}
+    turn = -(-count // TURNS)
+    for start in range(0, count, turn):
+        samples = Samples(name, start, min(turn, count - start))
+        for way, run in ways.items():
+            cpu, clock = time.process_time(), time.perf_counter()
+            run(samples)
+            seconds[way][0] += time.process_time() - cpu
+            seconds[way][1] += time.perf_counter() - clock
     return seconds
 
 
-def memory(path: str, count: int) -> dict[str, float]:
-    """The most memory that one calibration holds, and its CPU seconds."""
+def memory(path: str, count: int) -> float:
+    """The most memory that one calibration holds, in bytes."""
     model, tensors, name = prepared(path)
-    began = time.process_time()
     calibrate(model, Samples(name, 0, count), tensors=tensors)
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-    return {"peak_bytes": float(peak), "seconds": time.process_time() - began}
+    return float(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024)
 
 
-def apart(what: str, path: Path, count: int) -> dict[str, Any]:
+def apart(what: str, path: Path, count: int) -> Any:
     """One measurement in a process of its own, with an empty cache."""
     with tempfile.TemporaryDirectory() as folder:
         command = [sys.executable, "-m", "tools.bench_calibration", "--worker", what, str(path), str(count)]
         environment = {**os.environ, "EDGEC_CACHE": folder}
         done = subprocess.run(command, check=True, stdout=subprocess.PIPE, env=environment, cwd=ROOT)
-    return dict(json.loads(done.stdout.splitlines()[-1]))
+    return json.loads(done.stdout.splitlines()[-1])
 
 
 def main() -> int:
@@ -115,15 +121,18 @@ def main() -> int:
     subprocess.run([sys.executable, "tools/export_models.py", "mobilenet_v2"], check=True, cwd=ROOT)
     model = ROOT / ".cache" / "models" / "mobilenet_v2.onnx"
     few, many = (apart("memory", model, count) for count in (options.few, options.samples))
-    turns = apart("timed", model, min(options.samples, 4 * TURN))
-    whole = many["seconds"] / options.samples / (turns["inference"] / min(options.samples, 4 * TURN))
-    clock = turns["calibrate clock"] / turns["inference clock"]
-    ratio, growth = turns["calibrate"] / turns["inference"], many["peak_bytes"] / few["peak_bytes"]
-    print(f"calibration: {ratio:.2f} × inference in turns, {whole:.2f} × over {options.samples} samples in one go")
-    print(f"on the clock: {clock:.2f} × inference in turns")
-    print(f"peak memory: {few['peak_bytes'] / 1e6:.0f} MB with {options.few}, {many['peak_bytes'] / 1e6:.0f} MB in all")
-    holds = min(ratio, whole) <= TIME_BAR and growth <= MEMORY_BAR
-    print(f"bars: {TIME_BAR} ×, memory {growth:.3f} of {MEMORY_BAR}: {'hold' if holds else 'MISSED'}")
+    seconds = apart("timed", model, options.samples)
+    calibration, loop, each = (seconds[way] for way in ("calibration", "loop", "a core each"))
+    for which, what in enumerate(("CPU seconds", "on the clock")):
+        print(
+            f"{what}: calibration {calibration[which]:.1f}, the loop {loop[which]:.1f}, a core each {each[which]:.1f}: "
+            f"{calibration[which] / loop[which]:.2f} × and {calibration[which] / each[which]:.2f} ×"
+        )
+    print(f"peak memory: {few / 1e6:.0f} MB with {options.few} samples, {many / 1e6:.0f} MB with {options.samples}")
+    ratio, growth = calibration[0] / min(loop[0], each[0]), many / few
+    holds = ratio <= TIME_BAR and growth <= MEMORY_BAR
+    print(f"bars: {ratio:.2f} × of {TIME_BAR}, memory {growth:.3f} of {MEMORY_BAR}: {'hold' if holds else 'MISSED'}")
+    print(f"the aim of {TIME_AIM} ×: {'reached' if ratio <= TIME_AIM else 'not reached'}")
     return 0 if holds else 1
 
 

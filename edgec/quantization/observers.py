@@ -84,10 +84,7 @@ class Observers:
             scaled = np.multiply(taken, inverse[i], dtype=np.float64)
             np.floor(scaled, out=scaled)
             scaled += BINS_PER_SIDE
-            index = scaled.astype(np.int64)
-            if index.size and (index.min() < 0 or index.max() >= _BINS):
-                raise ValueError("a sampled value lies outside its tensor's minimum and maximum")
-            self._counts[i] += np.bincount(index, minlength=_BINS)
+            self._counts[i] += _counted(scaled.astype(np.int64))
 
     def stats(self) -> list[TensorStats]:
         """Statistics of each tensor so far. At least one run must have been added."""
@@ -113,6 +110,17 @@ class Observers:
         for i in grown:
             self._counts[i] = _coarsen(self._counts[i], -BINS_PER_SIDE, int(wanted[i] - self._exponent[i]))
         self._exponent = np.maximum(self._exponent, wanted)
+
+
+def _counted(index: Array) -> Array:
+    """How often each bin's number occurs; ValueError for a number that is none."""
+    try:
+        counts = np.bincount(index, minlength=_BINS)
+    except ValueError:  # a negative number
+        counts = np.zeros(0, np.int64)
+    if len(counts) != _BINS:
+        raise ValueError("a sampled value lies outside its tensor's minimum and maximum")
+    return counts
 
 
 def _coarsen(counts: Array, first_bin: int, doublings: int) -> Array:

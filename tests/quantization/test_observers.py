@@ -88,7 +88,8 @@ def test_channels_keep_their_own_ranges() -> None:
     assert merged.channel_max.tolist() == [4, 8]
 
 
-def test_a_sample_outside_the_range_is_refused() -> None:
+@pytest.mark.parametrize("value", [9.0, -9.0])
+def test_a_sample_outside_the_range_is_refused(value: float) -> None:
     observers = Observers(Segments.of([1], [1]))
     with pytest.raises(ValueError, match="outside"):
-        observers.add(np.array([0.0]), np.array([1.0]), np.array([9.0]))
+        observers.add(np.array([0.0]), np.array([1.0]), np.array([value]))
