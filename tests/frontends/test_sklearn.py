@@ -89,6 +89,11 @@ def test_more_estimators(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     check(name, "wine", monkeypatch)
 
 
+def test_a_discriminant_of_two_classes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where skl2onnx alone gives the probability of twice the decision."""
+    check("LinearDiscriminantAnalysis", "breast_cancer", monkeypatch)
+
+
 # --- files --------------------------------------------------------------------------------------------
 
 

@@ -9,6 +9,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -51,7 +52,8 @@ def convert(estimator: Any, inputs: dict[str, list[int]], dtypes: dict[str, str]
     findings = answer_always(inside)
     columns = _inputs(numbers, texts, inputs, dtypes)
     _patch_skl2onnx()
-    model = _converted(estimator, [(name, type_([None, len(where)])) for name, type_, where in columns])
+    with _halved(inside):
+        model = _converted(estimator, [(name, type_([None, len(where)])) for name, type_, where in columns])
     for value in model.graph.input:
         value.type.tensor_type.shape.dim[0].dim_param = "rows"  # as many of each
     _tidy_outputs(model, estimator)
@@ -139,6 +141,23 @@ def _tidy(part: Any) -> None:
         part.flatten_transform = False  # matters to `transform` alone, and skl2onnx takes no other
     if type(part).__name__ == "ColumnTransformer" and hasattr(part, "transformers_"):
         number_columns(part)
+
+
+@contextmanager
+def _halved(inside: list[Any]) -> Iterator[None]:
+    """Linear discriminants of two classes with half their coefficients, for as long as they are converted.
+
+    skl2onnx takes e^d / (e^d + e^−d), which is 1 / (1 + e^−2d), for the probability; it is 1 / (1 + e^−d).
+    """
+    found = [part for part in inside if type(part).__name__ == "LinearDiscriminantAnalysis"]
+    kept = [(part, part.coef_, part.intercept_) for part in found if len(getattr(part, "classes_", ())) == 2]
+    for part, weights, bias in kept:
+        part.coef_, part.intercept_ = weights / 2, bias / 2
+    try:
+        yield
+    finally:
+        for part, weights, bias in kept:
+            part.coef_, part.intercept_ = weights, bias
 
 
 def _converted(estimator: Any, inputs: list[tuple[str, Any]]) -> onnx.ModelProto:
