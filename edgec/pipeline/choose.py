@@ -71,9 +71,9 @@ def _proven(work: Build, form: Form) -> tuple[Form, bool, str]:
     return replace(form, there=found), good, words if good else f"{words}, but {there} in its runtime"
 
 
-def _refuse(work: Build, form: Form, words: str) -> None:
-    """Rule 3: raise, or say it as a warning. What was tried goes with it."""
-    said = f"{form.precision} gives only {words}, and the budget is {work.budget.words}"
+def _refuse(work: Build, form: Form, words: str, before: Sequence[str] = ()) -> None:
+    """Rule 3: raise, or say it as a warning. What was tried goes with it; `before` tells of other precisions."""
+    said = "; ".join([*before, f"{form.precision} gives only {words}, and the budget is {work.budget.words}"])
     tried = () if form.mixed is None else form.mixed.frontier[1:]
     if tried:
         said += f"; {len(tried)} mixes were tried, and none keeps it"
@@ -87,7 +87,8 @@ def _refuse(work: Build, form: Form, words: str) -> None:
         "quant/budget-missed",
         said,
         where=work.model.name,
-        hint="ask for less, give more typical samples, or take --precision auto; --ship-anyway builds it as is",
+        hint=f"ask for less, {'' if before else 'take --precision auto, '}or give more typical samples; "
+        "--ship-anyway builds it as is",
         findings=[_as_finding(point, work.target.id) for point in tried],
     )
     if not work.budget.ship_anyway:
@@ -130,19 +131,19 @@ def _first_good(work: Build, precisions: Sequence[Precision]) -> Form:
             if not speeds.slower(precision, "float32"):
                 spare.append(form)
     else:
-        form = spare[0] if spare else _last(work, precisions[-1])
+        form = spare[0] if spare else _last(work, precisions[-1], tried)
         work.why = "; ".join([*tried, f"{form.precision} is left"])
     work.findings += told(form, tried, words)
     return form
 
 
-def _last(work: Build, precision: Precision) -> Form:
+def _last(work: Build, precision: Precision, before: Sequence[str]) -> Form:
     """The last candidate; a budget of the user's holds for it too, where it is no float."""
     if not work.budget.asked or precision not in HAS_INT8_WEIGHTS:
         return work.form(precision)
     form, good, words = _mended(work, work.form(precision))
     if not good:
-        _refuse(work, form, words)
+        _refuse(work, form, words, before)
     return form
 
 

@@ -123,7 +123,7 @@ class Search:
         low, high = 0, None
         count = 1 if target_db is None else _predicted(steps, target_db - start.point.sqnr_db)
         while 0 < count <= len(steps):
-            if tries.first(count).point.met:
+            if tries.first(count).enough:
                 high = count
                 break
             low, count = count, min(len(steps), count + max(1, count // 2))
@@ -131,7 +131,7 @@ class Search:
                 break
         while high is not None and high - low > 1:
             middle = (low + high) // 2
-            low, high = (low, middle) if tries.first(middle).point.met else (middle, high)
+            low, high = (low, middle) if tries.first(middle).enough else (middle, high)
         if high is None:
             for part in range(1, _SHOWN + 1):
                 tries.first(len(steps) * part // (_SHOWN + 1))
@@ -142,10 +142,13 @@ class Search:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class _Tried:
+    """`enough`: the budget is met, were it not for nothing being left in the usual precision."""
+
     plan: QuantPlan
     reverted: Schemes
     seconds: float
     point: Point
+    enough: bool
 
 
 class _Tries:
@@ -173,13 +176,13 @@ class _Tries:
         asked = {n: form for i in positions for n, form in self._steps[i].changes.items()}
         plan = keep_integers(search.make(asked), search.plan) if asked else search.plan
         candidate = apply_plan(search.model, plan)
-        verdict = search.judge(candidate)
+        verdict = judged = search.judge(candidate)
         schemes = {name: node.scheme for name, node in plan.nodes.items()}
         reverted = {n: form for n, form in schemes.items() if form != search.plan.nodes[n].scheme}
         seconds = search.costs.total_seconds(schemes)
         forms = sorted(set(schemes.values()))
         if search.usual not in forms and asked:
-            verdict = Verdict(met=False, words=f"{verdict.words}, with nothing left in {search.usual}")
+            verdict = Verdict(met=False, words=f"{judged.words}, with nothing left in {search.usual}")
         point = Point(
             reverted=len(reverted),
             nodes={form: sum(s == form for s in schemes.values()) for form in forms},
@@ -189,7 +192,8 @@ class _Tries:
             met=verdict.met,
             words=verdict.words,
         )
-        return _Tried(plan=self._with_reasons(plan, positions), reverted=reverted, seconds=seconds, point=point)
+        plan = self._with_reasons(plan, positions)
+        return _Tried(plan=plan, reverted=reverted, seconds=seconds, point=point, enough=judged.met)
 
     def _with_reasons(self, plan: QuantPlan, positions: tuple[int, ...]) -> QuantPlan:
         """Why a node was reverted stands in the plan."""

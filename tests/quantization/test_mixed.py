@@ -188,6 +188,23 @@ def test_without_the_dearest_when_another_made_it_needless() -> None:
     assert found.met and "Gemm_y" not in found.reverted and found.reverted["Gemm_b"] == "float32"
 
 
+def test_all_of_it_in_float_is_another_precision() -> None:
+    case = Setting()
+    everything = {n.name or "": "float32" for n in case.model.nodes()}
+    steps = (
+        Step(changes={"Gemm_y": "float32"}, gain=0.5, seconds=1.0),
+        Step(changes=everything, gain=0.5, seconds=1.0),  # type: ignore[arg-type]
+    )
+
+    def judge(candidate: Model) -> Verdict:
+        floats = sum(n.metadata_props.get("edgec.scheme") == "float32" for n in candidate.nodes())
+        return Verdict(met=floats > 4, words=f"{floats}")
+
+    found = case.search(judge).run(steps)
+    assert not found.met and found.reverted == {}
+    assert "nothing left in int8" in found.frontier[-1].words
+
+
 def test_integers_are_kept_where_the_scales_are_the_same() -> None:
     case = Setting()
     key, entry = next(iter(case.plan.weights.items()))
