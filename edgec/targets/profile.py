@@ -50,14 +50,16 @@ class BackendFacts(_Facts):
     `precisions` is in order of preference: `--precision auto` takes the first that keeps the accuracy budget.
     `why` says why that order, and is shown to the user.
     `kernels` lists the runtime's operators with the element types that each runs on (none listed: any type);
-    an empty table means that the runtime has all of them. `packaging` names the steps that turn the artifact into
-    what the device's own build takes, in order.
+    an empty table means that the runtime has all of them. `faster_in_float` are operators of the runtime whose int8
+    kernel is slower than a float one between two conversions: the delegate has the one and not the other. `packaging`
+    names the steps that turn the artifact into what the device's own build takes, in order.
     """
 
     runtime: Runtime
     precisions: tuple[PrecisionName, ...]
     why: str = ""
     kernels: dict[str, tuple[str, ...]] = Field(default_factory=dict)
+    faster_in_float: tuple[str, ...] = ()
     packaging: tuple[str, ...] = ()
     scheme: Scheme = Scheme()
 

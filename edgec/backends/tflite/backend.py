@@ -15,7 +15,7 @@ from edgec.backends.tflite.fuse import flatten_into_fully_connected, fuse, fuse_
 from edgec.backends.tflite.fusions.siblings import merge_products
 from edgec.backends.tflite.fusions.splits import regroup
 from edgec.backends.tflite.half import halve_weights
-from edgec.backends.tflite.kernels import check_kernels, kernels_of
+from edgec.backends.tflite.kernels import check_kernels, faster_in_float, kernels_of
 from edgec.backends.tflite.layout import assign_layout
 from edgec.backends.tflite.layout.perms import Perm, identity
 from edgec.backends.tflite.legalize import legalize
@@ -79,7 +79,12 @@ def lower_model(model: Model, target: Target, options: CompileOptions) -> Lowere
     layout = assign_layout(graph, options.io_layout)
     halves = options.precision == "float16" or has_float16_weights(model)
     fuse(graph, exact=options.precision == "float16")
-    assign_types(graph, integer_io=target.io_dtype == "int8", kernels=kernels_of(target))
+    assign_types(
+        graph,
+        integer_io=target.io_dtype == "int8",
+        kernels=kernels_of(target),
+        in_float=faster_in_float(target),
+    )
     if halves:
         halve_weights(graph)
     join_in_steps(graph, target.limits.max_inputs)

@@ -27,6 +27,12 @@ def kernels_of(target: Target) -> Kernels:
     return {} if facts is None else facts.kernels
 
 
+def faster_in_float(target: Target) -> frozenset[str]:
+    """Operators that a target's TFLite runtime runs faster in float than in int8."""
+    facts = target.backends.get("tflite")
+    return frozenset() if facts is None else frozenset(facts.faster_in_float)
+
+
 def has_kernel(kernels: Kernels, kind: str, dtype: DType | None = None) -> bool:
     """Whether the runtime has the operator, on a type or on any."""
     if not kernels:  # rule 1

@@ -3,14 +3,14 @@
 1. Storage passes through movers of data, forward and backward: moving commutes with rounding.
 2. An operator whose kernel takes integers and whose values are all stored as integers runs on them.
 3. Movers need one set of parameters: a differing output is requantized behind them, differing inputs before.
-4. Anything else runs in float: stored inputs are dequantized, stored outputs quantized behind it.
+4. Anything else runs in float, and what the runtime has a faster float kernel for: stored inputs are dequantized, stored outputs quantized behind it.
 5. int8 weights of a float operator stay int8 where the runtime has a hybrid kernel, else become float.
 6. Where the target wants it, inputs and outputs of the graph are integers too, if all their readers take them so.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -29,12 +29,19 @@ _FIXED = {
 _FIXED_INT16 = dict.fromkeys(("LOGISTIC", "SOFTMAX", "TANH"), QParams.per_tensor(1 / 32768, 0))
 
 
-def assign_types(graph: Graph, *, integer_io: bool = False, kernels: Mapping[str, Sequence[str]] | None = None) -> None:
-    """Rules 1 to 6, in place. `kernels`: the runtime's operators with their types, where it has not all of them."""
+def assign_types(
+    graph: Graph,
+    *,
+    integer_io: bool = False,
+    kernels: Mapping[str, Sequence[str]] | None = None,
+    in_float: Collection[str] = (),
+) -> None:
+    """Rules 1 to 6, in place. `kernels`: the runtime's operators with their types, where it has not all of them;
+    `in_float`: those whose int8 kernel is slower than float between two conversions."""
     if integer_io:
         _quantize_inputs(graph)
     _propagate(graph)
-    worker = _Typer(graph, kernels or {})
+    worker = _Typer(graph, kernels or {}, in_float)
     for op in graph.ops:
         worker.place(op)
     if not integer_io:
@@ -90,9 +97,10 @@ def _propagate(graph: Graph) -> None:
 
 
 class _Typer:
-    def __init__(self, graph: Graph, kernels: Mapping[str, Sequence[str]]) -> None:
+    def __init__(self, graph: Graph, kernels: Mapping[str, Sequence[str]], in_float: Collection[str]) -> None:
         self.graph = graph
         self.kernels = kernels
+        self.int8 = INT8 - frozenset(in_float)
         self.ops: list[Op] = []
         self.converted: dict[tuple[Tensor, Storage | None], Tensor] = {}
 
@@ -112,7 +120,7 @@ class _Typer:
         if not computed or any(t.storage is None for t in (*computed, *results)) or not results:
             return False
         kinds = {t.storage.dtype for t in (*computed, *results) if t.storage}
-        if len(kinds) != 1 or op.kind not in (INT8 if kinds == {DType.INT8} else INT16):
+        if len(kinds) != 1 or op.kind not in (self.int8 if kinds == {DType.INT8} else INT16):
             return False
         if self.kernels and str(next(iter(kinds))) not in self.kernels.get(op.kind, ()):
             return False

@@ -70,6 +70,16 @@ def test_storage_passes_through_movers_forward() -> None:
     assert kinds(graph) == ["RESHAPE", "LOGISTIC", "QUANTIZE", "DEQUANTIZE"]
 
 
+def test_an_operator_that_is_faster_in_float_stands_between_conversions() -> None:
+    x, y = value("x", 2, 3, storage=A), value("y", 2, 3, storage=B)
+    graph = Graph(name="main", inputs=[x], outputs=[y], ops=[Op("GELU", [x], [y])])
+    assign_types(graph, integer_io=True, in_float=("GELU",))
+    assert kinds(graph) == ["DEQUANTIZE", "GELU", "QUANTIZE"]
+    kept = Graph(name="main", inputs=[x], outputs=[y], ops=[Op("GELU", [x], [y])])
+    assign_types(kept, integer_io=True, in_float=("ABS",))
+    assert kinds(kept) == ["GELU"]
+
+
 def test_storage_passes_through_movers_backward() -> None:
     w, bias = constant("w", np.ones((4, 3), np.int8)), constant("b", np.zeros(4, np.float32))
     w.dtype, w.storage = DType.FLOAT32, Storage(DType.INT8, QParams.per_tensor(0.01, 0))
