@@ -3,7 +3,8 @@
 1. Storage passes through movers of data, forward and backward: moving commutes with rounding.
 2. An operator whose kernel takes integers and whose values are all stored as integers runs on them.
 3. Movers need one set of parameters: a differing output is requantized behind them, differing inputs before.
-4. Anything else runs in float, and what the runtime has a faster float kernel for: stored inputs are dequantized, stored outputs quantized behind it.
+4. Anything else runs in float, and what the runtime has a faster float kernel for: stored inputs are dequantized,
+   stored outputs quantized behind it.
 5. int8 weights of a float operator stay int8 where the runtime has a hybrid kernel, else become float.
 6. Where the target wants it, inputs and outputs of the graph are integers too, if all their readers take them so.
 """
