@@ -122,6 +122,17 @@ def test_order_changes_nothing(tmp_path: Path) -> None:
         assert (stats.minimum, stats.maximum) == (b.tensors[name].minimum, b.tensors[name].maximum)
 
 
+def test_the_number_of_cores_changes_nothing(tmp_path: Path) -> None:
+    model, samples = _model(), _samples(21)
+    found = [calibrate(model, samples, cache_dir=tmp_path / str(cores), threads=cores) for cores in (1, 2, 5)]
+    assert samples.read >= 3 * 21  # measured each time
+    for other in found[1:]:
+        assert other.findings == found[0].findings
+        for name, stats in found[0].tensors.items():
+            assert np.array_equal(stats.counts, other.tensors[name].counts), name
+            assert (stats.minimum, stats.maximum) == (other.tensors[name].minimum, other.tensors[name].maximum), name
+
+
 @pytest.mark.parametrize("shape", [(1, 96, 112, 112), (1, 3, 640, 640), (1, 197, 192), (1, 1000), (5,)])
 def test_the_stride_visits_every_channel_and_column(shape: tuple[int, ...]) -> None:
     stride = stride_of(shape)
