@@ -63,7 +63,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         # Usage errors; typer's own classes for them have moved between its versions.
         if not hasattr(error, "format_message"):
             raise
-        usage = EdgecError("cli/usage", error.format_message(), hint="edgec COMMAND --help")
+        command = getattr(getattr(error, "ctx", None), "command_path", "") or "edgec"
+        usage = EdgecError("cli/usage", error.format_message(), hint=f"{command} --help")
         return report_failure(usage, Mode(json="--json" in arguments))
 
 

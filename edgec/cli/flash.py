@@ -53,9 +53,10 @@ def run(
     quiet: options.Quiet = False,
     debug: options.Debug = False,
 ) -> None:
-    """Install a bundle on devices, check it there, and make it the one that runs.
+    """Install a bundle on devices and check it there.
 
-    Whatever breaks on the way, each device runs a whole release, the old one or the new one.
+    What passes there becomes what runs. Whatever breaks on the way, each device runs a whole release, the old one or
+    the new one.
     """
 
     def work(progress: Progress) -> Answer:

@@ -28,12 +28,17 @@ CORE = (
     "flatbuffers",
     "pydantic",
 )
-#: Optional packages: the extra that brings them, and what they are for.
+#: Optional packages, one for each extra: the extra that brings it, and what it is for.
 EXTRAS = {
     "pillow": ("image", "calibration with images"),
     "soundfile": ("audio", "calibration with audio files"),
     "cryptography": ("sign", "signed bundles"),
-    "torch": ("torch", "exporting PyTorch models to ONNX"),
+    "asyncssh": ("ssh", "devices over SSH"),
+    "skl2onnx": ("sklearn", "scikit-learn models"),
+    "torch": ("torch", "PyTorch models"),
+    "transformers": ("huggingface", "Hugging Face folders"),
+    "tflite-micro": ("micro", "microcontrollers: the model run here"),
+    "ethos-u-vela": ("vela", "Ethos-U"),
 }
 #: Runtimes that are tried, and the package each comes from.
 RUNTIMES = {"onnxruntime": "onnxruntime", "tflite": "ai-edge-litert", "openvino": "openvino"}

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from edgec.errors import EdgecError
 from edgec.pipeline import run_build
-from tools.sources.files import MissingFileError
+from tools.sources.files import CACHE, MissingFileError, zoo_folder
 from tools.sources.row import Row
 
 
@@ -58,7 +58,7 @@ def build_row(row: Row, target: str, precision: str) -> Line:
     except MissingFileError as error:
         return line(result="missing", detail=str(error))
     except EdgecError as error:
-        return line(result=error.code, detail=error.render(), seconds=time.monotonic() - start)
+        return line(result=error.code, detail=_portable(error.render()), seconds=time.monotonic() - start)
     return line(
         result="validated" if summary["validation"]["passed"] else "validation failed",
         sqnr_db=summary["fidelity"].get("sqnr_db"),
@@ -67,6 +67,13 @@ def build_row(row: Row, target: str, precision: str) -> Line:
         documented=documented,
         seconds=time.monotonic() - start,
     )
+
+
+def _portable(text: str) -> str:
+    """Without this machine's folders."""
+    for folder in (zoo_folder(), CACHE):
+        text = text.replace(f"{folder}/", "")
+    return text
 
 
 @contextmanager

@@ -44,9 +44,14 @@ def in_wheel(requirement: str, member: str) -> Path:
     return path
 
 
+def zoo_folder() -> Path:
+    """$EDGEC_ZOO, else `shared/zoo` beside the repository."""
+    return Path(os.environ.get("EDGEC_ZOO") or ROOT.parent / "shared" / "zoo")
+
+
 def zoo(name: str) -> Path:
-    """A file of the zoo: $EDGEC_ZOO, else `shared/zoo` beside the repository. Raises `MissingFileError`."""
-    path = Path(os.environ.get("EDGEC_ZOO") or ROOT.parent / "shared" / "zoo") / name
+    """A file of the zoo. Raises `MissingFileError`."""
+    path = zoo_folder() / name
     if not path.exists():
         raise MissingFileError(f"the zoo has no {name} (set EDGEC_ZOO)")
     return path
