@@ -7,6 +7,7 @@ import xml.etree.ElementTree as ET
 from html.parser import HTMLParser
 from typing import Any
 
+from edgec.bundle.frontier import frontier_picture
 from edgec.bundle.report import SHOWN, VOLATILE, bars, report_html, report_json, stable
 
 SUMMARY: dict[str, Any] = {
@@ -77,3 +78,22 @@ def test_bars_are_ranked_and_summed_up() -> None:
 
 def test_bars_of_zeros() -> None:
     assert len(ET.fromstring(bars({"a": 0, "b": 0}))) == 6
+
+
+def _mix(reverted: int, ms: float | None, db: float, **more: bool) -> dict[str, Any]:
+    flags = {"met": False, "chosen": False, **more}
+    return {"reverted": reverted, "estimated_ms": ms, "sqnr_db": db, "judged": f"<{db} dB>", **flags}
+
+
+def test_mixes_that_were_tried_are_a_picture_and_a_table() -> None:
+    mixes = [_mix(0, 1.5, 15.0), _mix(4, 1.8, 31.0, met=True, chosen=True), _mix(9, 2.5, 40.0, met=True)]
+    picture = ET.fromstring(frontier_picture(mixes))
+    dots = [e for e in picture.iter() if e.tag.endswith("circle")]
+    assert len(dots) == len(mixes) + 1, "a ring around the one that was taken"
+    across = [float(dot.attrib["cx"]) for dot in dots if dot.attrib["r"] == "5"]
+    up = [float(dot.attrib["cy"]) for dot in dots if dot.attrib["r"] == "5"]
+    assert across == sorted(across) and up == sorted(up, reverse=True)
+    page = report_html({**SUMMARY, "frontier": mixes}).decode()
+    assert "estimated ms" in page and "&lt;31.0 dB&gt;" in page
+    assert "nodes reverted" in frontier_picture([{**mix, "estimated_ms": None} for mix in mixes])
+    assert frontier_picture(mixes[:1]) == ""

@@ -13,8 +13,10 @@ import numpy as np
 import pytest
 
 from edgec.errors import EdgecError
+from edgec.graph.model import Model
 from edgec.pipeline import BuildResult, mixing, run_build
 from edgec.pipeline.budget import Budget, parse_drop
+from edgec.pipeline.forms import Build
 from edgec.quantization.memo import Memo
 from tests.support.graphs import run_ort
 from tests.support.plans import kernel, typed
@@ -162,6 +164,35 @@ def test_a_microcontroller_s_budget_is_met_with_16_bits(tmp_path: Path) -> None:
     assert all(point["estimated_ms"] > 0 for point in summary["frontier"])
     chosen = [point for point in summary["frontier"] if point["chosen"]]
     assert len(chosen) == 1 and chosen[0]["nodes"] == summary["nodes"]
+
+
+def test_the_artifact_has_to_keep_the_budget_in_its_runtime(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[int] = []
+
+    def worse(self: Build, precision: str, model: Model) -> dict[str, Any]:
+        floats = sum(n.metadata_props.get("edgec.scheme") == "float32" for n in model.nodes())
+        seen.append(floats)
+        return {"sqnr_db": 40.0 if floats > 3 else -5.0, "top1_agreement": None}
+
+    monkeypatch.setattr(Build, "there", worse)
+    asked = {"max_drop": None, "min_sqnr": 0.2}  # three nodes in float would keep it, by the quantized model
+    summary = _built(tmp_path, **asked).summary
+    assert 3 in seen and summary["nodes"]["float32"] > 3
+    doubted = [point for point in summary["frontier"] if "in its runtime" in point["judged"]]
+    assert doubted and not any(point["met"] for point in doubted)
+
+
+def test_auto_does_not_end_at_a_precision_that_misses_the_budget(tmp_path: Path) -> None:
+    """Integers alone: there is no float to fall back to."""
+    model, data = _write(tmp_path)
+    options: dict[str, Any] = {"target": "ethos-u55-128", "effort": "fast", "stop_after": "compile", "output": tmp_path}
+    with pytest.raises(EdgecError) as error:
+        run_build(model, calibration=data, min_sqnr=90.0, **options)
+    assert error.value.code == "quant/budget-missed"
+    assert "int8 gives only" in error.value.finding.message and "int16x8 gives only" in error.value.finding.message
+    assert "--precision auto" not in error.value.finding.hint
+    built = run_build(model, calibration=data, min_sqnr=90.0, ship_anyway=True, **options)
+    assert "quant/budget-missed" in {f.code for f in built.findings}
 
 
 def test_a_device_of_8_bits_alone_says_that_nothing_can_be_reverted(tmp_path: Path) -> None:

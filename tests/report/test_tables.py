@@ -98,6 +98,27 @@ def test_build_summary_shows_only_what_there_is() -> None:
     assert "fidelity" not in shown
 
 
+def test_mixes_that_were_tried_are_a_table_with_estimates() -> None:
+    mix = {"reverted": 0, "nodes": {"int8": 9}, "estimated_ms": 0.2671, "weights_bytes": 2048, "judged": "18.1 dB"}
+    points = [
+        {**mix, "met": False, "chosen": False},
+        {**mix, "reverted": 2, "nodes": {"int16x8": 2, "int8": 7}, "estimated_ms": None, "met": True, "chosen": True},
+    ]
+    base = {"bundle": "m.edgec", "target": "t", "backend": "tflite", "precision": "int8", "frontier": points}
+    lines = render_build(base).splitlines()
+    start = next(i for i, line in enumerate(lines) if "mixes tried" in line)
+    assert lines[start + 2].split() == ["0", "int8", "9", "0.267", "ms", "2.0", "KiB", "18.1", "dB", "missed"]
+    assert lines[start + 3].split()[-1] == "taken" and "int16x8 2, int8 7" in lines[start + 3]
+
+
+def test_a_metric_that_gained_has_lost_nothing() -> None:
+    task = {"name": "top1", "float": 0.901, "value": 0.904, "drop": -0.003, "max_drop": 0.005}
+    base = {"bundle": "m.edgec", "target": "t", "backend": "tflite", "precision": "int8"}
+    assert "nothing lost, at most 0.50 %" in render_build({**base, "fidelity": {"task": task}})
+    lost = {**task, "value": 0.9, "drop": 0.001}
+    assert "0.10 % lost" in render_build({**base, "fidelity": {"task": lost}})
+
+
 def test_a_stopped_build_shows_its_product() -> None:
     assert "dist/m.qdq.onnx" in render_build({"stopped_after": "apply", "output": "dist/m.qdq.onnx", "findings": []})
 
