@@ -25,7 +25,7 @@ def run(
     ] = None,
     min_sqnr: Annotated[
         float | None,
-        typer.Option("--min-sqnr", metavar="DB", help="Accuracy budget: leave nodes in float until it holds."),
+        typer.Option("--min-sqnr", metavar="DB", help="Accuracy budget: revert nodes from int8 until it holds."),
     ] = None,
     max_drop: Annotated[
         str | None,
