@@ -108,6 +108,6 @@ class EdgecError(Exception):
 
     def render(self) -> str:
         """All findings, one after the other, the summary first when there are several."""
-        if self.findings == (self.finding,):
-            return self.finding.render()
-        return "\n".join([self.finding.render(), *(f.render() for f in self.findings)])
+        said = (self.finding.code, self.finding.message)
+        others = [f for f in self.findings if (f.code, f.message) != said]
+        return "\n".join(f.render() for f in (self.finding, *others))
