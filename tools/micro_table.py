@@ -25,6 +25,7 @@ from edgec.pipeline import run_build
 
 ROOT = Path(__file__).resolve().parents[1]
 CORES = ("cortex-m4", "cortex-m7", "cortex-m55")
+_FLAGS = ["-c", "-mthumb", "-std=c++17", "-Wall", "-Wextra", "-Werror", "-fno-exceptions", "-fno-rtti", "-DSHIFT=0"]
 _BEGIN, _END = "<!-- tools.micro_table -->\n", "<!-- /tools.micro_table -->\n"
 _HEAD = (
     "| network | source | arena | 5 % less | goldens equal in TFLM | LiteRT's reference kernels | C++ compiles |\n"
@@ -125,26 +126,7 @@ def compiles(bundle: Bundle, folder: Path) -> str:
     micro = folder / "bundle" / "micro"
     failed = []
     for core in CORES:
-        flags = [
-            f"-mcpu={core}",
-            "-mthumb",
-            "-std=c++17",
-            "-Wall",
-            "-Wextra",
-            "-Werror",
-            "-fno-exceptions",
-            "-fno-rtti",
-        ]
-        command = [
-            compiler,
-            *flags,
-            "-DSHIFT=0",
-            "-I",
-            str(ROOT / "tests/packaging/tflm_stubs"),
-            "-I",
-            str(micro),
-            "-c",
-        ]
+        command = [compiler, f"-mcpu={core}", *_FLAGS, "-I", str(ROOT / "tests/packaging/tflm_stubs"), "-I", str(micro)]
         command += [str(micro / name) for name in ("main.cc", "model_data.cc", "goldens.cc")]
         if subprocess.run(command, cwd=folder, capture_output=True, check=False).returncode:
             failed.append(core)

@@ -3,8 +3,8 @@
 `python -m tools.ondevice [--only NAME] [--device NAME]… [--samples N] [--page FILE] [--json FILE]`
 
 Devices are virtual and started for the purpose: Cortex-A72 and A76 under QEMU, a Pi 4 and a Pi 5 over SSH, an arm64
-phone over adb. Exits 1 when a model differs from this machine anywhere. Emulated: results are
-exact, times mean nothing. The SavedModel needs `make tensorflow`.
+phone over adb. Exits 1 when a model differs from this machine anywhere. Emulated: results are exact, times mean
+nothing. The SavedModel needs `make tensorflow`.
 """
 
 from __future__ import annotations
@@ -57,6 +57,16 @@ CASES = (
 )
 
 
+#: Kind and core; those under `qemu:` are a kind of device themselves.
+DEVICES: dict[str, tuple[Any, str]] = {
+    "qemu:cortex-a72": (None, ""),
+    "qemu:cortex-a76": (None, ""),
+    "Pi 4 over SSH": (pi, "cortex-a72"),
+    "Pi 5 over SSH": (pi, "cortex-a76"),
+    "phone over adb": (phone, "cortex-a76"),
+}
+
+
 @contextlib.contextmanager
 def device(name: str, folder: Path) -> Iterator[Transport]:
     """A virtual device for the length of a `with`."""
@@ -68,15 +78,6 @@ def device(name: str, folder: Path) -> Iterator[Transport]:
             server = stack.enter_context(kind.running(folder, core=core))
             found = Device(name=name, address=server.address, options=server.options)
         yield stack.enter_context(open_device(found))
-
-
-DEVICES: dict[str, tuple[Any, str]] = {
-    "qemu:cortex-a72": (None, ""),
-    "qemu:cortex-a76": (None, ""),
-    "Pi 4 over SSH": (pi, "cortex-a72"),
-    "Pi 5 over SSH": (pi, "cortex-a76"),
-    "phone over adb": (phone, "cortex-a76"),
-}
 
 
 def rows(cases: Sequence[Case], devices: Sequence[str], samples: int) -> Iterator[dict[str, Any]]:
