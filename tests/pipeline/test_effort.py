@@ -53,7 +53,7 @@ def test_a_budget_within_reach_is_met(tmp_path: Path) -> None:
     plain = built(tmp_path, effort="fast").summary["fidelity"]["sqnr_db"]
     met = built(tmp_path, effort="fast", min_sqnr=plain + 1).summary
     assert met["fidelity"]["sqnr_db"] >= plain + 1
-    assert "left in float for accuracy" in met["why"]
+    assert "reverted for accuracy" in met["why"]
 
 
 def test_the_budget_replaces_the_default_one() -> None:
