@@ -79,12 +79,15 @@ class Side:
 
     def take(self, value: Any) -> Any:
         """A client's array in this side's element type, when that loses nothing but float precision."""
-        if value.dtype.kind not in "biuf":
-            raise ServiceError(400, "bad-input", f"input {self.name!r} must hold numbers in nested lists of one shape")
+        kinds, wanted = ("U", "texts") if self.dtype.kind == "U" else ("biuf", "numbers")
+        if value.dtype.kind not in kinds:
+            raise ServiceError(400, "bad-input", f"input {self.name!r} must hold {wanted} in nested lists of one shape")
         fits = value.ndim == len(self.shape) and all(want in (-1, have) for want, have in zip(self.shape, value.shape))
         if not fits:
             message = f"input {self.name!r} has shape {list(value.shape)}, not {list(self.shape)}"
             raise ServiceError(400, "bad-input", message)
+        if self.dtype.kind == "U":
+            return value
         if not self._holds(value):
             message = f"input {self.name!r} is {self.dtype}, which cannot hold these {value.dtype} values"
             raise ServiceError(400, "bad-input", message)
