@@ -83,11 +83,12 @@ def _refuse(work: Build, form: Form, words: str, before: Sequence[str] = ()) -> 
         said += "; nodes are reverted one by one in int8 and int16x8 alone"
     elif not work.facts.scheme.revert_to:
         said += f"; {work.target.id} computes in {form.precision} alone, so no node can be reverted"
+    elsewhere = not before and len(work.facts.precisions) > 1
     error = EdgecError(
         "quant/budget-missed",
         said,
         where=work.model.name,
-        hint=f"ask for less, {'' if before else 'take --precision auto, '}or give more typical samples; "
+        hint=f"ask for less, {'take --precision auto, ' if elsewhere else ''}or give more typical samples; "
         "--ship-anyway builds it as is",
         findings=[_as_finding(point, work.target.id) for point in tried],
     )

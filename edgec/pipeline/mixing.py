@@ -5,8 +5,10 @@ What was measured is written down as it comes, so a search that was interrupted 
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 from edgec import __version__
@@ -63,6 +65,14 @@ class Ground:
     backend: str
     usual: NodeScheme
     max_share: float
+
+    @property
+    def runtime(self) -> str:
+        """What an artifact's results depend on beside the model: the target, and the runtime that is here."""
+        facts = next(facts for name, facts in self.target.backends.items() if name == self.backend)
+        with contextlib.suppress(PackageNotFoundError):
+            return f"{self.target.id} {facts.runtime.engine} {facts.runtime.package} {version(facts.runtime.package)}"
+        return f"{self.target.id} {facts.runtime.engine} {facts.runtime.package}"
 
 
 def mix(
@@ -124,7 +134,7 @@ def mix(
         if not good or there is None:
             return Verdict(met=good, words=words)
         try:
-            good, found = budget.keeps(memo.get(f"there/{ground.target.id}/{ground.backend}", candidate, there))
+            good, found = budget.keeps(memo.get(f"there/{ground.runtime}", candidate, there))
         except EdgecError as error:
             return Verdict(met=False, words=f"{words}, but {error.finding.message}")
         return Verdict(met=good, words=words if good else f"{words}, but {found} in its runtime")

@@ -141,18 +141,19 @@ def _frontier(points: Sequence[Mapping[str, Any]] | None) -> list[RenderableType
     """A row a mix that was tried, those with fewest reverted nodes first."""
     if not points:
         return []
+    timed = any(point["estimated_ms"] is not None for point in points)
     table = [
         {
             "reverted": point["reverted"],
             "nodes run in": point["nodes"],
-            "estimated": "–" if point["estimated_ms"] is None else f"{point['estimated_ms']:.3g} ms",
+            **({"estimated": f"{point['estimated_ms']:.3g} ms"} if timed else {}),
             "weights_bytes": point["weights_bytes"],
             "judged": point["judged"],
             "budget": "taken" if point["chosen"] else "kept" if point["met"] else "missed",
         }
         for point in points
     ]
-    return [section("mixes tried, with estimated latency", rows(table))]
+    return [section("mixes tried" + (", with estimated latency" if timed else ""), rows(table))]
 
 
 def _per_output(fidelity: Mapping[str, Any] | None) -> list[RenderableType]:

@@ -201,6 +201,7 @@ def test_a_device_of_8_bits_alone_says_that_nothing_can_be_reverted(tmp_path: Pa
     with pytest.raises(EdgecError) as error:
         run_build(model, calibration=data, output=tmp_path, **options)
     assert error.value.code == "quant/budget-missed" and "no node can be reverted" in error.value.finding.message
+    assert "--precision auto" not in error.value.finding.hint
 
 
 def test_evaluation_data_of_its_own(tmp_path: Path) -> None:

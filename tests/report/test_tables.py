@@ -102,13 +102,15 @@ def test_mixes_that_were_tried_are_a_table_with_estimates() -> None:
     mix = {"reverted": 0, "nodes": {"int8": 9}, "estimated_ms": 0.2671, "weights_bytes": 2048, "judged": "18.1 dB"}
     points = [
         {**mix, "met": False, "chosen": False},
-        {**mix, "reverted": 2, "nodes": {"int16x8": 2, "int8": 7}, "estimated_ms": None, "met": True, "chosen": True},
+        {**mix, "reverted": 2, "nodes": {"int16x8": 2, "int8": 7}, "met": True, "chosen": True},
     ]
     base = {"bundle": "m.edgec", "target": "t", "backend": "tflite", "precision": "int8", "frontier": points}
     lines = render_build(base).splitlines()
     start = next(i for i, line in enumerate(lines) if "mixes tried" in line)
     assert lines[start + 2].split() == ["0", "int8", "9", "0.267", "ms", "2.0", "KiB", "18.1", "dB", "missed"]
     assert lines[start + 3].split()[-1] == "taken" and "int16x8 2, int8 7" in lines[start + 3]
+    unknown = render_build({**base, "frontier": [{**point, "estimated_ms": None} for point in points]})
+    assert "mixes tried" in unknown and "estimated" not in unknown
 
 
 def test_a_metric_that_gained_has_lost_nothing() -> None:
