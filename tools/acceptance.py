@@ -161,7 +161,8 @@ def nearer_to_exact(bundle: Any) -> str | None:
     except (KeyError, ValueError):  # an operator that is not written down there, or several inputs
         return None
     ours, theirs = found["LiteRT / exact"], found["ORT / exact"]
-    return f"of exact arithmetic's {100 * ours:.2f} %, ONNX Runtime {100 * theirs:.2f} %" if ours >= theirs else None
+    told = f"within 2 steps of exact arithmetic: LiteRT {100 * ours:.2f} %, ONNX Runtime {100 * theirs:.2f} %"
+    return told if ours >= theirs else None
 
 
 def both_ways(content: bytes, feeds: list[dict[str, Any]]) -> list[list[dict[str, Any]]]:
@@ -305,7 +306,7 @@ def page(done: Sequence[Row], effort: str) -> str:
         cells += [share(row.get(k)) for k in ("within 2 steps", "own within 2")]
         held = [row["nearer to exact"]] if row.get("nearer to exact") else []
         cells += ["" if row.get(k) is None else f"{row[k]:.2f}" for k in ("SQNR dB", "QDQ SQNR dB")]
-        lines.append("| " + " | ".join([*cells, "; ".join(row["misses"]) or ", ".join(["hold", *held])]) + " |\n")
+        lines.append("| " + " | ".join([*cells, "; ".join(row["misses"]) or "; ".join(["hold", *held])]) + " |\n")
     return _PAGE.format(effort=effort) + "".join(lines)
 
 
