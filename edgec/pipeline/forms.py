@@ -145,7 +145,7 @@ class Build:
         with self.clock.stage("repair") as report:
             even = mix_in = None
             if precision == "int8" and statistics is not None:
-                even = evener(legal, statistics, self.samples)
+                even = evener(legal, statistics, self.feeds)
                 mix_in = mixer(self.target, self.backend_name)
             return climb(
                 legal,

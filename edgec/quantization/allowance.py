@@ -18,6 +18,7 @@ import onnx_ir as ir
 
 from edgec.graph.model import Model, const_of
 from edgec.graph.traits import weight_of, within_inputs
+from edgec.graph.work import multiplications
 from edgec.quantization.alone import noise_alone
 from edgec.quantization.costs import STATIC, Costs, costs_of
 from edgec.quantization.groups import Groups
@@ -33,6 +34,10 @@ from edgec.tensors import Array
 
 #: Values whose noise is measured at most: those that are cheapest to free.
 MAX_MEASURED = 40
+_FEWEST = 8
+
+#: Multiplications that measuring may take in all: a large model's values are not all measured.
+_WORK = 4e10
 
 #: So many bytes more may always go into weights: a small model's last layer is a few.
 _BYTES = 16 << 10
@@ -139,6 +144,24 @@ class Allowance:
         out = [i for i, unit in enumerate(units) if schemes.get(unit.head.name or "") not in STATIC]
         alone = {n.name or "" for i in settle(self._neighbours, out) for n in units[i].nodes}
         return {**schemes, **dict.fromkeys(alone, "float32")}
+
+    def without_int8_data(self) -> Mixture:
+        """Every kernel without int8 data, where the allowance covers that; nothing where weights are widened for it."""
+        if self._scheme.widened_weights or not self._scheme.dynamic_ops:
+            return Mixture()
+        schemes = dict(self.schemes)
+        for name, scheme in self.schemes.items():
+            if scheme in STATIC:
+                schemes.update(self._leave(name, True))
+        seconds, size = self.costs.total_seconds(schemes), self.costs.total_bytes(schemes)
+        if seconds > self.seconds * (1 + self._scheme.accuracy_allowance) or size > self.size + self._more_bytes():
+            return Mixture()
+        why = f"no int8 data anywhere: {100 * (seconds / self.seconds - 1):+.1f} % of the estimated latency"
+        changed = [name for name, scheme in self.schemes.items() if scheme in STATIC]
+        return Mixture(
+            float_nodes={n: why for n in changed if schemes[n] == "float32"},
+            dynamic_nodes={n: why for n in changed if schemes[n] == "dynamic"},
+        )
 
     def worth_measuring(self) -> list[int]:
         """Positions of the groups that a step within the allowance frees, the cheapest first."""
@@ -260,9 +283,17 @@ class Mixer:
         if costs is None or not plan.activations or any(n.scheme == "int16x8" for n in plan.nodes.values()):
             return Mixture()
         allowance = Allowance(model, plan, self.target, self.backend, costs)
-        measured = allowance.worth_measuring()
+        work = max(sum(multiplications(node) for node in model.nodes()) * len(feeds), 1)
+        measured = allowance.worth_measuring()[: max(_FEWEST, int(_WORK / work))]
         noise = noise_alone(model, plan, [allowance.groups[i].values for i in measured], feeds)
         return allowance.choose(dict(zip(measured, noise, strict=True)))
+
+    def light(self, model: Model, plan: QuantPlan) -> Mixture:
+        """int8 weights alone for all products, and float for the rest; empty where that takes longer than allowed."""
+        costs = costs_of(model, self.target, self.backend)
+        if costs is None or not plan.activations or any(n.scheme == "int16x8" for n in plan.nodes.values()):
+            return Mixture()
+        return Allowance(model, plan, self.target, self.backend, costs).without_int8_data()
 
     def plan(
         self,

@@ -22,7 +22,7 @@ from edgec.graph.model import Model, attr, const_of, static_shape
 from edgec.graph.work import PRODUCTS, multiplications
 from edgec.quantization.types import NodeScheme
 from edgec.quantization.units import Unit, cut
-from edgec.targets.profile import EstimateFacts, Target
+from edgec.targets.profile import EstimateFacts, Speed, Target
 
 STATIC = ("int8", "int16x8")
 
@@ -109,12 +109,14 @@ def costs_of(
             continue
         unit = grown.get(name)
         for form in facts.speed:
-            seconds[name, form], sizes[name, form] = _node(node, unit, form, facts)
+            widened = form == "dynamic" and node.op_type in scheme.widened_weights
+            speed = facts.speed["float32" if widened else form]
+            seconds[name, form], sizes[name, form] = _node(node, unit, form, speed, facts.operator_us)
     outside: Width | None = "float" if target.io_dtype == "float32" else None
     return Costs(seconds=seconds, weight_bytes=sizes, values=_values(model, facts), outside=outside)
 
 
-def _node(node: ir.Node, unit: Unit | None, scheme: NodeScheme, facts: EstimateFacts) -> tuple[float, int]:
+def _node(node: ir.Node, unit: Unit | None, scheme: NodeScheme, speed: Speed, operator_us: float) -> tuple[float, int]:
     """Seconds and bytes of weights of one kernel."""
     value_bytes, stored = _BYTES[scheme]
     outputs = node.outputs if unit is None else unit.tail.outputs
@@ -130,8 +132,8 @@ def _node(node: ir.Node, unit: Unit | None, scheme: NodeScheme, facts: EstimateF
         weight_bytes=weights * stored,
         output_bytes=sum(_elements(v) for v in outputs) * value_bytes,
     )
-    taken = seconds_of(work, facts.speed[scheme])
-    return taken + facts.operator_us * 1e-6 * (2 if scheme == "dynamic" else 1), weights * stored
+    taken = seconds_of(work, speed)
+    return taken + operator_us * 1e-6 * (2 if scheme == "dynamic" else 1), weights * stored
 
 
 def _kind(node: ir.Node) -> str:

@@ -5,6 +5,7 @@
 2. Plans are compared pairwise: a sample's noise under one against its noise under the other, in dB, and the mean of
    that. How much a sample amplifies noise cancels out; pooled noise would be that of the one that amplifies most.
 3. δ, a share of the mean noise, stands beside each noise: samples that are all but exact under both say nothing.
+4. Of several outputs the worst counts: each gains on what it had, and the worst before is held against the worst after.
 """
 
 from __future__ import annotations
@@ -41,21 +42,28 @@ class Noise:
     @property
     def pooled_db(self) -> float:
         """Signal to noise of the worst output over all samples."""
+        return float(min(self._levels, default=MAX_DB))
+
+    @property
+    def _levels(self) -> Array:
+        """Signal to noise of each output over all samples."""
         found = []
         for error, signal in zip(self.error.sum(axis=1), self.signal.sum(axis=1), strict=True):
             found.append(10 * math.log10(signal / error) if signal > 0 and error > 0 else math.copysign(MAX_DB, -error))
-        return max(-MAX_DB, min(found, default=MAX_DB))
+        return np.clip(found, -MAX_DB, MAX_DB)
 
     def gain_over(self, other: Noise) -> tuple[float, float]:
-        """How many dB better this is than `other`, by the output that gains least, and that mean's standard error."""
+        """How many dB better the worst output is than the worst of `other` (rule 4), and that mean's standard error."""
         if not self.error.size:
             return 0.0, 0.0
         delta = _NEGLIGIBLE * np.minimum(self.error, other.error).mean(axis=1, keepdims=True) + 1e-30
         gains = 10 * np.log10((other.error + delta) / (self.error + delta))  # rules 2 and 3
         means = gains.mean(axis=1)
-        worst = int(means.argmin())
+        levels = other._levels
+        worst = int((levels + means).argmin())
         count = gains.shape[1]
-        return float(means[worst]), float(gains[worst].std(ddof=1) / math.sqrt(count)) if count > 1 else 0.0
+        gain = levels[worst] + means[worst] - levels.min()
+        return float(gain), float(gains[worst].std(ddof=1) / math.sqrt(count)) if count > 1 else 0.0
 
 
 class Judge:

@@ -36,6 +36,7 @@ class Scheme(_Facts):
     `int8_outputs`: kernels write what they are quantized to; False where they may write float and only
     what an int8 operator reads is quantized.
     `dynamic_grouped`: convolutions with groups, depthwise ones among them, are fast with int8 weights and float data.
+    `widened_weights`: products that widen int8 weights beside float data and multiply in float: small, but no faster.
     `int8_min_positions`: convolutions with fewer output positions (those of a squeeze-and-excitation block have one)
     have int8 weights beside float data: their time goes into reading the weights.
     `accuracy_allowance`: share of an int8 model's estimated latency, and of its weights' bytes, that may go into
@@ -54,6 +55,7 @@ class Scheme(_Facts):
     int16_ops: frozenset[str] = frozenset()
     dynamic_ops: frozenset[str] = frozenset()
     dynamic_grouped: bool = True
+    widened_weights: frozenset[str] = frozenset()
     int8_outputs: bool = True
     int8_product_share: float = Field(default=0.0, ge=0, le=1)
     symmetric_products: bool = False

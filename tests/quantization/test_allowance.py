@@ -21,7 +21,7 @@ from edgec.targets.load import load_target
 from edgec.targets.profile import Target
 from edgec.tensors import Array
 from tests.support.graphs import random_feeds
-from tests.support.plans import measured, typed, with_scheme
+from tests.support.plans import kernel, measured, typed, with_scheme
 
 TARGET = load_target("raspberrypi4")
 
@@ -109,6 +109,27 @@ def test_a_small_allowance_takes_only_what_is_free() -> None:
     for name in (*found.float_nodes, *found.dynamic_nodes):
         after[name] = "float32" if name in found.float_nodes else "dynamic"
     assert costs.total_seconds(after) <= allowance.seconds * (1 + 1e-6)
+
+
+def test_products_alone_keep_their_weights_in_int8_where_that_is_as_fast() -> None:
+    """Matrix products between normalisations: the runtime multiplies int8 as fast beside float data."""
+    constants = {"w1": kernel(64, 256), "w2": kernel(256, 64, seed=1), "g": np.ones(64, np.float32)}
+    model = typed(
+        """(float[1,32,64] x) => (float[1,32,64] y)
+        { n = LayerNormalization<axis=-1>(x, g) a = MatMul(n, w1) b = Gelu(a) c = MatMul(b, w2) y = Add(c, x) }""",
+        constants,
+    )
+    feeds = [random_feeds(model, seed) for seed in range(8)]
+    plan = make_plan(model, measured(model, feeds), TARGET, "tflite", "int8")
+    found = Mixer(TARGET, "tflite").light(model, plan)
+    assert len(found.dynamic_nodes) == 2 and all("latency" in why for why in found.dynamic_nodes.values())
+    # OpenVINO widens such weights and multiplies in float; an int8 net of convolutions is faster as it is.
+    intel = load_target("intel-cpu")
+    assert not Mixer(intel, "openvino").light(
+        model, make_plan(model, measured(model, feeds), intel, "openvino", "int8")
+    )
+    setting = Setting()
+    assert not Mixer(TARGET, "tflite").light(setting.model, setting.plan)
 
 
 def test_noise_of_a_group_follows_who_writes_and_reads_it() -> None:

@@ -212,7 +212,7 @@ def _after(model: Model, data: Data) -> tuple[Model, QuantPlan]:
     def make(of: Model, seen: Statistics | None, method: RangeMethod) -> QuantPlan:
         return make_plan(of, seen, TARGET, "tflite", "int8", range_method=method)
 
-    found = climb(legal, make, stats, data.feeds, even=evener(legal, stats, data))
+    found = climb(legal, make, stats, data.feeds, even=evener(legal, stats, data.feeds))
     return found.model, found.plan
 
 

@@ -68,7 +68,8 @@ def test_every_rung_is_reported_and_no_harm_stays(effort: Effort) -> None:
     assert ("bias, full" in names) == (effort == "max")
     level = result.rungs[0].after_db
     for rung in result.rungs[1:]:
-        assert rung.before_db == level
+        # the last rungs are judged with weights as they are, the first with finer ones
+        assert rung.before_db == level or rung.name in ("following", "rounding")
         assert not rung.kept or rung.after_db > level
         level = rung.after_db if rung.kept else level
     _, fast = climbed("fast")

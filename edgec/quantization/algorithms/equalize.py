@@ -8,8 +8,8 @@ x' = x / t and W' = W · t along the channels of x compute the same. One rule se
    to [0, c] does as long as no value that calibration saw reaches c before or after. A Concat along the channels joins
    several writers: so branches of which one is much wider keep their steps.
 3. All readers are products with constant weights, which take t along their input channels.
-4. t = √(r / w), r the range of x in a channel and w of the weights that read it: half of what differs goes over.
-   A depthwise convolution has a scale a channel already, so it takes all of it: t = r.
+4. Where nobody can take 1 / t but x comes from float, a multiplication in front of the int8 products does: others go on
+   reading x. It has to gain something, and to be little beside the products' own work.
 """
 
 from __future__ import annotations
@@ -22,14 +22,13 @@ import numpy as np
 import onnx_ir as ir
 
 from edgec.graph.edit import Editor
-from edgec.graph.model import Model, attr, const_of, shape_of
-from edgec.graph.traits import clip_bounds
+from edgec.graph.model import Model, attr, const_of, keep_origin, shape_of, static_shape
+from edgec.graph.traits import Kind, clip_bounds, trait_of
+from edgec.graph.work import multiplications
+from edgec.quantization.algorithms.factors import factors_of, gain, input_axis, is_depthwise
 from edgec.quantization.types import QuantPlan, Statistics, TensorStats
 from edgec.quantization.units import bias_add_input
 from edgec.tensors import Array
-
-#: Factors lie within this of their middle: beyond it they would make weights of nothing but noise.
-MOST = 32.0
 
 #: Less than this between the largest and the smallest factor is not worth moving.
 LEAST = 1.5
@@ -38,6 +37,12 @@ _COMMUTES = frozenset({"AveragePool", "GlobalAveragePool", "Identity", "LeakyRel
 #: Of these, what is not observed itself: they hand on what they read, channel by channel.
 _WITHIN = frozenset({"AveragePool", "GlobalAveragePool", "Identity", "MaxPool"})
 _PRODUCTS = frozenset({"Conv", "Gemm", "MatMul"})
+
+#: Rule 4: the predicted error falls by this ratio, and each value is multiplied this often in the products.
+_LEAST_GAIN = 1.3
+_LEAST_WORK = 256
+
+_STATIC = ("int8", "int16x8")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -55,15 +60,27 @@ class Source:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Migration:
-    """One place: who writes, in the order of the channels, the readers, and the factors of the channels."""
+class Moved:
+    """A value whose channels were divided: by what, and the value of the old model that it comes from."""
 
+    origin: str
+    factors: Array
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Migration:
+    """One place: who writes, in the order of the channels, the readers, and the factors of the channels.
+
+    Without sources the value itself is multiplied for the readers.
+    """
+
+    value: ir.Value
     sources: tuple[Source, ...]
     readers: tuple[ir.Node, ...]
     factors: Array
 
 
-def equalize(model: Model, plan: QuantPlan, stats: Statistics) -> tuple[Model, tuple[str, ...]] | None:
+def equalize(model: Model, plan: QuantPlan, stats: Statistics) -> tuple[Model, dict[str, Moved]] | None:
     """A model that computes the same with evener activations, and the values whose ranges are others now.
 
     None where there is nothing to even out among the values that the plan quantizes.
@@ -73,11 +90,10 @@ def equalize(model: Model, plan: QuantPlan, stats: Statistics) -> tuple[Model, t
     if not found:
         return None
     editor = Editor(work)
-    changed: dict[str, None] = {}
+    changed: dict[str, Moved] = {}
     for migration in found:
-        _apply(migration, editor)
-        changed.update({value.name or "": None for source in migration.sources for value in source.values})
-    return work, tuple(changed)
+        changed.update(_apply(migration, editor))
+    return work, changed
 
 
 def find_migrations(model: Model, plan: QuantPlan, stats: Mapping[str, TensorStats]) -> tuple[Migration, ...]:
@@ -97,13 +113,13 @@ def _migration(value: ir.Value, plan: QuantPlan, stats: Mapping[str, TensorStats
         return None
     readers = tuple(user for user, _ in value.uses())
     if not readers or not all(_reads_by_channel(user, index) for user, index in value.uses()):  # rule 3
-        return None
+        return _multiplied(value, plan, stats)
     if any(user.op_type == "Conv" for user in readers) != (len(shape_of(value)) >= 4):
         return None  # the channels of the statistics are others
     sources = _sources(value, read_by=len(readers))
     if sources is None or sum(source.channels for source in sources) != len(ranges):
-        return None
-    factors = _factors(ranges, readers)
+        return _multiplied(value, plan, stats)
+    factors = factors_of(ranges, readers)
     if factors is None:
         return None
     ceilings = np.concatenate([np.full(source.channels, source.ceiling) for source in sources])
@@ -114,7 +130,38 @@ def _migration(value: ir.Value, plan: QuantPlan, stats: Mapping[str, TensorStats
         factors = np.where(held & (ranges >= 0.99 * ceilings), 1.0, factors)
     if factors.max() < LEAST * factors.min():
         return None
-    return Migration(sources=sources, readers=readers, factors=factors)
+    return Migration(value=value, sources=sources, readers=readers, factors=factors)
+
+
+def _multiplied(value: ir.Value, plan: QuantPlan, stats: Mapping[str, TensorStats]) -> Migration | None:
+    """Rule 4."""
+    seen, shape = stats.get(value.name or ""), static_shape(value)
+    if seen is None or seen.channel_min is None or shape is None or not _comes_from_float(value, plan):
+        return None
+    readers = tuple(
+        user
+        for user, index in value.uses()
+        if plan.nodes[user.name or ""].scheme in _STATIC
+        and _reads_by_channel(user, index)
+        and not is_depthwise(user)
+        and (user.op_type == "Conv") == (len(shape) >= 4)
+    )
+    ranges = _ranges(value, stats)
+    factors = factors_of(ranges, readers, seen) if readers and ranges is not None else None
+    if factors is None or factors.max() < LEAST * factors.min():
+        return None
+    work = sum(multiplications(user) for user in readers)
+    if work < _LEAST_WORK * math.prod(shape) or gain(factors, seen, readers) < _LEAST_GAIN:
+        return None
+    return Migration(value=value, sources=(), readers=readers, factors=factors)
+
+
+def _comes_from_float(value: ir.Value, plan: QuantPlan) -> bool:
+    """Whether a float operator writes a value, as it is or through what only moves it."""
+    node = value.producer()
+    while node is not None and (trait := trait_of(node)) is not None and trait.kind is Kind.MOVER:
+        node = None if node.inputs[0] is None else node.inputs[0].producer()
+    return node is not None and plan.nodes[node.name or ""].scheme not in _STATIC
 
 
 def _ranges(value: ir.Value, stats: Mapping[str, TensorStats]) -> Array | None:
@@ -210,55 +257,45 @@ def _reads_by_channel(user: ir.Node, index: int) -> bool:
     return user.op_type != "Conv" or attr(user, "group", 1) == 1 or weight.shape[1] == 1
 
 
-def _factors(ranges: Array, readers: tuple[ir.Node, ...]) -> Array | None:
-    """Rule 4; None for readers that see other channels than the statistics."""
-    used = np.zeros(len(ranges))
-    for user in readers:
-        weight = const_of(user.inputs[1])
-        assert weight is not None
-        if _is_depthwise(user):
-            continue
-        axis = _input_axis(user)
-        if weight.shape[axis] != len(ranges):
-            return None
-        others = tuple(i for i in range(weight.ndim) if i != axis)
-        used = np.maximum(used, np.abs(weight.astype(np.float64)).max(axis=others))
-    alive = ranges > 0
-    if not used.any():
-        factors = np.where(alive, ranges, 1.0)
-    else:
-        alive &= used > 0
-        factors = np.sqrt(np.where(alive, ranges, 1.0) / np.where(alive, used, 1.0))
-    if not alive.any():
-        return None
-    middle = float(np.median(factors[alive]))
-    return np.where(alive, np.clip(factors / middle, 1 / MOST, MOST), 1.0)
-
-
-def _is_depthwise(user: ir.Node) -> bool:
-    return user.op_type == "Conv" and attr(user, "group", 1) > 1
-
-
-def _input_axis(user: ir.Node) -> int:
-    """Axis of a weight along which its input channels lie."""
-    if user.op_type == "Conv":
-        return 1
-    return 1 if user.op_type == "Gemm" and attr(user, "transB", 0) else 0
-
-
-def _apply(migration: Migration, editor: Editor) -> None:
+def _apply(migration: Migration, editor: Editor) -> dict[str, Moved]:
+    """Edit one place; the values that have changed."""
+    factors, changed = migration.factors, {}
+    if not migration.sources:
+        new = _multiply(migration, editor)
+        changed[new] = Moved(origin=migration.value.name or "", factors=factors)
     start = 0
     for source in migration.sources:
-        _divide(source, 1.0 / migration.factors[start : start + source.channels], editor)
+        own = factors[start : start + source.channels]
+        _divide(source, 1.0 / own, editor)
+        for value in source.values:
+            shape = shape_of(value)
+            joined = shape[1 if len(shape) >= 4 else -1] != source.channels
+            changed[value.name or ""] = Moved(origin=value.name or "", factors=factors if joined else own)
         start += source.channels
-    factors = migration.factors
     for user in migration.readers:
-        if _is_depthwise(user):
+        if is_depthwise(user):
             weight = const_of(user.inputs[1])
             assert weight is not None
             _scale(user, 1, np.repeat(factors, weight.shape[0] // len(factors)), 0, editor)
         else:
-            _scale(user, 1, factors, _input_axis(user), editor)
+            _scale(user, 1, factors, input_axis(user), editor)
+    return changed
+
+
+def _multiply(migration: Migration, editor: Editor) -> str:
+    """Rule 4: the name of x / t."""
+    value, rank = migration.value, len(shape_of(migration.value))
+    shape = (-1, *(1,) * (rank - 2)) if rank >= 4 else (-1,)
+    inverse = editor.const((1.0 / migration.factors).astype(np.float32).reshape(shape), f"{value.name}/evening")
+    node = editor.node("Mul", [value, inverse], name=f"{value.name}/evened")
+    node.outputs[0].shape, node.outputs[0].type = value.shape, value.type
+    producer = value.producer()
+    assert producer is not None
+    editor.graph.insert_after(producer, node)
+    keep_origin([node], producer)
+    for user in migration.readers:
+        user.replace_input_with(0, node.outputs[0])
+    return node.outputs[0].name or ""
 
 
 def _divide(source: Source, inverse: Array, editor: Editor) -> None:

@@ -9,6 +9,7 @@ import pytest
 
 from edgec.graph.model import Model
 from edgec.quantization.algorithms.equalize import equalize, find_migrations
+from edgec.quantization.algorithms.factors import factors_of, gain
 from edgec.quantization.apply import apply_plan
 from edgec.quantization.even import evener
 from edgec.quantization.judge import Judge
@@ -85,6 +86,17 @@ def _observed(model: Model, feeds: Data) -> Statistics:
     return Statistics(tensors=tensors, samples=len(feeds), digest="made-up")
 
 
+def _residual_net() -> Model:
+    """A normalisation that a sum reads beside the products: nobody can take the factors but a multiplication."""
+    uneven = np.where(np.arange(64) % 8 == 0, 20.0, 1.0).astype(np.float32)
+    constants = {"g": uneven, "b": kernel(64) * uneven, "q": kernel(64, 256, seed=1), "k": kernel(64, 256, seed=2)}
+    constants |= {"p": np.eye(64, dtype=np.float32), "o": kernel(256, 64, seed=3)}
+    text = """(float[1,6,64] x) => (float[1,6,64] y)
+    { s = MatMul(x, p) n = LayerNormalization<axis=-1>(s, g, b) a = MatMul(n, q) c = MatMul(n, k) d = Mul(a, c)
+      e = MatMul(d, o) y = Add(e, n) }"""
+    return typed(text, constants)
+
+
 def _setting(model: Model) -> tuple[Data, Statistics, QuantPlan]:
     feeds = Data([random_feeds(model, seed) for seed in range(16)])
     stats = _observed(model, feeds)
@@ -113,6 +125,7 @@ NETS = {
     "relu6": _conv_net("Clip(a, lo, hi)", scale=0.05),
     "depthwise": _conv_net(depthwise=True),
     "layer norm": _attention_net(),
+    "residual": _residual_net(),
 }
 
 
@@ -120,7 +133,7 @@ NETS = {
 def test_it_computes_the_same_and_measures_better(name: str) -> None:
     model = NETS[name]
     feeds, stats, plan = _setting(model)
-    found = evener(model, stats, feeds)(plan)
+    found = evener(model, stats, feeds.feeds)(plan)
     assert found is not None
     evened, fresh = found
     for feed in feeds:
@@ -130,13 +143,44 @@ def test_it_computes_the_same_and_measures_better(name: str) -> None:
     after = judge(apply_plan(evened, _plan(evened, fresh, "minmax")))
     # 3 dB: most of what one scale for channels of 1 and 30 costs. A LayerNorm's net has its input's noise as well, and
     # behind a depthwise convolution the large channels, which were good before, are all that is heard.
-    assert after > before + {"layer norm": 1, "depthwise": 0.3}.get(name, 3)
+    assert after > before + {"layer norm": 1, "depthwise": 0.3, "residual": 1}.get(name, 3)
+
+
+def test_what_float_writes_is_multiplied_for_int8_products_alone() -> None:
+    model = _residual_net()
+    _, stats, plan = _setting(model)
+    found = equalize(model, plan, stats)
+    assert found is not None and found[1].keys() == {"n/evened"}
+    by_name = {node.outputs[0].name: node for node in found[0].nodes()}
+    assert [by_name[v].inputs[0].name for v in "ac"] == ["n/evened", "n/evened"]  # type: ignore[union-attr]
+    assert by_name["y"].inputs[1].name == "n"  # type: ignore[union-attr]
+    # the multiplication itself stays in float: its reader rounds what it gives
+    evened = evener(model, stats, [random_feeds(model, 0)])(plan)
+    assert evened is not None
+    again = _plan(*evened, "minmax")
+    assert again.nodes[by_name["n/evened"].name or ""].scheme == "float32" and "n/evened" in again.activations
+
+
+def test_the_exponent_is_the_one_that_leaves_the_least() -> None:
+    """Channels of very different width whose weights are alike: more than half of the difference moves."""
+    weight = kernel(64, 256, seed=1)
+    model = typed("(float[1,6,64] x) => (float[1,6,256] y) { y = MatMul(x, w) }", {"w": weight})
+    reader = next(model.nodes())
+    ranges = np.where(np.arange(64) == 5, 50.0, 1.0)
+    values = np.random.default_rng(0).uniform(-1, 1, (1, 600, 64)).astype(np.float32) * ranges.astype(np.float32)
+    seen = observe(values, channel_axis=2)
+    chosen, half = factors_of(ranges, [reader], seen), factors_of(ranges, [reader])
+    assert chosen is not None and half is not None
+    assert gain(chosen, seen, [reader]) >= gain(half, seen, [reader]) > 1.3
+    flat = observe(values / ranges.astype(np.float32), channel_axis=2)
+    even = factors_of(np.ones(64), [reader], flat)
+    assert even is not None and gain(even, flat, [reader]) < 1.3
 
 
 def test_the_ladder_keeps_it_where_it_helps() -> None:
     model = NETS["relu"]
     feeds, stats, _ = _setting(model)
-    found = climb(model, _plan, stats, feeds.feeds, even=evener(model, stats, feeds))
+    found = climb(model, _plan, stats, feeds.feeds, even=evener(model, stats, feeds.feeds))
     rung = next(rung for rung in found.rungs if rung.name == "equalisation")
     assert rung.kept and rung.before_db is not None and rung.after_db > rung.before_db
     assert found.evened is not None and Judge(model, feeds.feeds)(found.model) > rung.before_db
