@@ -93,6 +93,7 @@ class Allowance:
         self._units = {n.name or "": unit.nodes for unit in self._neighbours.units for n in unit.nodes}
         self._scheme = scheme
         self.schemes: dict[str, NodeScheme] = {name: node.scheme for name, node in plan.nodes.items()}
+        self._touching = costs.touching()
         self.seconds = costs.total_seconds(self.schemes)
         self.size = costs.total_bytes(self.schemes)
         self.groups = rounded_together(model, plan, scheme)
@@ -112,7 +113,7 @@ class Allowance:
         while True:
             at = self.costs.total_seconds(schemes), self.costs.total_bytes(schemes)
             now = self._total(noise, schemes)
-            steps = [s for i in noise for s in self._steps(i, schemes, at) if tuple(sorted(s.changes)) not in refused]
+            steps = [s for i in noise for s in self._steps(i, schemes) if tuple(sorted(s.changes)) not in refused]
             judged = [replace(s, gain=now - self._total(noise, {**schemes, **s.changes})) for s in steps]
             fits = [
                 s
@@ -165,13 +166,12 @@ class Allowance:
 
     def worth_measuring(self) -> list[int]:
         """Positions of the groups that a step within the allowance frees, the cheapest first."""
-        at = self.seconds, self.size
         share = self._scheme.accuracy_allowance
         found = []
         for i in range(len(self.groups)):
             fits = [
                 s.seconds
-                for s in self._steps(i, self.schemes, at)
+                for s in self._steps(i, self.schemes)
                 if s.seconds <= share * self.seconds and s.size <= self._more_bytes()
             ]
             if fits:
@@ -184,7 +184,7 @@ class Allowance:
     def _total(self, noise: Mapping[int, float], schemes: Mapping[str, NodeScheme]) -> float:
         return sum(self.groups[i].noise(schemes, alone) for i, alone in noise.items())
 
-    def _steps(self, group: int, schemes: Mapping[str, NodeScheme], at: tuple[float, int]) -> list[_Step]:
+    def _steps(self, group: int, schemes: Mapping[str, NodeScheme]) -> list[_Step]:
         """The ways to free a group: int8 weights alone or float, for what writes it and for what reads it."""
         rounded = self.groups[group]
         found = {}
@@ -200,10 +200,11 @@ class Allowance:
         return [
             _Step(
                 changes=changes,
-                seconds=self.costs.total_seconds({**schemes, **changes}) - at[0],
-                size=self.costs.total_bytes({**schemes, **changes}) - at[1],
+                seconds=seconds,
+                size=size,
             )
             for changes in found.values()
+            for seconds, size in [self.costs.difference(schemes, changes, self._touching)]
         ]
 
     def _with_sources(self, changes: dict[str, NodeScheme], schemes: Mapping[str, NodeScheme]) -> dict[str, NodeScheme]:
@@ -216,8 +217,8 @@ class Allowance:
                 if not around or any(self._has_weights(n) for n in around):
                     continue
                 wider = {**changes, **{k: v for n in around for k, v in self._leave(n, False).items()}}
-                before = self.costs.total_seconds({**schemes, **changes})
-                if self.costs.total_seconds({**schemes, **wider}) <= before:
+                before = self.costs.difference(schemes, changes, self._touching)[0]
+                if self.costs.difference(schemes, wider, self._touching)[0] <= before:
                     changes, queue = wider, [*queue, *around]
         return changes
 

@@ -57,6 +57,17 @@ def apply_plan(model: Model, plan: QuantPlan) -> Model:
     return result
 
 
+def renew(quantized: Model, old: QuantPlan, plan: QuantPlan) -> None:
+    """Put the integers of a plan where those of an older one stand in its QDQ model; their parameters are the same."""
+    nodes = {node.name: node for node in quantized.nodes() if node.op_type == "DequantizeLinear"}
+    for mine, theirs in ((plan.weights, old.weights), (plan.biases, old.biases)):
+        for key, entry in mine.items():
+            if theirs[key] is not entry and entry.data is not None:
+                value = nodes[f"{key}/dequantize"].inputs[0]
+                assert value is not None
+                value.const_value = ir.Tensor(entry.data, name=value.name)
+
+
 def without_activation_pairs(model: Model) -> Model:
     """A quantized model with float activations: each QuantizeLinear → DequantizeLinear pair handed through.
 
@@ -103,7 +114,7 @@ class _Editor:
 
     def _initializer(self, name: str, array: Array) -> ir.Value:
         name = self._fresh(name)
-        tensor = ir.tensor(array, name=name)
+        tensor = ir.Tensor(array, name=name)
         value = ir.Value(name=name, shape=ir.Shape(array.shape), type=ir.TensorType(tensor.dtype), const_value=tensor)
         self.graph.register_initializer(value)
         return value

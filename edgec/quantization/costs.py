@@ -10,9 +10,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Mapping
+from collections import ChainMap
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Literal, TypeAlias
 
 import onnx_ir as ir
 
@@ -40,6 +41,9 @@ _BYTES: dict[NodeScheme, tuple[int, int]] = {
 _CONVERTED = 5  # bytes read and written for a value between int8 and float
 
 
+Touching: TypeAlias = "Mapping[str, Sequence[Value]]"
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Costs:
     """Costs of every node in every scheme, looked up. Names are of nodes and values; a fused node costs nothing."""
@@ -57,6 +61,29 @@ class Costs:
     def total_bytes(self, schemes: Mapping[str, NodeScheme]) -> int:
         """Bytes of the weights as they are stored."""
         return sum(self.weight_bytes.get((name, scheme), 0) for name, scheme in schemes.items())
+
+    def difference(
+        self, schemes: Mapping[str, NodeScheme], changes: Mapping[str, NodeScheme], touching: Touching
+    ) -> tuple[float, int]:
+        """Seconds and bytes that `changes` add: what `total_seconds` and `total_bytes` say, of what changes alone."""
+        after = ChainMap(dict(changes), schemes)  # type: ignore[arg-type]  # it is only read
+        seconds, size = 0.0, 0
+        for name, scheme in changes.items():
+            old = schemes[name]
+            seconds += self.seconds.get((name, scheme), 0.0) - self.seconds.get((name, old), 0.0)
+            size += self.weight_bytes.get((name, scheme), 0) - self.weight_bytes.get((name, old), 0)
+        for value in {value.name: value for name in changes for value in touching.get(name, ())}.values():
+            more = len(value.converted_to(after, self.outside)) - len(value.converted_to(schemes, self.outside))
+            seconds += value.seconds * more
+        return seconds, size
+
+    def touching(self) -> Touching:
+        """The values that each node writes or reads."""
+        found: dict[str, list[Value]] = {}
+        for value in self.values:
+            for name in {value.writer, *value.readers}:
+                found.setdefault(name, []).append(value)
+        return found
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -77,7 +77,7 @@ class Reach:
 
 REACH: dict[Effort, Reach] = {
     "fast": Reach(learn=0, judge=0, positions=0, ranges=("auto",), full_bias=False),
-    "balanced": Reach(learn=32, judge=50, positions=64, ranges=("auto", "minmax"), full_bias=False),
+    "balanced": Reach(learn=16, judge=50, positions=96, ranges=("auto", "minmax"), full_bias=False),
     "max": Reach(learn=50, judge=50, positions=256, ranges=("auto", "minmax", "mse", "percentile"), full_bias=True),
 }
 

@@ -59,3 +59,14 @@ def test_a_target_without_coefficients_has_no_costs(speed: dict[str, object] | N
     estimate = None if speed is None or TARGET.estimate is None else TARGET.estimate.model_copy(update={"speed": speed})
     model = typed(NET, {"w1": kernel(64, 64, 3, 3), "w2": kernel(64, 64, 3, 3, seed=1)})
     assert costs_of(model, TARGET.model_copy(update={"estimate": estimate}), "tflite") is None
+
+
+def test_a_difference_is_that_of_the_totals() -> None:
+    found = costs()
+    forms: list[NodeScheme] = ["int8", "dynamic", "float32"]
+    mixes = [schemes(first, second) for first in forms for second in forms]
+    for old in mixes:
+        for new in mixes:
+            seconds, size = found.difference(old, new, found.touching())
+            assert seconds == pytest.approx(found.total_seconds(new) - found.total_seconds(old), abs=1e-12)
+            assert size == found.total_bytes(new) - found.total_bytes(old)

@@ -15,7 +15,7 @@ from edgec.graph.model import Model
 from edgec.quantization.algorithms.layers import Layer, in_slices
 from edgec.quantization.algorithms.moments import SLICE_BYTES
 from edgec.quantization.algorithms.rounding import Moments
-from edgec.quantization.apply import apply_plan
+from edgec.quantization.apply import apply_plan, renew
 from edgec.quantization.executor import Executor
 from edgec.quantization.segment import bytes_of, living, segment
 from edgec.quantization.types import QuantPlan
@@ -37,6 +37,7 @@ class Walk:
     def __init__(self, model: Model, feeds: Sequence[Feed], begins: Collection[Layer], *, positions: int) -> None:
         self._model, self._feeds, self._positions = model, feeds, positions
         self._given: tuple[str, ...] = ()
+        self._applied: tuple[QuantPlan, Model] | None = None
         self._values: list[Feed] = [{} for _ in feeds]
         executor = Executor(model, fetch=tuple(dict.fromkeys(layer.data for layer in begins)))
         self._float: list[dict[str, Array]] = []
@@ -45,7 +46,7 @@ class Walk:
 
     def gathered(self, layers: tuple[Layer, ...], plan: QuantPlan) -> Iterator[tuple[Layer, Halves]]:
         """Each layer with its moments over the even and over the odd samples; memory is bounded by taking slices."""
-        quantized = apply_plan(self._model, plan)
+        quantized = self._apply(plan)
         reads = {n.name or "": n.inputs[0].name or "" for n in quantized.nodes() if n.inputs and n.inputs[0]}
         for part in in_slices(layers, SLICE_BYTES // 4):
             given, living_here = self._given, () if part[0] is not layers[0] else self._living(part[0].node)
@@ -64,6 +65,16 @@ class Walk:
             for layer in part:
                 even, odd = moments.pop(layer.key)
                 yield layer, (even.flush(), odd.flush())
+
+    def _apply(self, plan: QuantPlan) -> Model:
+        """The quantized model, of which each repair changes integers alone."""
+        if self._applied is None:
+            quantized = apply_plan(self._model, plan)
+        else:
+            old, quantized = self._applied
+            renew(quantized, old, plan)
+        self._applied = plan, quantized
+        return quantized
 
     def _living(self, node: str) -> tuple[str, ...]:
         """What lives before a node; nothing where that is too much (rule 3)."""
