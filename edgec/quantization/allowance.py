@@ -16,6 +16,7 @@ from dataclasses import dataclass, field, replace
 
 import onnx_ir as ir
 
+from edgec.errors import Finding, Severity
 from edgec.graph.model import Model, const_of
 from edgec.graph.traits import weight_of, within_inputs
 from edgec.graph.work import multiplications
@@ -321,4 +322,17 @@ class Mixer:
             name: node if node.scheme in STATIC else replace(node, reason=reasons.get(name, node.reason))
             for name, node in made.nodes.items()
         }
-        return replace(made, nodes=nodes)
+        return replace(made, nodes=nodes, findings=_told(made, mixture))
+
+
+def _told(plan: QuantPlan, mixture: Mixture) -> tuple[Finding, ...]:
+    """The plan's findings; that nothing is int8 any more is said as what it is: a choice, of which weights remain."""
+    if not mixture.dynamic_nodes or any(node.scheme in STATIC for node in plan.nodes.values()):
+        return plan.findings
+    said = Finding(
+        code="quant/weights-alone",
+        message="only weights are int8: this target's runtime multiplies them as fast beside float data",
+        severity=Severity.INFO,
+        hint="--effort fast, or accuracy_allowance = 0.0 in a profile of your own, quantizes data as well",
+    )
+    return (*(f for f in plan.findings if f.code != "quant/nothing-quantized"), said)

@@ -123,6 +123,9 @@ def test_products_alone_keep_their_weights_in_int8_where_that_is_as_fast() -> No
     plan = make_plan(model, measured(model, feeds), TARGET, "tflite", "int8")
     found = Mixer(TARGET, "tflite").light(model, plan)
     assert len(found.dynamic_nodes) == 2 and all("latency" in why for why in found.dynamic_nodes.values())
+    # That no data is int8 any more is told as a choice.
+    made = Mixer(TARGET, "tflite").plan(model, measured(model, feeds), "auto", found)
+    assert [f.code for f in made.findings] == ["quant/weights-alone"]
     # OpenVINO widens such weights and multiplies in float; an int8 net of convolutions is faster as it is.
     intel = load_target("intel-cpu")
     assert not Mixer(intel, "openvino").light(
