@@ -31,6 +31,7 @@ from edgec.quantization.ladder import Climb, Effort, Rung, climb
 from edgec.quantization.mixed import Mixed
 from edgec.quantization.plan import make_plan, tensors_to_observe
 from edgec.quantization.range_choice import RangeMethod
+from edgec.quantization.run_time import round_at_run_time
 from edgec.quantization.samples import SampleSource
 from edgec.quantization.types import NodeScheme, QuantPlan, Statistics
 from edgec.runners.base import run_artifact, stream_artifact
@@ -256,9 +257,10 @@ class Build:
         )
 
     def _outputs(self, model: Model) -> list[dict[str, Array]]:
-        """What a model makes of the judging inputs; those of the model asked for last are remembered."""
+        """What a model makes of the judging inputs, with what kernels round at run time; the last model's are kept."""
         if self.judged is None or self.judged[0] is not model:
-            self.judged = model, list(Executor(model).run_all(self.feeds))
+            run = model if self.facts.scheme.widened_weights else round_at_run_time(model.clone())
+            self.judged = model, list(Executor(run).run_all(self.feeds))
         return self.judged[1]
 
     def compile(self, form: Form) -> Artifact:

@@ -98,6 +98,7 @@ def build_application(folder: Path, precision: str = "int8") -> Path:
             calibration=f"{folder / 'recipe.toml'}:{write_pictures(folder / 'pictures')}",
             labels=folder / "labels.txt",
             output=folder,
+            effort="fast",  # its bits tell sets of kernels apart, whatever repairs come to
         )
     assert result.path is not None
     return Path(result.path)
