@@ -15,7 +15,7 @@ import pytest
 
 from edgec.runners.base import agent_source
 from tests.support import serving
-from tests.support.serving import JSON, SAMPLE, Service
+from tests.support.serving import JSON, PATIENCE_S, SAMPLE, Service
 
 
 def body() -> bytes:
@@ -70,6 +70,13 @@ class Hammer:
         for thread in self._threads:
             thread.join()
 
+    def wait_for(self, release: str) -> None:
+        """Until a client has an answer from a release."""
+        end = time.monotonic() + PATIENCE_S
+        while not any(told == release for _, told in self.answers[-100:]):
+            assert time.monotonic() < end and not self.failed, self.answers[-3:]
+            time.sleep(0.01)
+
     @property
     def failed(self) -> list[tuple[int, Any]]:
         return [answer for answer in self.answers if answer[0] != 200]
@@ -81,12 +88,12 @@ def test_no_request_is_dropped_while_it_is_flashed_20_times(tmp_path: Path) -> N
     bundles = [serving.pack(tmp_path / f"{i}.edgec", version=str(i)) for i in range(21)]
     first = serving.flash(root, bundles[0]).digest
     with serving.serving(root, tmp_path=tmp_path) as service, Hammer(service, clients=3) as hammer:
-        service.wait_for(lambda said: said["release"] == first)
+        hammer.wait_for(first)
         for i, path in enumerate(bundles[1:]):
             result = serving.flash(root, path)
             assert result.result == "installed"
             if i % 2:  # every other one is overtaken by the next, and its files collected, while it is being loaded
-                service.wait_for(lambda said, wanted=result.digest: said["release"] == wanted)  # type: ignore[misc]
+                hammer.wait_for(result.digest)
     assert hammer.failed == []
     releases = {release for _, release in hammer.answers}
     assert {first, result.digest} <= releases
