@@ -19,7 +19,7 @@ import onnx_ir as ir
 from edgec.graph.model import Model, const_of
 from edgec.graph.traits import weight_of
 from edgec.quantization.allowance import Rounded
-from edgec.quantization.costs import Costs, Value
+from edgec.quantization.costs import Costs, Touching
 from edgec.quantization.harms import Harms
 from edgec.quantization.plan_weights_only import MIN_ELEMENTS, dynamic_reason
 from edgec.quantization.types import NodeScheme, QuantPlan
@@ -55,13 +55,11 @@ class _Way:
     groups: Sequence[Rounded]
     writes_integers: bool
     weighted: Collection[str]
-    near_values: dict[str, list[Value]] = field(default_factory=dict)
+    near_values: Touching = field(default_factory=dict)
     near_groups: dict[str, list[int]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        for value in self.costs.values:
-            for name in dict.fromkeys((value.writer, *value.readers)):
-                self.near_values.setdefault(name, []).append(value)
+        self.near_values = self.costs.touching()
         for i, group in enumerate(self.groups):
             for name in dict.fromkeys((*group.writers, *group.readers)):
                 self.near_groups.setdefault(name, []).append(i)
@@ -80,19 +78,17 @@ class _Way:
         if not changes:
             return None
         groups = sorted({i for name in changes for i in self.near_groups.get(name, ())})
-        values = {id(v): v for name in changes for v in self.near_values.get(name, ())}.values()
-        after = {**self._around(changes, groups, values), **changes}
+        after = {**self._around(changes, groups), **changes}
         before = {name: self.schemes[name] for name in after}
         return Step(
             changes=changes,
             gain=self._noise(before, changes, groups) - self._noise(after, changes, groups),
-            seconds=self._seconds(after, changes, values) - self._seconds(before, changes, values),
+            seconds=self.costs.difference(self.schemes, changes, self.near_values)[0],
         )
 
-    def _around(self, changes: Iterable[str], groups: Iterable[int], values: Iterable[Value]) -> dict[str, NodeScheme]:
+    def _around(self, changes: Iterable[str], groups: Iterable[int]) -> dict[str, NodeScheme]:
         names = [*changes]
         names += [n for i in groups for n in (*self.groups[i].writers, *self.groups[i].readers)]
-        names += [n for v in values for n in (v.writer, *v.readers)]
         return {name: self.schemes[name] for name in names if name in self.schemes}
 
     def _noise(self, schemes: Mapping[str, NodeScheme], nodes: Iterable[str], groups: Iterable[int]) -> float:
@@ -109,10 +105,6 @@ class _Way:
         at_run_time = any(schemes.get(name) == "dynamic" for name in group.readers)
         before = read or written
         return before + (at_run_time and (written or not before))
-
-    def _seconds(self, schemes: Mapping[str, NodeScheme], nodes: Iterable[str], values: Iterable[Value]) -> float:
-        own = sum(self.costs.seconds.get((name, schemes[name]), 0.0) for name in nodes)
-        return own + sum(v.seconds * len(v.converted_to(schemes, self.costs.outside)) for v in values)
 
 
 def find_way(
