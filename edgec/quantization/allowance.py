@@ -281,10 +281,9 @@ class Mixer:
 
     def find(self, model: Model, plan: QuantPlan, feeds: Sequence[Mapping[str, Array]]) -> Mixture:
         """The mixture for a plan of `model`, from a few samples; empty when nothing pays."""
-        costs = costs_of(model, self.target, self.backend)
-        if costs is None or not plan.activations or any(n.scheme == "int16x8" for n in plan.nodes.values()):
+        allowance = self._allowance(model, plan)
+        if allowance is None:
             return Mixture()
-        allowance = Allowance(model, plan, self.target, self.backend, costs)
         work = max(sum(multiplications(node) for node in model.nodes()) * len(feeds), 1)
         measured = allowance.worth_measuring()[: max(_FEWEST, int(_WORK / work))]
         noise = noise_alone(model, plan, [allowance.groups[i].values for i in measured], feeds)
@@ -292,10 +291,15 @@ class Mixer:
 
     def light(self, model: Model, plan: QuantPlan) -> Mixture:
         """int8 weights alone for all products, and float for the rest; empty where that takes longer than allowed."""
+        allowance = self._allowance(model, plan)
+        return Mixture() if allowance is None else allowance.without_int8_data()
+
+    def _allowance(self, model: Model, plan: QuantPlan) -> Allowance | None:
+        """What may be spent; None without coefficients, or for a plan that is not of int8 data."""
         costs = costs_of(model, self.target, self.backend)
         if costs is None or not plan.activations or any(n.scheme == "int16x8" for n in plan.nodes.values()):
-            return Mixture()
-        return Allowance(model, plan, self.target, self.backend, costs).without_int8_data()
+            return None
+        return Allowance(model, plan, self.target, self.backend, costs)
 
     def plan(
         self,
