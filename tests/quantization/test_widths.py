@@ -33,6 +33,12 @@ def planned(reverted: Mapping[str, NodeScheme], target: str = "cortex-m4") -> tu
     )
 
 
+def plan_of(model: Model, target: str, reverted: Mapping[str, NodeScheme]) -> QuantPlan:
+    """The int8 plan of one sample's ranges, with nodes reverted."""
+    stats = measured(model, [random_feeds(model)])
+    return make_plan(model, stats, load_target(target), "tflite", "int8", reverted=reverted)
+
+
 def schemes(plan: QuantPlan) -> dict[str, str]:
     return {name: node.scheme for name, node in plan.nodes.items()}
 
@@ -65,9 +71,7 @@ def test_an_input_that_both_widths_read_is_stored_in_the_wider() -> None:
     text = """(float[1,8] x) => (float[1,4] y, float[1,4] z) { y = Gemm(x, w) z = Gemm(x, v) }"""
     model = typed(text, {"w": kernel(8, 4), "v": kernel(8, 4, seed=1)})
     feeds = [random_feeds(model)]
-    plan = make_plan(
-        model, measured(model, feeds), load_target("cortex-m4"), "tflite", "int8", reverted={"Gemm_y": "int16x8"}
-    )
+    plan = plan_of(model, "cortex-m4", {"Gemm_y": "int16x8"})
     assert plan.activations["x"].dtype is DType.INT16 and plan.requantized["x"].dtype is DType.INT8
     wanted, got = run_ort(model, feeds[0]), run_ort(apply_plan(model, plan), feeds[0])
     for name in ("y", "z"):
@@ -77,14 +81,7 @@ def test_an_input_that_both_widths_read_is_stored_in_the_wider() -> None:
 def test_an_operator_without_a_16_bit_kernel_stays_in_8() -> None:
     text = """(float[1,8] x) => (float[1,4] y) { a = Gemm(x, v) e = Elu(a) y = Gemm(e, w) }"""
     model = typed(text, {"v": kernel(8, 8), "w": kernel(8, 4, seed=1)})
-    plan = make_plan(
-        model,
-        measured(model, [random_feeds(model)]),
-        load_target("cortex-m4"),
-        "tflite",
-        "int8",
-        reverted={"Elu_e": "int16x8", "Gemm_y": "int16x8"},
-    )
+    plan = plan_of(model, "cortex-m4", {"Elu_e": "int16x8", "Gemm_y": "int16x8"})
     assert schemes(plan) == {"Gemm_a": "int8", "Elu_e": "int8", "Gemm_y": "int16x8"}
 
 
@@ -92,14 +89,7 @@ def test_float16_weights_of_single_nodes_beside_int8() -> None:
     text = """(float[1,64] x) => (float[1,64] y) { a = Gemm(x, v) b = Gemm(a, w) c = Gemm(b, small) y = Gemm(c, u) }"""
     constants = {"v": kernel(64, 64), "w": kernel(64, 64, seed=1), "u": kernel(4, 64, seed=3)}
     model = typed(text, {**constants, "small": kernel(64, 4, seed=2)})
-    plan = make_plan(
-        model,
-        measured(model, [random_feeds(model)]),
-        load_target("raspberrypi4"),
-        "tflite",
-        "int8",
-        reverted={"Gemm_b": "float16", "Gemm_c": "float16"},
-    )
+    plan = plan_of(model, "raspberrypi4", {"Gemm_b": "float16", "Gemm_c": "float16"})
     assert schemes(plan) == {"Gemm_a": "int8", "Gemm_b": "float16", "Gemm_c": "float32", "Gemm_y": "int8"}
     assert plan.weights["w"].dtype is DType.FLOAT16 and "small" not in plan.weights
     assert has_float16_weights(apply_plan(model, plan)) and not has_float16_weights(model)
@@ -108,14 +98,7 @@ def test_float16_weights_of_single_nodes_beside_int8() -> None:
 def test_a_weight_that_an_int8_node_reads_too_is_not_halved() -> None:
     text = """(float[1,64] x) => (float[1,64] y) { a = Gemm(x, w) y = Gemm(a, w) }"""
     model = typed(text, {"w": kernel(64, 64)})
-    plan = make_plan(
-        model,
-        measured(model, [random_feeds(model)]),
-        load_target("raspberrypi4"),
-        "tflite",
-        "int8",
-        reverted={"Gemm_y": "float16"},
-    )
+    plan = plan_of(model, "raspberrypi4", {"Gemm_y": "float16"})
     assert schemes(plan)["Gemm_y"] == "float32" and plan.weights["w"].dtype is DType.INT8
 
 
