@@ -27,7 +27,7 @@ ROOT = Path(__file__).resolve().parent.parent
 SCRIPTS = ROOT / "tools" / "peers"
 #: Packages of edgec that a quantized artifact's outputs come from.
 CODE = ("backends", "graph", "passes", "pipeline", "quantization", "targets", "tensors.py")
-OURS_TIMEOUT_S, PEER_TIMEOUT_S, MATERIAL_TIMEOUT_S = 900, 900, 900
+OURS_TIMEOUT_S, PEER_TIMEOUT_S, MATERIAL_TIMEOUT_S = 1800, 1800, 900
 LITERT = "litert-quantizer"
 
 

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
 from tools.peers import int8_page
+from tools.peers.cases import CASES
+from tools.peers.convert import _onnx2tf
 from tools.peers.graphs import geometric_mean, judge, line, ratios
 from tools.peers.page import page
 from tools.peers.race import _error, _perm
@@ -104,3 +107,12 @@ def test_a_file_of_integers_races_against_ours_of_integers() -> None:
 def test_a_less_accurate_file_is_no_rival() -> None:
     assert int8_page.misses(int8_row(peer={"ms": 2.0, "sqnr_db": 19.0})) == []
     assert int8_page.misses({**int8_row(), "edgec int8": {"ms": 10.0, "sqnr_db": 21.0}}) == ["slower than our float"]
+
+
+def test_a_converter_that_writes_over_its_model_has_a_copy(tmp_path: Path) -> None:
+    tool, model, made = tmp_path / "onnx2tf", tmp_path / "net.onnx", tmp_path / "net.tflite"
+    tool.write_text('#!/bin/sh\ncat "$2" > "$4/net_float32.tflite"\necho changed > "$2"\n')
+    tool.chmod(0o755)
+    model.write_bytes(b"model")
+    _onnx2tf(tmp_path / "python", CASES[0], model, made)
+    assert (model.read_bytes(), made.read_bytes()) == (b"model", b"model")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -67,10 +68,11 @@ def theirs(peer: Peer, case: Case) -> Made:
 
 
 def _onnx2tf(python: Path, case: Case, model: Path, path: Path) -> str:  # noqa: ARG001 # one signature for all
-    # it calls onnxsim by name, and leaves other files beside its product
+    # it calls onnxsim by name, which writes over the model it is given, and leaves other files beside its product
     environment = {**os.environ, "PATH": f"{python.parent}{os.pathsep}{os.environ['PATH']}"}
-    with tempfile.TemporaryDirectory() as folder:
-        command = [str(python.parent / "onnx2tf"), "-i", str(model.resolve()), "-o", folder]
+    with tempfile.TemporaryDirectory() as folder, tempfile.TemporaryDirectory() as copies:
+        copy = shutil.copy(model, copies)
+        command = [str(python.parent / "onnx2tf"), "-i", str(copy), "-o", folder]
         done = subprocess.run(
             command, capture_output=True, text=True, check=False, env=environment, cwd=folder, timeout=_TIMEOUT_S
         )
