@@ -77,8 +77,8 @@ def find_model(case: Case) -> Path:
     return finders[kind](name)
 
 
-def find_data(kind: str, folder: Path) -> str:
-    """Calibration data: the zoo's pictures, printed text, scanned lines, or spoken digits as waveforms."""
+def find_data(kind: str, folder: Path, count: int | None = None) -> str:
+    """Calibration data: the zoo's pictures, scanned lines, or as many as asked for of printed texts or waveforms."""
     from tests.support import models
 
     if kind == "lines":
@@ -86,7 +86,7 @@ def find_data(kind: str, folder: Path) -> str:
 
         return f"ocr:{prepare()[1]}"
     if kind == "ocr":
-        return f"ocr:{printed_text(folder / 'text')}"
+        return f"ocr:{printed_text(folder / 'text', count or 32)}"
     if kind != "audio":
         return f"{kind}:{models.zoo('images')}"
     import numpy as np
@@ -96,21 +96,22 @@ def find_data(kind: str, folder: Path) -> str:
     sound, rate = soundfile.read(clips.with_name("fsdd_8k_concat.flac"), dtype="float32")
     wanted = np.arange(0, len(sound), rate / 22050)
     resampled = np.interp(wanted, np.arange(len(sound)), sound).astype(np.float32)
-    windows = resampled[: 16 * 43844].reshape(16, 43844, 1)
+    kept = min(count or 16, len(resampled) // 43844)
+    windows = resampled[: kept * 43844].reshape(kept, 43844, 1)
     path = folder / "waveforms.npy"
     np.save(path, windows)
     return str(path)
 
 
-def printed_text(folder: Path) -> Path:
-    """32 pictures of three printed lines each, every other one upside down: what an OCR net is for."""
+def printed_text(folder: Path, count: int = 32) -> Path:
+    """Pictures of three printed lines each, every other one upside down: what an OCR net is for."""
     import numpy as np
     from PIL import Image, ImageDraw, ImageFont
 
     rng = np.random.default_rng(0)
     folder.mkdir(exist_ok=True)
     words = ["edge", "device", "model", "compiler", "quantize", "float", "layout", "bundle", "runtime", "tensor"]
-    for number in range(32):
+    for number in range(count):
         image = Image.new("RGB", (384, 96), tuple(int(c) for c in rng.integers(170, 256, 3)))
         draw = ImageDraw.Draw(image)
         for line in range(3):
@@ -119,7 +120,7 @@ def printed_text(folder: Path) -> Path:
             draw.text((int(rng.integers(2, 12)), 4 + 30 * line), text, fill=ink, font=ImageFont.load_default(22))
         if number % 2:
             image = image.rotate(180)
-        image.save(folder / f"{number:02d}.png")
+        image.save(folder / f"{number:03d}.png")
     return folder
 
 

@@ -1,17 +1,18 @@
 """Int8 accuracy against the peers: same model, same calibration samples, same evaluation samples.
 
-`python -m tools.accuracy [--rows NAME…] [--ours] [--jobs 2] [--write]` makes what is missing and prints the table;
-`--write` makes docs/accuracy.md of all rows that are there (`--rows` without a name runs none). Every part is kept in
-.cache/accuracy: peers as long as model, samples and their version stay; ours until `--ours` finds that the code which
-quantizes and emits has changed; `--fresh` makes everything again.
+`python -m tools.accuracy [--rows NAME…] [--ours] [--time] [--jobs 2] [--write]` makes what is missing and prints the
+table; `--write` makes docs/accuracy.md of all rows that are there (`--rows` without a name runs none). Every part is
+kept in .cache/accuracy: peers as long as model, samples and their version stay; ours until `--ours` finds that the
+code which quantizes and emits has changed; `--fresh` makes everything again. `--time` then measures how long edgec and
+NNCF take, one row at a time: it is for a quiet machine.
 Samples are crops of the zoo's pictures, text or speech: the even ones calibrate, the odd ones evaluate, so the crops
-are held out but the pictures are not. All tools are given the canonical float model (fixed shapes, a recent opset).
+are held out but the pictures are not. Of labelled data at most 100 samples calibrate, and all others evaluate.
+All tools are given the canonical float model (fixed shapes, a recent opset).
 """
 
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 import time
 from collections.abc import Sequence
@@ -35,9 +36,9 @@ from tools.accuracy_runs import (
     make_peer,
     material_digest,
     peer_key,
-    time_nncf,
 )
 from tools.accuracy_samples import crops
+from tools.accuracy_time import time_row
 
 __all__ = ["Samples", "crops", "main", "material", "measure"]
 
@@ -101,16 +102,14 @@ def _ours(name: str, target: str, precision: str, wish: Wish) -> dict[str, Any]:
     start = time.perf_counter()
     made = make_ours(name, target, precision, wish.effort)
     _say(name, f"edgec {target} {precision}", made.get("error", made.get("why", "made")), start)
-    if precision == "int8" and target == "intel-cpu" and "error" not in made and "nncf" in wish.peers:
-        made = make_ours_timed(name, made, part)
     return made
 
 
-def make_ours_timed(name: str, made: dict[str, Any], part: str) -> dict[str, Any]:
-    """The facts of a build with the seconds that NNCF takes for the same, right after it."""
-    timed = {**made, "nncf_s": time_nncf(name)}
-    (folder_of(name) / f"{part}.json").write_text(json.dumps(timed))
-    return timed
+def _time(name: str) -> None:
+    start = time.perf_counter()
+    runs = (time_row(name) or {"runs": []})["runs"]
+    told = "; ".join(f"{r['samples']} samples: {r['edgec_s']} s, nncf {r['nncf_s']} s" for r in runs)
+    _say(name, "time", told or "no material", start)
 
 
 def _say(name: str, what: str, how: str, start: float) -> None:
@@ -126,6 +125,7 @@ def assembled(name: str, effort: str) -> dict[str, Any] | None:
     reference, feeds = load(folder / "reference.npz"), load(folder / "evaluation.npz")
     judge = partial(measure, reference, labels=facts["labels"], view=facts["view"], feeds=feeds)
     row: dict[str, Any] = {"model": name, "samples": facts["samples"], "trained": facts["trained"]}
+    row["time"] = facts_of(name, "time") or {}
     if facts["labels"]:
         row["float"] = judge(reference)["right"]
     parts = {f"edgec {t}": f"edgec-{t}-int8" for t in TARGETS} | {p: p for p in PEERS}
@@ -151,6 +151,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--rows", "--only", nargs="*", help="models whose name contains one of these")
     parser.add_argument("--ours", action="store_true", help="make ours again where the code has changed")
+    parser.add_argument("--time", action="store_true", help="measure how long ours and NNCF's default take")
     parser.add_argument("--fresh", action="store_true", help="make everything again")
     parser.add_argument("--jobs", type=int, default=1, help="rows at a time")
     parser.add_argument("--samples", type=int, default=50, help="to calibrate, and as many to evaluate, where not set")
@@ -169,6 +170,8 @@ def main() -> int:
     code_digest()  # of the code as it is now, whatever is edited meanwhile
     with ThreadPoolExecutor(arguments.jobs) as pool:
         list(pool.map(partial(run_row, wish=wish), sorted(chosen, key=_usual_seconds, reverse=True)))
+    for name in chosen if arguments.time else ():
+        _time(name)
     shown = NAMES if arguments.write else chosen
     rows = [row for name in shown if (row := assembled(name, arguments.effort)) is not None]
     text = page(rows, shown, "make accuracy" if arguments.write else "python -m tools.accuracy", code_digest())

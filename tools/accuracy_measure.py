@@ -6,6 +6,7 @@ median of each sample's own dB stands beside it. A view says which values of an 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -46,7 +47,7 @@ VIEWS: dict[str, View] = {"": floats, "sentence": sentence, "boxes_and_scores": 
 def measure(
     reference: Outputs, outputs: Outputs, labels: Sequence[int] = (), *, view: str = "", feeds: Sequence[Feed] = ()
 ) -> dict[str, Any]:
-    """Figures of the worst output; `right` is the percentage that `labels` calls right, of those with labels."""
+    """Figures of the worst output; `correct` says of each sample whether it is as `labels` says, `right` in percent."""
     look, known = VIEWS[view], feeds or [{}] * len(reference)
     expected = [look(f, r) for f, r in zip(known, reference, strict=True)]
     found = [look(f, o) for f, o in zip(known, outputs, strict=True)]
@@ -55,20 +56,32 @@ def measure(
     }
     tops = [t for r, o in stacked.values() if r.ndim == 3 and (t := top1_agreement(r[:, 0], o[:, 0])) is not None]
     each = [min(sqnr_db(r[n], o[n]) for n in r) for r, o in zip(expected, found, strict=True)]
-    first = next(iter(stacked))
+    correct = _correct(found, next(iter(stacked)), labels)
     return {
         "dB": round(min(sqnr_db(r, o) for r, o in stacked.values()), 1),
         "median dB": round(float(np.median(each)), 1),
         "top-1": round(100 * min(tops), 1) if tops and not view else None,
-        "right": _right(found, first, labels) if labels else None,
+        "right": round(100 * sum(correct) / len(correct), 1) if correct else None,
+        "correct": correct,
         **(_ranking(*stacked["embedding"]) if view == "sentence" else {}),
     }
 
 
-def _right(outputs: Outputs, name: str, labels: Sequence[int]) -> float:
-    """Percent of the samples whose largest score is the label's."""
-    found = [int(o[name].argmax()) for o in outputs]
-    return round(100 * float(np.mean([f == label for f, label in zip(found, labels, strict=True)])), 1)
+def mcnemar(mine: Sequence[bool], theirs: Sequence[bool]) -> tuple[int, int, float]:
+    """How many samples only one of two gets right, and only the other; how likely so uneven a split is by chance.
+
+    McNemar's exact test: without a difference, each sample that only one gets right is a fair coin's; both tails count.
+    """
+    pairs = list(zip(mine, theirs, strict=True))
+    ahead, behind = sum(m and not t for m, t in pairs), sum(t and not m for m, t in pairs)
+    tosses = ahead + behind
+    tail = sum(math.comb(tosses, k) for k in range(min(ahead, behind) + 1))
+    return ahead, behind, min(1.0, 2 * tail / 2**tosses)
+
+
+def _correct(outputs: Outputs, name: str, labels: Sequence[int]) -> list[bool]:
+    """Whether each sample's largest score is the label's; empty without labels."""
+    return [int(o[name].argmax()) == label for o, label in zip(outputs, labels, strict=True)] if labels else []
 
 
 def _ranking(reference: Array, value: Array) -> dict[str, float]:

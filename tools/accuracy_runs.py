@@ -85,10 +85,22 @@ def make_peer(name: str, peer: str) -> dict[str, Any]:
     return facts
 
 
-def time_nncf(name: str) -> float | None:
-    """Seconds that NNCF's default takes to quantize the row's model with the row's samples, now."""
-    said, why = _run([*_quantize_one(folder_of(name), "nncf")[:-2], "-", "-"], PEER_TIMEOUT_S)
+def seconds_of(name: str, calibration: Path, *, nncf: bool) -> float | None:
+    """Seconds to quantize the row's model with these samples, now: by NNCF's default, or by edgec; None if it fails."""
+    if nncf:
+        model, script = folder_of(name) / "model.onnx", SCRIPTS / "quantize_one.py"
+        command = [str(_python("nncf")), str(script), "nncf", str(model), str(calibration), "-", "-"]
+    else:
+        command = [sys.executable, "-m", "tools.accuracy_part", "seconds", name, str(calibration)]
+    said, why = _run(command, PEER_TIMEOUT_S)
     return None if why else float(json.loads(said.splitlines()[-1])["seconds"])
+
+
+def make_more(name: str, count: int, path: Path) -> int:
+    """At most so many samples of a row in one file; how many it has, none where there was no making them."""
+    command = [sys.executable, "-m", "tools.accuracy_part", "more", name, str(count), str(path)]
+    said, why = _run(command, MATERIAL_TIMEOUT_S)
+    return 0 if why else int(json.loads(said.splitlines()[-1])["samples"])
 
 
 def material_digest(name: str) -> str:

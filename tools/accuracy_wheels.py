@@ -14,7 +14,7 @@ import numpy as np
 
 from edgec.frontends.base import load_source
 from edgec.passes.pipelines import canonicalize
-from edgec.tensors import Array
+from edgec.tensors import Array, TensorSpec
 from tools.accuracy_rows import CACHE, Feeds, Material, _material, _wheel
 
 _MAGIKA = "magika/models/standard_v3_3/"
@@ -30,6 +30,7 @@ _KINDS |= {
     "xml": "xml",
     "js": "javascript",
 }
+TRAINED = 8000  # drawings that the small CNN has learned from
 _A_KIND = 60  # files of one kind at most, so that Python is not all there is
 
 
@@ -44,8 +45,8 @@ class _ArraysOnly(pickle.Unpickler):
         raise pickle.UnpicklingError(f"{module}.{name} is no array")
 
 
-def animal_mnist() -> Material:
-    """Drawings of animals, 28 x 28: a small CNN trained on 8000 of them here, from a seed."""
+def animals() -> tuple[Array, Array]:
+    """Drawings of animals [10000, 1, 28, 28] in [0, 1], and which animal each is, in an order from a seed."""
     with _wheel("animal-mnist==0.4") as archive:
         folder = "animal_mnist/data/Animal_MNIST/animal_{}_version_3.gz"
         pictures, labels = (
@@ -54,12 +55,17 @@ def animal_mnist() -> Material:
         )
     order = np.random.default_rng(0).permutation(len(labels))
     x = (pictures.reshape(-1, 1, 28, 28)[order] / np.float32(255)).astype(np.float32)
-    y = labels[order].astype(np.int64)
+    return x, labels[order].astype(np.int64)
+
+
+def animal_mnist() -> Material:
+    """Which animal is it? A small CNN trained on most of them here, from a seed."""
+    x, y = animals()
     path = CACHE / "models" / "animal_mnist.onnx"
     if not path.exists():
-        _train(x[:8000], y[:8000], path)
-    feeds = [{"x": row[None]} for row in x[8000:]]
-    return _material(path, feeds, y[8000:].tolist(), evaluate=500)
+        _train(x[:TRAINED], y[:TRAINED], path)
+    feeds = [{"x": row[None]} for row in x[TRAINED:]]
+    return _material(path, feeds, y[TRAINED:].tolist())
 
 
 def _train(x: Array, y: Array, path: Path) -> None:
@@ -100,18 +106,23 @@ def magika() -> Material:
         path.write_bytes(archive.read(_MAGIKA + "model.onnx"))
         classes: list[str] = json.loads(archive.read(_MAGIKA + "config.min.json"))["target_labels_space"]
     model = canonicalize(load_source(path, inputs={"bytes": (1, 2 * _EDGE_BYTES)}).model)
-    spec = model.inputs()[0]
+    feeds, kinds = files(model.inputs()[0])
+    return Material(model, feeds[0::2], feeds[1::2], [classes.index(kind) for kind in kinds[1::2]])
+
+
+def files(spec: TensorSpec) -> tuple[Feeds, list[str]]:
+    """Files of known kinds as Magika's input, and their kinds."""
     counts: dict[str, int] = {}
     feeds: Feeds = []
-    labels: list[int] = []
+    kinds: list[str] = []
     for name, content in _files():
         kind = _KINDS.get(name.rpartition(".")[2])
         if kind is None or len(content) < 64 or counts.get(kind, 0) >= _A_KIND:
             continue
         counts[kind] = counts.get(kind, 0) + 1
         feeds.append({spec.name: _ends(content).astype(spec.dtype.numpy)[None]})
-        labels.append(classes.index(kind))
-    return Material(model, feeds[0::2], feeds[1::2], labels[1::2])
+        kinds.append(kind)
+    return feeds, kinds
 
 
 def _files() -> Iterator[tuple[str, bytes]]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from tools.accuracy_measure import measure
+from tools.accuracy_measure import mcnemar, measure
 
 rng = np.random.default_rng(0)
 
@@ -29,6 +29,20 @@ def test_labels_say_what_is_right() -> None:
     outputs = [{"y": np.eye(3, dtype=np.float32)[[i]]} for i in (0, 1, 2, 1)]
     found = measure(reference, outputs, [0, 1, 1, 1])
     assert (found["top-1"], found["right"]) == (75.0, 75.0)
+    assert found["correct"] == [True, True, False, True]
+    assert measure(reference, outputs)["right"] is None
+
+
+def test_an_uneven_split_of_few_samples_may_be_chance() -> None:
+    both = [True] * 20
+    assert mcnemar(both, both) == (0, 0, 1.0)
+    assert mcnemar([*both, True, False], [*both, False, True]) == (1, 1, 1.0)
+    # five tosses of one side: 2 / 2^5
+    ahead, behind, chance = mcnemar([*both, *[False] * 5], [*both, *[True] * 5])
+    assert (ahead, behind) == (0, 5) and chance == pytest.approx(0.0625, rel=1e-12)
+    # of ten tosses at most two of one side: 2 · (1 + 10 + 45) / 2^10
+    ahead, behind, chance = mcnemar([True] * 8 + [False] * 2, [False] * 8 + [True] * 2)
+    assert (ahead, behind) == (8, 2) and chance == pytest.approx(112 / 1024, rel=1e-12)
 
 
 def test_boxes_do_not_drown_scores() -> None:

@@ -5,15 +5,20 @@ from __future__ import annotations
 from typing import Any
 
 from tools.accuracy_page import misses, page
+from tools.accuracy_time import affordable
 
 
 def made(
-    name: str = "net", *, ours: float | None = 30.0, peer: float = 28.0, right: float | None = None
+    name: str = "net", *, ours: float | None = 30.0, peer: float = 28.0, right: int | None = None
 ) -> dict[str, Any]:
-    entry: dict[str, Any] = {"dB": ours, "top-1": None, "right": right, "seconds": 1.0, "ladder": []}
+    """A row whose best peer has 90 of 100 labelled samples right, where `right` says how many edgec has."""
+    entry: dict[str, Any] = {"dB": ours, "top-1": None, "right": None, "seconds": 1.0, "ladder": []}
     if ours is None:
         entry["error"] = "backend/unsupported-op: no such operator"
-    other = {"dB": peer, "top-1": None, "right": 90.0 if right is not None else None}
+    other: dict[str, Any] = {"dB": peer, "top-1": None, "right": None}
+    if right is not None:
+        entry |= {"right": float(right), "correct": [i < right for i in range(100)]}
+        other |= {"right": 90.0, "correct": [i >= 10 for i in range(100)]}
     row = {"model": name, "edgec raspberrypi": entry, "edgec intel-cpu": entry, "onnxruntime": other}
     return {
         **row,
@@ -34,10 +39,11 @@ def test_a_row_behind_says_by_how_much_and_whom() -> None:
     assert misses(made(ours=25.0))[0] == "net, raspberrypi: 3.0 dB below onnxruntime"
 
 
-def test_labels_count_for_themselves() -> None:
-    assert "net, raspberrypi: 88.0 % right, a peer 90.0 %" in misses(made(right=88.0))
-    assert any("net, raspberrypi: 7.0 points below float" in text for text in misses(made(right=88.0)))
-    assert misses(made(right=91.0)) == []
+def test_labels_count_for_themselves_and_say_what_chance_does() -> None:
+    told = "net, raspberrypi: 88.0 % right, onnxruntime 90.0 % (of 100 samples edgec alone has 10 right, onnxruntime "
+    assert f"{told}alone 12: McNemar's exact p 0.83)" in misses(made(right=88))
+    assert any("net, raspberrypi: 7.0 points below float" in text for text in misses(made(right=88)))
+    assert misses(made(right=91)) == misses(made(right=90)) == []
 
 
 def test_collapse_and_a_models_own_bar() -> None:
@@ -58,10 +64,30 @@ def test_a_collapse_says_whether_the_build_said_so_and_what_auto_makes() -> None
 def test_times_stand_beside_nncfs() -> None:
     row = made()
     stages = {"load": 5.0, "calibrate": 1.0, "quantize": 0.5, "repair": 4.5}
-    row["edgec intel-cpu"] = {**row["edgec intel-cpu"], "stages": stages, "nncf_s": 4.0}
-    text = page([row], ["net"], "make accuracy")
-    assert "| net | 6.0 | 4.0 | 1.5 | – |" in text
-    assert "No longer than NNCF on 0 of 1 rows" in text
+    row["edgec raspberrypi"] = {**row["edgec raspberrypi"], "stages": stages}
+    few, many = {"samples": 24, "edgec_s": 6.0, "nncf_s": 4.0}, {"samples": 300, "edgec_s": 8.0, "nncf_s": 16.0}
+    row["time"] = {"code": "today", "runs": [few, many]}
+    text = page([row], ["net"], "make accuracy", "today")
+    assert "| net | 24 | 6.0 | 4.0 | 1.5 | 300 | 8.0 | 16.0 | 0.5 | 6.0 |" in text
+    assert "No longer than NNCF with the table's samples on 0 of 1 rows" in text
+    assert "No longer than NNCF with up to 300 samples on 1 of 1 rows" in text
+    assert "The seconds of" not in text
+    assert "The seconds of 1 rows are of an earlier state" in page([row], ["net"], "make accuracy", "later")
+
+
+def test_a_row_that_nncf_fails_on_has_seconds_of_ours_alone() -> None:
+    row = made()
+    row["time"] = {"code": "today", "runs": [{"samples": 24, "edgec_s": 6.0, "nncf_s": None}]}
+    text = page([row], ["net"], "make accuracy", "today")
+    assert "| net | 24 | 6.0 | – | – | – | – | – | – | – |" in text
+    assert "No longer than NNCF" not in text
+
+
+def test_nncf_is_given_as_many_samples_as_it_takes_in_five_minutes() -> None:
+    assert affordable(24, 9.0) == 300
+    assert affordable(24, 54.7) == 131
+    assert affordable(24, 400.0) == 24
+    assert affordable(500, 1.0) == 500
 
 
 def test_the_ladder_says_what_was_kept_and_what_nodes_run_in() -> None:
