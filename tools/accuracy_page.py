@@ -28,9 +28,9 @@ _HEAD = """\
 SQNR in dB to the float model in ONNX Runtime, over all samples at once and (in brackets) the median of the samples'
 own; then top-1 agreement with float in percent where the output is classes; on labelled data also the percentage that
 is right, which `float` gives for the float model. Crops of the zoo's pictures, text, speech: the even ones calibrate,
-the odd ones evaluate; of labelled data up to 100 samples calibrate and all others evaluate; `samples` says how many of
-each. Weights of rows with ° are drawn from a seed, because trained ones are not to be had here: their figures compare
-tools with each other, no more.
+the odd ones evaluate (pairs where text is upright and upside down by turns); of labelled data up to 100 samples
+calibrate and all others evaluate; `samples` says how many of each. Weights of rows with ° are drawn from a seed,
+because trained ones are not to be had here: their figures compare tools with each other, no more.
 
 edgec's figures are of what `edgec build --precision int8` makes, in the target's runtime (LiteRT with XNNPACK,
 OpenVINO). `nncf` is its default, `nncf-transformer` needs a flag of the user's; `litert-quantizer` is LiteRT's own

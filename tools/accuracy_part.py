@@ -36,6 +36,8 @@ MADE = {**LABELLED, **WHEELS, **NETS_ROWS}
 NAMES = (*LABELLED, *WHEELS, *(case.name for case in CASES), *NETS_ROWS)
 #: Nets whose weights are drawn from a seed, beside those that say so of themselves.
 _SEEDED = ("mobilenet_v2", "mobilenet_v3_small", "vit_tiny")
+#: Samples that are upright and upside down by turns: every other pair calibrates, so that both sides have both.
+_PAIRED = ("lines", "ocr")
 #: Stages that quantize: what a quantizer without a compiler does too.
 QUANTIZING = ("calibrate", "quantize", "repair")
 #: NNCF's default number of samples; a build of ours asks for it by `--samples`.
@@ -82,7 +84,9 @@ def material(name: str, count: int) -> Material:
         pictures = case.calibration.startswith("imagenet")
         data = f"{case.calibration}:{crops(2 * count)}" if pictures else find_data(case.calibration, Path(scratch))
         feeds = list(open_samples(data, model.inputs(), count=2 * count))
-    return Material(model, feeds[0::2], feeds[1::2], trained=name not in _SEEDED)
+    together = 2 if case.calibration in _PAIRED else 1
+    learn, judge = ([feed for i, feed in enumerate(feeds) if i // together % 2 == side] for side in (0, 1))
+    return Material(model, learn, judge, trained=name not in _SEEDED)
 
 
 def make_material(name: str, count: str) -> None:
