@@ -170,9 +170,8 @@ _TIME_HEAD = """\
 Seconds to quantize for OpenVINO: edgec's calibration, plan and repair ladder, then NNCF's default, one right after the
 other with the same model and samples, a row at a time. Once with the samples that calibrate the table above; once with
 300, which NNCF takes unless told otherwise, or with as many as the row's data has, or as NNCF is expected to take in
-five minutes. Reading the model is in NNCF's seconds and not in edgec's; judging the result is in neither's. The last
-column is edgec's for LiteRT in the build of the table above, whatever else ran then. `python -m tools.accuracy --time`
-measures this part alone.
+five minutes. Reading the model and judging the result are in neither's seconds. The last column is edgec's for LiteRT
+in the build of the table above, whatever else ran then. `python -m tools.accuracy --time` measures this part alone.
 
 | model | samples | edgec | nncf | edgec / nncf | samples | edgec | nncf | edgec / nncf | edgec raspberrypi |
 |---|--:|--:|--:|--:|--:|--:|--:|--:|--:|"""

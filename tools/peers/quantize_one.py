@@ -70,8 +70,8 @@ def nncf_default(model, calibration, evaluation, **options):
     import openvino as ov
 
     core = ov.Core()
-    start = time.perf_counter()
     source = core.read_model(model)
+    start = time.perf_counter()
     quantized = nncf.quantize(source, nncf.Dataset(calibration), subset_size=len(calibration), **options)
     said(start)
     compiled = core.compile_model(quantized, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
