@@ -23,7 +23,8 @@ from edgec.backends.tflite.tir import Op, Tensor
 from edgec.tensors import Array
 from tools.acceptance import CASES, both_ways, find_data, find_model
 
-SAMPLES = 4
+#: Samples that a model is run on: until this many output values are compared, if the number of samples allows.
+VALUES, FEWEST, MOST = 2000, 4, 48
 Values = dict[Tensor, Array]
 
 
@@ -126,7 +127,7 @@ KINDS: dict[str, Callable[[Op, list[Array]], Array]] = {
 }
 
 
-def shares(bundle: Any) -> dict[str, float]:
+def shares(bundle: Any, data: str) -> dict[str, float]:
     """Shares of the output values within 2 steps, by pair, of an open 16x8 bundle with one input and one output.
 
     Raises KeyError for operators that are not listed here.
@@ -134,12 +135,16 @@ def shares(bundle: Any) -> dict[str, float]:
     from ai_edge_litert.interpreter import Interpreter
 
     from edgec.pipeline import kept_graphs
+    from edgec.pipeline.compare import model_of
+    from edgec.quantization.samples import open_samples
 
     model = bundle.read(bundle.manifest.model)
     interpreter = Interpreter(model_content=model)
     interpreter.allocate_tensors()
     (taken,), (given,) = interpreter.get_input_details(), interpreter.get_output_details()
-    feeds = [dict(g.inputs) for g in bundle.goldens()[:SAMPLES]]
+    qdq = bundle.read(kept_graphs.QUANTIZED)
+    number = min(max(VALUES // int(np.prod(given["shape"])), FEWEST), MOST)
+    feeds = list(itertools.islice(open_samples(data, model_of(qdq, "qdq").inputs()), number))
     found: dict[str, list[Array]] = {"LiteRT": [], "exact": []}
     for feed in feeds:
         (x,) = feed.values()
@@ -148,7 +153,6 @@ def shares(bundle: Any) -> dict[str, float]:
         interpreter.invoke()
         found["LiteRT"].append(interpreter.get_tensor(given["index"]).ravel())
         found["exact"].append(exact(model, last).ravel())
-    qdq = bundle.read(kept_graphs.QUANTIZED)
     for kind, rows in zip(("ORT", "ORT optimised"), both_ways(qdq, feeds), strict=True):
         found[kind] = [next(iter(row.values())).ravel() for row in rows]
     stacked = {kind: np.stack(rows).astype(np.float64) for kind, rows in found.items()}
@@ -168,7 +172,7 @@ def compared(name: str) -> dict[str, float]:
         built = run_build(find_model(case), target="raspberrypi", calibration=data, output=folder, **options)
         assert built.bundle is not None
         with built.bundle as bundle:
-            return shares(bundle)
+            return shares(bundle, data)
 
 
 def main() -> int:
