@@ -68,6 +68,14 @@ def cases() -> dict[str, Any]:
             (make_pipeline(SimpleImputer(), StandardScaler()), NUMBERS),
             (make_pipeline(SimpleImputer(strategy="most_frequent"), OneHotEncoder()), TEXT),
         ),
+        "rare ones share a column": lambda: fitted(
+            number, (OneHotEncoder(max_categories=3, drop="first", handle_unknown="infrequent_if_exist"), TEXT)
+        ),
+        "rare ones, unknown ones in none": lambda: fitted(
+            (OneHotEncoder(min_frequency=0.26, handle_unknown="ignore"), [5]),
+            (OneHotEncoder(max_categories=2), [0, 2]),
+            number,
+        ),
         "text alone": lambda: fitted((ignore, TEXT)),
     }
 
@@ -108,8 +116,9 @@ def test_answers_are_those_of_scikit_learn(name: str, converted: Callable[..., L
         np.testing.assert_allclose(got["probabilities"], estimator.predict_proba(table), rtol=1e-5, atol=1e-5)
 
 
-def test_unknown_categories_are_none_of_the_known(converted: Callable[..., Loaded]) -> None:
-    estimator, row = cases()["one-hot, all columns"](), wines()[0][:1]
+@pytest.mark.parametrize("name", ["one-hot, all columns", "rare ones share a column"])
+def test_unknown_categories_are_what_scikit_learn_makes_of_them(name: str, converted: Callable[..., Loaded]) -> None:
+    estimator, row = cases()[name](), wines()[0][:1]
     row[0, TEXT] = ["LOW", "", "unheard of"]
     found = answers(converted(estimator, 1), "tflite", row)["probabilities"]
     np.testing.assert_allclose(found, estimator.predict_proba(row), rtol=1e-5, atol=1e-5)

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 from refusal import SourceError
 from sklearn.base import BaseEstimator
+from sklearn_groups import groups
 
 #: Where estimators keep fitted ones that see what they see themselves.
 _INSIDE = ("best_estimator_", "estimator_", "estimators_", "calibrated_classifiers_", "estimator")
@@ -152,10 +153,11 @@ def answer_always(parts: list[Any]) -> list[dict[str, str]]:
         kind = type(part).__name__
         if not hasattr(part, "categories_"):
             pass
-        elif kind == "OneHotEncoder" and part.handle_unknown != "ignore" and not _groups(part):
-            if part.handle_unknown == "error":
-                findings.append(_unknown(kind, "all their columns are 0"))
+        elif kind == "OneHotEncoder" and part.handle_unknown == "error":
+            findings.append(_unknown(kind, "all their columns are 0"))
             part.handle_unknown = "ignore"
+        elif kind == "OneHotEncoder" and not groups(part):
+            part.handle_unknown = "ignore"  # as there is no group for what is unknown
         elif kind == "OrdinalEncoder" and part.handle_unknown == "error":
             findings.append(_unknown(kind, "they are -1"))
             part.handle_unknown, part.unknown_value = "use_encoded_value", -1
@@ -165,11 +167,6 @@ def answer_always(parts: list[Any]) -> list[dict[str, str]]:
                 fills = ", ".join(repr(str(fill)) for fill in dict.fromkeys(step.statistics_))
                 findings.append(_not_filled(fills))
     return findings
-
-
-def _groups(part: Any) -> bool:
-    """Whether rare categories share a column, which skl2onnx refuses."""
-    return any(group is not None for group in getattr(part, "infrequent_categories_", ()))
 
 
 def _unknown(kind: str, what: str) -> dict[str, str]:

@@ -22,6 +22,7 @@ from skl2onnx.common import _container, _topology, tree_ensemble
 from skl2onnx.common.data_types import FloatTensorType, Int64TensorType, StringTensorType
 from sklearn.base import BaseEstimator, is_classifier, is_clusterer, is_outlier_detector, is_regressor
 from sklearn_columns import answer_always, number_columns, order_columns
+from sklearn_groups import register as register_groups
 
 OPSETS = {"": 21, "ai.onnx.ml": 3}
 _INPUT_TYPES = {"float32": FloatTensorType, "int64": Int64TensorType}
@@ -199,6 +200,7 @@ def _patch_skl2onnx() -> None:
         return result
 
     exact.edgec = True  # type: ignore[attr-defined]  # marks that it is done
+    register_groups()
     tree_ensemble.add_node = exact
     container = _container.ModelComponentContainer
     plain = container.add_node
