@@ -46,6 +46,14 @@ def test_npy_and_npz_rows(tmp_path: Path, compressed: bool, key: str) -> None:
         assert len(source) == source.count == 5
 
 
+def test_arrays_in_fortran_order_are_the_same_rows(tmp_path: Path) -> None:
+    rows = _images()
+    np.save(tmp_path / "a.npy", np.asfortranarray(rows))
+    np.savez_compressed(tmp_path / "b.npz", x=np.asfortranarray(rows))
+    for file in ("a.npy", "b.npz"):
+        assert np.array_equal(np.concatenate([feed["x"] for feed in open_samples(tmp_path / file, [IMAGE])]), rows)
+
+
 @pytest.mark.parametrize("shape", [(3, 8, 8), (1, 3, 8, 8), (4, 1, 3, 8, 8)])
 def test_one_sample_with_and_without_batch_axis(tmp_path: Path, shape: tuple[int, ...]) -> None:
     np.save(tmp_path / "a.npy", np.ones(shape, np.float64))

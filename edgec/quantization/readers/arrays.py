@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import math
 import zipfile
 from collections.abc import Callable, Mapping, Sequence
@@ -37,7 +38,8 @@ _SIDE_ARRAYS = ("scale", "zero_point")
 class RowFile:
     """One array on disk, read a row (a slice along the first axis) at a time.
 
-    Rows of a compressed array are cheap in rising order: going back starts over.
+    Rows of a compressed array are cheap in rising order: going back starts over. An array in Fortran order has no rows
+    on disk, so it is held in memory, in C order, while it is open.
     """
 
     name: str
@@ -45,6 +47,7 @@ class RowFile:
     shape: tuple[int, ...] = ()
     dtype: np.dtype[Any] = field(default_factory=lambda: np.dtype(np.float32))
     _start: int = 0
+    _fortran: bool = False
     _handle: IO[bytes] | None = None
 
     def __post_init__(self) -> None:
@@ -55,12 +58,13 @@ class RowFile:
             )
             shape, fortran, dtype = read_header(handle)
             self.shape, self.dtype, self._start = tuple(shape), dtype, handle.tell()
-        if dtype.hasobject or dtype.names or (fortran and len(shape) > 1):
+            self._fortran = fortran and len(shape) > 1
+        if dtype.hasobject or dtype.names:
             raise EdgecError(
                 "calibration/unreadable",
-                f"the array is stored as {'Fortran order' if fortran else dtype}, which cannot be read row by row",
+                f"the array holds values of type {dtype}, which are no plain numbers or texts",
                 where=self.name,
-                hint="save it again with numpy.save(path, numpy.ascontiguousarray(x))",
+                hint="save values of one type: x.astype('float32'), or x.astype(str) for text",
             )
 
     def row(self, index: int) -> Array:
@@ -81,12 +85,20 @@ class RowFile:
         size = int(np.prod(shape)) * self.dtype.itemsize
         with _unreadable(self.name):
             if self._handle is None or self._handle.closed:
-                self._handle = self.open()
+                self._handle = self._rows()
             self._handle.seek(self._start + index * size)
             data = self._handle.read(size)
             if len(data) != size:
                 raise ValueError("the file ends too early")
         return np.frombuffer(data, self.dtype).reshape(shape)
+
+    def _rows(self) -> IO[bytes]:
+        if not self._fortran:
+            return self.open()
+        with self.open() as handle:
+            header, data = handle.read(self._start), handle.read()
+        array = np.frombuffer(data, self.dtype).reshape(self.shape, order="F")
+        return io.BytesIO(header + array.tobytes("C"))
 
 
 class _unreadable:  # noqa: N801 - a context manager reads as a phrase
