@@ -105,6 +105,12 @@ def test_systematic_shift_within_the_steps_is_a_warning() -> None:
     assert check.sqnr_db < check.reference_sqnr_db - 0.5
 
 
+def test_noise_that_a_float32_build_may_have_is_no_drop_of_fidelity() -> None:
+    reference = EXACT * np.float32(1 + 1e-7)
+    assert judge("int8", EXACT * np.float32(1 + 1e-5), reference)[1] == []  # 100 dB, where the reference has 138
+    assert judge("int8", EXACT * np.float32(1 + 1e-3), reference)[1] == ["validate/fidelity-drop"]
+
+
 def test_int8_with_a_float_tail_may_differ_as_long_as_it_is_no_worse() -> None:
     noise = RNG.normal(scale=0.05, size=EXACT.shape).astype(np.float32)
     # Other noise of the same size: 23 dB from the reference, as near to float as it.
