@@ -26,7 +26,7 @@ def test_the_page_counts_what_holds_and_what_misses() -> None:
     row = {"model": "net", "target": "t", "precision": "int8", "within 2 steps": 1.0, "misses": []}
     near = {**row, "precision": "int16x8", "within 2 steps": 0.78, "of exact": (0.8, 0.7), "reason": NEARER}
     done = [row, near, {**row, "misses": ["SQNR"]}, {"model": "absent", "misses": ["not run"], "skipped": True}]
-    told = outcome(done)
+    told = " ".join(outcome(done).split())
     assert told.startswith("Of 3 rows 1 hold the bars") and "(1): net int16x8" in told
     assert told.endswith("1 miss. Not run: absent.")
     assert "| 78.00 % |  | 80.00 %, 70.00 % |  |  | hold: nearer to exact arithmetic |" in page(done, "the command")
