@@ -31,6 +31,9 @@ from edgec.passes.upgrade_opset import upgrade_opset
 
 _SHOWN_LABELS = 5
 
+#: Element types whose arrays are what the file holds.
+_PLAIN = frozenset({"FLOAT", "DOUBLE", "FLOAT16", "INT8", "UINT8", "INT16", "UINT16", "INT32", "INT64", "BOOL"})
+
 
 def from_proto(
     proto: onnx.ModelProto,
@@ -55,6 +58,7 @@ def from_proto(
         ) from error
     if folder is not None:
         ir.external_data.set_base_dir(onnx_model.graph, folder)
+    _as_arrays(onnx_model.graph)
     return from_ir(onnx_model, source=source, name=name, inputs=inputs)
 
 
@@ -63,6 +67,14 @@ def from_ir(onnx_model: ir.Model, *, source: SourceInfo, name: str, inputs: Mapp
     model = Model(ir=onnx_model, source=source, name=name)
     findings, labels = _prepare(model, inputs)
     return Loaded(model=model, findings=findings, labels=labels)
+
+
+def _as_arrays(graph: ir.Graph) -> None:
+    """Hold weights as arrays: read from the message, they would be copied out of it at every look."""
+    for name, value in graph.initializers.items():
+        tensor = value.const_value
+        if isinstance(tensor, ir.serde.TensorProtoTensor) and tensor.dtype.name in _PLAIN:
+            value.const_value = ir.Tensor(tensor.numpy(), dtype=tensor.dtype, name=name)
 
 
 def _prepare(model: Model, inputs: Mapping[str, tuple[int, ...]]) -> tuple[tuple[Finding, ...], tuple[str, ...]]:
