@@ -9,12 +9,8 @@ at the end of a node. So that is how sessions are opened, unless the runs togeth
 from __future__ import annotations
 
 import math
-import os
 import re
-from collections import deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
-from pathlib import Path
 
 import numpy as np
 import onnx_ir as ir
@@ -23,6 +19,7 @@ from onnx_ir.passes.common import RemoveUnusedNodesPass
 
 from edgec.errors import EdgecError
 from edgec.graph.model import Model, const_of, static_shape
+from edgec.quantization.cores import in_order, physical_cores
 from edgec.quantization.dequantize_constants import dequantize_constants
 from edgec.tensors import Array
 
@@ -147,30 +144,7 @@ class Executor:
         Feeds are read in the caller's thread, no further ahead than the cores need, and stay as they are until their
         values are out. Raises what `run` raises.
         """
-        if self.at_once == 1:
-            yield from map(self.run, feeds)
-            return
-        coming: deque[Future[dict[str, Array]]] = deque()
-        pool = ThreadPoolExecutor(self.at_once)
-        try:
-            for feed in feeds:
-                coming.append(pool.submit(self.run, feed))
-                if len(coming) > self.at_once:
-                    yield coming.popleft().result()
-            while coming:
-                yield coming.popleft().result()
-        finally:
-            pool.shutdown(cancel_futures=True)
-
-
-def physical_cores() -> int:
-    """Cores that this process may use, hyperthreads not counted."""
-    allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    try:
-        hyperthreads = Path("/sys/devices/system/cpu/smt/active").read_text().strip() == "1"
-    except OSError:
-        hyperthreads = False
-    return max(1, allowed // 2 if hyperthreads else allowed)
+        return in_order(self.run, feeds, self.at_once)
 
 
 def _bytes_of_a_run(graph: ir.Graph) -> int:

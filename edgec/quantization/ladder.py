@@ -34,6 +34,7 @@ from edgec.quantization.algorithms.moments import gather
 from edgec.quantization.algorithms.rounding import Moments, round_rows
 from edgec.quantization.allowance import Mixer, Mixture
 from edgec.quantization.apply import apply_plan
+from edgec.quantization.cores import in_order, one_thread_a_call, physical_cores
 from edgec.quantization.judge import Feeds, Judge
 from edgec.quantization.range_choice import RangeMethod
 from edgec.quantization.run_time import round_at_run_time
@@ -119,6 +120,7 @@ class Climb:
     mixture: Mixture = field(default_factory=Mixture)
 
 
+@one_thread_a_call()
 def climb(
     model: Model,
     make: Plan,
@@ -292,12 +294,16 @@ def round_weights(
     limit = 2 ** (bits - 1) - 1
 
     def take(moments: Mapping[str, Moments], part: tuple[Layer, ...]) -> None:
-        for layer in {layer.key: layer for layer in part}.values():
-            rounded = round_rows(layer.rows(layer.weight), layer.scales(), moments[layer.key], limit=limit)
+        def rounded(layer: Layer) -> Array:
+            found = moments[layer.key].flush()
+            return layer.weight_of(round_rows(layer.rows(layer.weight), layer.scales(), found, limit=limit))
+
+        once = {layer.key: layer for layer in part}.values()
+        for layer, data in zip(once, in_order(rounded, once, physical_cores()), strict=True):
             reason = f"{layer.plan.reason}; rounded for the layer's output"
             if means is not None:
                 means[layer.key] = moments[layer.key].mean
-            weights[layer.key] = replace(layer.plan, data=layer.weight_of(rounded), reason=reason)
+            weights[layer.key] = replace(layer.plan, data=data, reason=reason)
 
     gather(find_layers(model, plan), feeds, model, take, positions=positions)
     return replace(plan, weights=weights)

@@ -24,6 +24,7 @@ from edgec.quantization.algorithms.bias import STRETCHES, shifted
 from edgec.quantization.algorithms.layers import Layer, find_layers
 from edgec.quantization.algorithms.rounding import round_rows, target_change
 from edgec.quantization.algorithms.walk import Halves, Walk
+from edgec.quantization.cores import in_order, physical_cores
 from edgec.quantization.types import QuantPlan, TensorPlan
 from edgec.tensors import Array
 
@@ -43,10 +44,16 @@ def follow(
     walk = Walk(model, list(feeds), begins, positions=positions)
     for stretch in parts:
         weights, shifts = dict(plan.weights), {}
-        for layer, halves in walk.gathered(stretch, plan):
+
+        def mend(found: tuple[Layer, Halves]) -> tuple[Layer, TensorPlan, Array | None]:
+            layer, (even, odd) = found
             biased = layer.bias_key is not None and uses[layer.key] == 1
-            weights[layer.key], shift = _mended(layer, halves, biased=biased, limit=2 ** (bits - 1) - 1)
-            if biased:
+            weight, shift = _mended(layer, (even.flush(), odd.flush()), biased=biased, limit=2 ** (bits - 1) - 1)
+            return layer, weight, shift if biased else None
+
+        for layer, weight, shift in in_order(mend, walk.gathered(stretch, plan), physical_cores()):
+            weights[layer.key] = weight
+            if shift is not None:
                 assert layer.bias_key is not None and layer.bias is not None
                 shifts[layer.bias_key] = (layer.bias, shift)
         plan = shifted(replace(plan, weights=weights), shifts)

@@ -32,7 +32,7 @@ def gather(
     *,
     positions: int = POSITIONS,
 ) -> None:
-    """Moments by weight key of what the layers read in float, handed to `take` slice by slice."""
+    """Moments by weight key of what the layers read in float, to be flushed, handed to `take` slice by slice."""
     for part in in_slices(layers, SLICE_BYTES):
         moments: dict[str, Moments] = {}
         for layer in part:
@@ -42,7 +42,7 @@ def gather(
         for values in executor.run_all(feeds):
             for layer in part:
                 moments[layer.key].add(layer.columns(values[layer.data], positions))
-        take({key: found.flush() for key, found in moments.items()}, part)
+        take(moments, part)
 
 
 def gather_means(

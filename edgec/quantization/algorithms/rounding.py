@@ -27,10 +27,13 @@ DAMPING = 0.01
 SHRINK = 0.5
 
 #: Columns that are updated together: rank-1 updates inside a block, one matrix product for the rest.
-_BLOCK = 64
+_BLOCK = 32
 
-#: Positions that are taken in with one product: fewer passes over a large H.
-_AT_ONCE = 512
+#: Triangles that are inverted as they are.
+_SMALL = 64
+
+#: Positions that are taken in with one product: fewer passes over a large H. Few samples wait until the end.
+_AT_ONCE = 2048
 
 
 @dataclass(slots=True)
@@ -165,29 +168,28 @@ def _damped(moments: Moments) -> tuple[Array, Array]:
 
 
 def _in_order(target: Array, step: Array, hessian: Array, limit: int) -> Array:
-    """Round column by column, the ones with the most energy first."""
-    groups, _, n = target.shape
+    """Round column by column, the ones with the most energy first. Inside, a column's numbers lie side by side."""
+    groups, outputs, n = target.shape
     order = np.argsort(-np.einsum("gii->gi", hessian), axis=1, kind="stable")
-    back = np.argsort(order, axis=1, kind="stable")
     one = np.arange(groups)[:, None]
-    sorted_hessian = hessian[one[:, :, None], order[:, :, None], order[:, None, :]]
-    factor = _inverse_factor(sorted_hessian)
-    work = np.take_along_axis(target, order[:, None, :], axis=2)
+    factor = _inverse_factor(hessian[one[:, :, None], order[:, :, None], order[:, None, :]])
+    pivot = np.einsum("gii->gi", factor)
+    work = np.ascontiguousarray(np.take_along_axis(target, order[:, None, :], axis=2).transpose(0, 2, 1))
     result = np.empty_like(work)
+    scale = step[:, :, 0]
     for start in range(0, n, _BLOCK):
         stop = min(start + _BLOCK, n)
-        errors = np.empty((*work.shape[:2], stop - start), np.float32)
+        errors = np.empty((groups, stop - start, outputs), np.float32)
         for j in range(start, stop):
-            column = work[:, :, j]
-            q = np.clip(np.rint(column / step[:, :, 0]), -limit, limit)
-            result[:, :, j] = q
-            error = (column - q * step[:, :, 0]) / factor[:, None, j, j]
-            errors[:, :, j - start] = error
+            column = work[:, j]
+            result[:, j] = q = np.clip(np.rint(column / scale), -limit, limit)
+            errors[:, j - start] = error = (column - q * scale) / pivot[:, j, None]
             if j + 1 < stop:
-                work[:, :, j + 1 : stop] -= error[:, :, None] * factor[:, None, j, j + 1 : stop]
+                work[:, j + 1 : stop] -= factor[:, j, j + 1 : stop, None] * error[:, None, :]
         if stop < n:
-            work[:, :, stop:] -= errors @ factor[:, start:stop, stop:]
-    return np.take_along_axis(result, back[:, None, :], axis=2)
+            work[:, stop:] -= factor[:, start:stop, stop:].transpose(0, 2, 1) @ errors
+    back = np.argsort(order, axis=1, kind="stable")
+    return np.take_along_axis(result, back[:, :, None], axis=1).transpose(0, 2, 1)
 
 
 def _inverse_factor(hessian: Array) -> Array:
@@ -204,7 +206,7 @@ def _inverse_factor(hessian: Array) -> Array:
 def _inverse_of_lower(lower: Array) -> Array:
     """L⁻¹ of lower triangular matrices, by halves: matrix products do nearly all of it."""
     n = lower.shape[-1]
-    if n <= _BLOCK:
+    if n <= _SMALL:
         return np.tril(np.linalg.inv(lower))
     middle = n // 2
     first, last = _inverse_of_lower(lower[:, :middle, :middle]), _inverse_of_lower(lower[:, middle:, middle:])

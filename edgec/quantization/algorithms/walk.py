@@ -42,10 +42,10 @@ class Walk:
         executor = Executor(model, fetch=tuple(dict.fromkeys(layer.data for layer in begins)))
         self._float: list[dict[str, Array]] = []
         for found in executor.run_all(feeds):  # rule 1
-            self._float.append({layer.key: layer.columns(found[layer.data], positions) for layer in begins})
+            self._float.append({layer.key: self._columns(layer, found[layer.data]) for layer in begins})
 
     def gathered(self, layers: tuple[Layer, ...], plan: QuantPlan) -> Iterator[tuple[Layer, Halves]]:
-        """Each layer with its moments over the even and over the odd samples; memory is bounded by taking slices."""
+        """Each layer with its moments over the even and over the odd samples, to be flushed; slices bound memory."""
         quantized = self._apply(plan)
         reads = {n.name or "": n.inputs[0].name or "" for n in quantized.nodes() if n.inputs and n.inputs[0]}
         for part in in_slices(layers, SLICE_BYTES // 4):
@@ -57,14 +57,16 @@ class Walk:
             known = ({**feed, **values} for feed, values in zip(self._feeds, self._values, strict=True))
             for i, found in enumerate(run(known)):
                 for layer in part:
-                    columns = layer.columns(found[reads[layer.node]], self._positions)
+                    columns = self._columns(layer, found[reads[layer.node]])
                     moments[layer.key][i % 2].add(columns, self._float[i].get(layer.key))
                 if carried:  # rule 2
                     self._values[i] = {name: found[name] for name in carried.values()}
             self._given = living_here or self._given
             for layer in part:
-                even, odd = moments.pop(layer.key)
-                yield layer, (even.flush(), odd.flush())
+                yield layer, moments.pop(layer.key)
+
+    def _columns(self, layer: Layer, data: Array) -> Array:
+        return layer.columns(data, layer.enough(self._positions, len(self._feeds)))
 
     def _apply(self, plan: QuantPlan) -> Model:
         """The quantized model, of which each repair changes integers alone."""
