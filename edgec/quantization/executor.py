@@ -48,8 +48,9 @@ class Executor:
     """A session over a copy of `model` that returns `fetch` (default: the model's outputs).
 
     `threads` are the cores to use, by default all; `at_once` is how many runs share them in `run_all`, by default as
-    many as there are. With 1, each run has all of them. Nodes that no fetched value needs are left out, and constants
-    are dequantized here once. Raises `EdgecError` (`graph/…`) naming the node.
+    many as there are. With 1, each run has all of them. `consume` takes the model itself in place of a copy.
+    Nodes that no fetched value needs are left out, and constants are dequantized here once. Raises `EdgecError`
+    (`graph/…`) naming the node.
     """
 
     def __init__(
@@ -59,9 +60,10 @@ class Executor:
         fetch: Sequence[str] | None = None,
         threads: int | None = None,
         at_once: int | None = None,
+        consume: bool = False,
     ) -> None:
         self.fetch = tuple(fetch) if fetch is not None else tuple(o.name for o in model.outputs())
-        work = model.clone().ir
+        work = model.ir if consume else model.clone().ir
         self._constants: dict[str, Array] = {}
         self._computed = self._select_outputs(work)
         self._inputs = tuple(v.name for v in work.graph.inputs if v.name and not v.is_initializer())

@@ -87,9 +87,9 @@ class Judge:
             default=MAX_DB,
         )
 
-    def noise(self, quantized: Model) -> Noise:
-        """Sample by sample."""
-        names, found = self._run(quantized)
+    def noise(self, quantized: Model, *, consume: bool = False) -> Noise:
+        """Sample by sample. `consume` leaves nothing of the model, and saves a copy."""
+        names, found = self._run(quantized, consume)
         error = np.zeros((len(names), len(self._feeds)))
         signal = np.zeros_like(error)
         for i, (name, other) in enumerate(zip(self._names(), names, strict=True)):
@@ -102,10 +102,10 @@ class Judge:
     def _names(self) -> tuple[str, ...]:
         return tuple(name for name, _ in self._judged)
 
-    def _run(self, quantized: Model) -> tuple[list[str], list[dict[str, Array]]]:
+    def _run(self, quantized: Model, consume: bool = False) -> tuple[list[str], list[dict[str, Array]]]:
         replaced = stand_ins(self._model, quantized)
         names = [replaced.get(name, name) for name in self._names()]
-        return names, list(Executor(quantized, fetch=names).run_all(self._feeds))
+        return names, list(Executor(quantized, fetch=names, consume=consume).run_all(self._feeds))
 
     def _seen(self, name: str, value: Array) -> Array:
         """What counts of a value: of the scores before a Softmax what is not far below the first (rule 1)."""

@@ -235,7 +235,7 @@ class _Ladder:
         start = time.perf_counter()
         self._judge, self._early = judge, bool(plan.activations)
         self.plan = plan
-        self._noise = self._first = judge.noise(self._judged(model, plan))
+        self._noise = self._first = judge.noise(self._judged(model, plan), consume=True)
         self.score = self._noise.pooled_db
         first = Rung(
             name="ranges: auto", before_db=None, after_db=self.score, kept=True, seconds=time.perf_counter() - start
@@ -246,7 +246,7 @@ class _Ladder:
         """Try one repair of a plan of `model`, and keep it where most samples gain; True when it stays."""
         start = time.perf_counter()
         plan = change(self.plan)
-        noise = self._judge.noise(self._judged(model, plan))
+        noise = self._judge.noise(self._judged(model, plan), consume=True)
         gain, deviation = noise.gain_over(self._noise)
         kept = gain > _SURE * deviation and noise.gain_over(self._first)[0] > 0
         kept = kept or (not noise.error.size and name in _TRUSTED)
@@ -261,7 +261,7 @@ class _Ladder:
         """From here on judge weights as they are: rounded to nearest, until a rung rounds them better."""
         if self._early:
             self._early = False
-            self._noise = self._first = self._judge.noise(self._judged(model, self.plan))
+            self._noise = self._first = self._judge.noise(self._judged(model, self.plan), consume=True)
             self.score = self._noise.pooled_db
 
     def _judged(self, model: Model, plan: QuantPlan) -> Model:

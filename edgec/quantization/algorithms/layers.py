@@ -23,10 +23,9 @@ from edgec.quantization.units import bias_add_input
 from edgec.quantization.use_keys import lookup
 from edgec.tensors import Array, DType
 
-import os
 #: Positions in all that a layer's moments need: so many for each input of its sums, and for its means.
-_POSITIONS_AN_INPUT = int(os.environ.get("PPI","16"))
-_FEWEST_POSITIONS = int(os.environ.get("FEW","512"))
+_POSITIONS_AN_INPUT = 16
+_FEWEST_POSITIONS = 512
 
 _WITH_INT8_WEIGHTS = ("int8", "int16x8", "dynamic")
 
@@ -88,7 +87,6 @@ class Layer:
         if self.window is None:
             return data.reshape(-1, data.shape[-1])[:: _stride(data.size // data.shape[-1], positions)].T[None]
         return _patches(data, self.window, self.groups, positions)
-
 
     def enough(self, positions: int, samples: int) -> int:
         """How many of `positions` a sample tell enough: a short sum is known from fewer."""

@@ -69,12 +69,12 @@ class Moments:
             columns = np.concatenate([c for c, _ in self._waiting], axis=2)
             transposed = columns.transpose(0, 2, 1)
             self.own += columns @ transposed
-            self.total = self.total + columns.sum(axis=2, dtype=np.float64)
+            self.total = self.total + columns.sum(axis=2).astype(np.float64)
             if self.cross is not None:
                 plain = np.concatenate([p for _, p in self._waiting if p is not None], axis=2)
                 difference = plain - columns
                 self.cross += difference @ transposed
-                self.apart = self.apart + difference.sum(axis=2, dtype=np.float64)
+                self.apart = self.apart + difference.sum(axis=2).astype(np.float64)
             self._waiting.clear()
         return self
 

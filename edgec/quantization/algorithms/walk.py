@@ -91,7 +91,7 @@ class _Part:
         known = {*given, *(v.name or "" for v in model.graph.inputs)}
         wanted = [name for name in dict.fromkeys(fetch) if name not in known]
         self._fetch = fetch
-        self._executor = Executor(segment(model, given, wanted), fetch=wanted) if wanted else None
+        self._executor = Executor(segment(model, given, wanted), fetch=wanted, consume=True) if wanted else None
 
     def __call__(self, feeds: Iterable[Feed]) -> Iterator[dict[str, Array]]:
         """The fetched values of each sample."""
