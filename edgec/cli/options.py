@@ -81,7 +81,7 @@ Calibration = Annotated[
     typer.Option(
         "--calibration",
         metavar="PATH",
-        help="Real data: a folder of images, .npy, .npz, .jsonl, audio, or a recipe (.toml, or NAME:PATH).",
+        help="Real data: a folder of images, .npy, .npz, .jsonl, .csv, text, audio, or a recipe (.toml, or NAME:PATH).",
     ),
 ]
 Samples = Annotated[

@@ -87,7 +87,7 @@ def _no_samples(what: str, offered: Sequence[Precision]) -> EdgecError:
     return EdgecError(
         "calibration/missing",
         f"{what} needs calibration data: samples of what the model will see",
-        hint="give --calibration with a folder of images, .npy/.npz, .jsonl, audio files or a recipe (.toml); "
+        hint="give --calibration with a folder of images, .npy/.npz, .jsonl, .csv, audio files or a recipe (.toml); "
         "100 typical samples are enough" + (f"; or take --precision {other}" if other else ""),
     )
 

@@ -5,6 +5,7 @@
    numbers, that number is the class.
 3. An array `labels`, `label`, `targets`, `target` or `y` in the .npz, or `labels.npy` beside a .npy or in the folder.
 4. A field of one of these names in each line of a .jsonl; lists and objects (boxes) are labels too.
+5. A column of numbers with such a heading in a table (.csv, .tsv).
 """
 
 from __future__ import annotations
@@ -18,18 +19,19 @@ from typing import Any
 import numpy as np
 
 from edgec.errors import EdgecError
+from edgec.quantization.readers import table
 from edgec.quantization.readers.base import list_files
 from edgec.quantization.samples import SampleSource
 from edgec.tensors import Array
 
 #: Names that data sets give to labels.
-NAMES = ("labels", "label", "targets", "target", "y")
+NAMES = table.LABELS
 
 Label = Any
 
 _HINT = (
     "give images in one folder a class, an array called labels in the .npz, labels.npy beside the data, a field label "
-    'in each line of the .jsonl, or labels = "FILE" in a recipe'
+    'in each line of the .jsonl, a column label of the .csv, or labels = "FILE" in a recipe'
 )
 
 
@@ -74,7 +76,7 @@ def _from_recipe(source: SampleSource) -> _Found | None:
 
 
 def _from_data(source: SampleSource) -> _Found | None:
-    """Rules 2 to 4."""
+    """Rules 2 to 5."""
     place = source.place
     if source.files and place.is_dir():
         beside = next(
@@ -99,7 +101,7 @@ def _folders(files: Sequence[Path], place: Path) -> _Found | None:
 
 
 def _named(place: Path, names: Sequence[str]) -> _Found | None:
-    """Rules 3 and 4."""
+    """Rules 3 to 5."""
     if place.is_dir():
         beside = place / "labels.npy"
         if beside.is_file():
@@ -113,6 +115,8 @@ def _named(place: Path, names: Sequence[str]) -> _Found | None:
     if place.suffix in (".jsonl", ".ndjson"):
         lines = _jsonl(place, names)
         return None if lines is None else (lines, str(place))
+    if place.suffix in table.SUFFIXES and (column := _column(place, names)) is not None:
+        return column, str(place)
     for beside in (place.with_name("labels.npy"), place.with_name(f"{place.stem}_labels.npy")):
         if beside.is_file() and beside != place:
             return _file(beside, names), str(beside)
@@ -154,6 +158,19 @@ def _jsonl(path: Path, names: Sequence[str]) -> Sequence[Label] | None:
         raise _unreadable(path, error) from error
     found = [next((line[n] for n in names if n in line), None) if isinstance(line, dict) else None for line in lines]
     return None if any(label is None for label in found) else found
+
+
+def _column(path: Path, names: Sequence[str]) -> Sequence[Label] | None:
+    """Rule 5; whole numbers are classes."""
+    heading, lines = table.read_table(path)
+    places = [i for i, cell in enumerate(heading or ()) if cell.lower() in names]
+    if not places:
+        return None
+    try:
+        found = [float(line[places[0]]) for line in lines]
+    except ValueError as error:
+        raise _unreadable(path, error) from error
+    return [int(value) for value in found] if all(value.is_integer() for value in found) else found
 
 
 def _text(path: Path, _names: Sequence[str]) -> Sequence[Label] | None:

@@ -93,7 +93,7 @@ class Recipe(_Table):
     """
 
     description: str = ""
-    reader: Literal["image", "array", "jsonl", "audio", "text"] | None = None
+    reader: Literal["image", "array", "jsonl", "audio", "text", "table"] | None = None
     data: str | None = None
     count: int | None = Field(default=None, gt=0)
     seed: int | None = None

@@ -19,7 +19,7 @@ from edgec.errors import EdgecError, Finding, Severity
 from edgec.quantization.readers.base import Reader, list_files
 from edgec.quantization.recipe import ANY_INPUT, Recipe, load_recipe, shipped_recipes
 from edgec.registry import did_you_mean
-from edgec.tensors import Array, TensorSpec
+from edgec.tensors import Array, DType, TensorSpec
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -30,7 +30,7 @@ DEFAULT_COUNT = 128
 #: Part of the digest; raise it when a reader begins to give other values for the same file.
 _READER_VERSION = 1
 
-_FORMS = "a recipe (.toml), a folder of images, .npy, .npz, .jsonl, .txt, or audio files"
+_FORMS = "a recipe (.toml), a folder of images, .npy, .npz, .jsonl, .csv, .txt, or audio files"
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,6 +159,8 @@ def open_samples(
     recipe, data, label = _locate(str(path))
     _check_inputs(recipe, inputs)
     kind = recipe.reader or _kind_of(data)
+    if kind == "text" and recipe.text.tokenizer is None and any(spec.dtype is DType.STRING for spec in inputs):
+        kind = "table"  # texts as they are, a line a sample
     if recipe == Recipe() and usual is not None and usual.reader == kind:
         recipe = usual
     reader, grouping = _open_reader(kind, data, inputs, recipe)
@@ -250,7 +252,7 @@ def _check_inputs(recipe: Recipe, inputs: Sequence[TensorSpec]) -> None:
 
 def _readers() -> dict[str, tuple[frozenset[str], Callable[[Path, Sequence[TensorSpec], Recipe], Reader]]]:
     """Suffixes and reader of each kind."""
-    from edgec.quantization.readers import arrays, audio, images, jsonl, text
+    from edgec.quantization.readers import arrays, audio, images, jsonl, table, text
 
     return {
         "image": (images.SUFFIXES, images.ImageReader),
@@ -258,6 +260,7 @@ def _readers() -> dict[str, tuple[frozenset[str], Callable[[Path, Sequence[Tenso
         "jsonl": (jsonl.SUFFIXES, jsonl.JsonlReader),
         "audio": (audio.SUFFIXES, audio.AudioReader),
         "text": (text.SUFFIXES, text.TextReader),
+        "table": (table.SUFFIXES, table.TableReader),
     }
 
 

@@ -115,7 +115,7 @@ def _with_failures(stages: tuple[Stage, Stage, Stage], failed: Sequence[Stage], 
 def manifest_recipe(preprocessing: Mapping[str, Any]) -> Recipe | None:
     """The preparation that a manifest tells of, as a recipe; None where it tells none that we can do."""
     kind = preprocessing.get("kind") or None
-    reader = kind if kind in ("image", "array", "jsonl", "audio", "text") else None
+    reader = kind if kind in ("image", "array", "jsonl", "audio", "text", "table") else None
     tables = preprocessing.get("inputs")
     if not isinstance(tables, Mapping):
         recipe = preprocessing.get("recipe")
