@@ -79,8 +79,8 @@ def _refuse(work: Build, form: Form, words: str, before: Sequence[str] = ()) -> 
         said += f"; {len(tried)} mixes were tried, and none keeps it"
     elif form.plan is None:
         said += "; the model comes quantized, and stays as it is"
-    elif form.precision not in NEEDS_CALIBRATION:
-        said += "; nodes are reverted one by one in int8 and int16x8 alone"
+    elif form.precision not in HAS_INT8_WEIGHTS:
+        said += "; nodes are reverted one by one where weights are int8"
     elif not work.facts.scheme.revert_to:
         said += f"; {work.target.id} computes in {form.precision} alone, so no node can be reverted"
     elsewhere = not before and len(work.facts.precisions) > 1

@@ -31,7 +31,7 @@ from edgec.quantization.ladder import Climb, Effort, Rung, climb
 from edgec.quantization.mixed import Mixed
 from edgec.quantization.plan import make_plan, tensors_to_observe
 from edgec.quantization.range_choice import RangeMethod
-from edgec.quantization.run_time import round_at_run_time
+from edgec.quantization.run_time import as_run
 from edgec.quantization.samples import SampleSource
 from edgec.quantization.types import NodeScheme, QuantPlan, Statistics
 from edgec.runners.base import run_artifact, stream_artifact
@@ -188,12 +188,11 @@ class Build:
 
     def mix(self, form: Form, *, max_share: float) -> Form:
         """The form with its most harmful nodes reverted, as few as the budget needs; itself when that fails."""
-        if form.plan is None or form.precision not in NEEDS_CALIBRATION or self.samples is None:
-            return form
-        if not self.facts.scheme.revert_to:
+        if form.plan is None or form.precision not in HAS_INT8_WEIGHTS or not self.facts.scheme.revert_to:
             return form
         make = partial(self._plan, form.legal, form.statistics, form.precision, form.ranges, mixture=form.mixture)
-        digests = [self.samples.digest] + ([] if self.budget.task is None else [self.budget.task.samples.digest])
+        data = [self.samples, None if self.budget.task is None else self.budget.task.samples]
+        digests = [source.digest if source else "made up" for source in data]
         ground = Ground(target=self.target, backend=self.backend_name, usual=form.precision, max_share=max_share)
         with self.clock.stage("mix") as report:
             found = mix(
@@ -259,8 +258,7 @@ class Build:
     def _outputs(self, model: Model) -> list[dict[str, Array]]:
         """What a model makes of the judging inputs, with what kernels round at run time; the last model's are kept."""
         if self.judged is None or self.judged[0] is not model:
-            run = model if self.facts.scheme.widened_weights else round_at_run_time(model.clone())
-            self.judged = model, list(Executor(run).run_all(self.feeds))
+            self.judged = model, list(Executor(as_run(model, self.facts.scheme)).run_all(self.feeds))
         return self.judged[1]
 
     def compile(self, form: Form) -> Artifact:

@@ -26,6 +26,7 @@ from edgec.quantization.memo import Memo
 from edgec.quantization.mixed import Make, Mixed, Search, Verdict
 from edgec.quantization.plan import scheme_of
 from edgec.quantization.reverts import find_way
+from edgec.quantization.run_time import as_run
 from edgec.quantization.types import NodeScheme, QuantPlan
 from edgec.targets.profile import EstimateFacts, Speed, Target
 
@@ -116,6 +117,7 @@ def mix(
         few,
         keep=lambda name, measure: float(memo.keep(f"noise/{digest}/{name}", measure)),
         progress=ranking,
+        rows=ground.usual == "dynamic" and not scheme.widened_weights,
     )
     steps = find_way(
         legal,
@@ -143,7 +145,7 @@ def mix(
         model=legal,
         plan=plan,
         make=make,
-        score=lambda candidate: float(memo.get("db", candidate, exact)),
+        score=lambda candidate: float(memo.get("db as run", candidate, lambda m: exact(as_run(m, scheme)))),
         judge=judge,
         costs=costs,
         usual=ground.usual,

@@ -14,9 +14,11 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import onnx_ir as ir
 
+from edgec.graph.edit import Editor
 from edgec.graph.model import Model
 from edgec.quantization.costs import STATIC
 from edgec.quantization.executor import Executor
+from edgec.quantization.run_time import rounded_rows
 from edgec.quantization.types import QuantPlan
 from edgec.tensors import Array
 
@@ -116,6 +118,15 @@ class Switched:
         on, chosen = self._choice(name, switch, self._constant(f"{name}/rounded", other), value)
         self.model.graph.insert_before(node, [on, chosen])
         node.replace_input_with(position, chosen.outputs[0])
+
+    def round_rows(self, node_name: str, switch: int) -> None:
+        """Round what a node reads as its kernel does at run time, where its switch is on."""
+        node = self._nodes[node_name]
+        value, name = node.inputs[0], f"{node_name}/edgec-rows"
+        assert value is not None
+        on, chosen = self._choice(name, switch, rounded_rows(value, node, Editor(self.model)), value)
+        self.model.graph.insert_before(node, [on, chosen])
+        node.replace_input_with(0, chosen.outputs[0])
 
     def _choice(self, name: str, switch: int, yes: ir.Value, no: ir.Value) -> tuple[ir.Node, ir.Node]:
         """Nodes that hand one value or the other on; the second gives it."""

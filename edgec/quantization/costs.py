@@ -125,7 +125,8 @@ def costs_of(
     if facts is None or not facts.speed.keys() >= set(forms):
         return None
     scheme = next(f.scheme for name, f in target.backends.items() if name == backend)
-    units = cut(model, scheme, scheme.int16_ops if "int8" not in forms else scheme.int8_ops, backend).units
+    wide = "int16x8" in forms and "int8" not in forms
+    units = cut(model, scheme, scheme.int16_ops if wide else scheme.int8_ops, backend).units
     inside = {n.name or "" for unit in units for n in unit.nodes[1:]}
     grown = {unit.head.name or "": unit for unit in units}
     seconds: dict[tuple[str, NodeScheme], float] = {}

@@ -1,5 +1,7 @@
 """How much noise each rounding of a plan makes at the output: of a node's weights, and of values that share a scale.
 
+A plan of int8 weights alone has no such values: what its kernels round at run time counts with their weights.
+
 1. One session holds the float model with a switch at every rounding (`alone`); a source's noise is that of the model
    with its switch alone on, over the signal, from one pass of each of a few samples.
 2. Where there are more than `MAX_SOURCES`, neighbours share a switch, and what is measured is split evenly.
@@ -48,9 +50,15 @@ def measure_harms(
     *,
     keep: Keep,
     progress: Callable[[int, int], None],
+    rows: bool = False,
 ) -> Harms:
-    """The noise of every source of a plan of `model`. `progress` counts passes."""
+    """The noise of every source of a plan of `model`. `progress` counts passes.
+
+    `rows`: a node's switch rounds what it reads as well, row by row, as kernels do at run time.
+    """
     constants = _constants(model, plan)
+    if rows:  # also of nodes whose weights lose nothing
+        constants = {n: constants.get(n, {}) for n, node in plan.nodes.items() if node.scheme == "dynamic"}
     weights, values = _shared(list(constants)), _shared(range(len(groups)))
     session = _Session(model, plan, feeds, len(weights) + len(values))
 
@@ -60,6 +68,8 @@ def measure_harms(
             for i, names in enumerate(weights):
                 for name in names:
                     session.swap(name, constants[name], i)
+                    if rows:
+                        session.editor.round_rows(name, i)
             for i, members in enumerate(values):
                 for value in (v for m in members for v in groups[m].values):
                     session.editor.round(value, len(weights) + i)

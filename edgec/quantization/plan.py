@@ -46,15 +46,19 @@ def make_plan(
 ) -> QuantPlan:
     """The plan for a canonical model. `float_nodes` are names of nodes to leave in float whatever the scheme says,
     `dynamic_nodes` of products with weights that a static plan gives int8 weights beside float data; `reverted` says
-    for nodes of a static plan what else they run in, int16x8 (heads of units) and float16 among it.
+    for nodes of a static or dynamic plan what else they run in: float, float16, and in a static one also int16x8 (heads
+    of units) and int8 weights alone.
 
     Raises `EdgecError`: `target/no-backend`, or `quant/no-statistics` when int8 is asked for without calibration.
     """
     scheme = scheme_of(target, backend)
     if precision == "float32":
         return _all_float(model, "float32 was asked for")
+    asked = dict(reverted or {})
+    floats = [*float_nodes, *(n for n, form in asked.items() if form in ("float16", "float32"))]
+    halves = [n for n, form in asked.items() if form == "float16"]
     if precision == "dynamic":
-        return plan_dynamic(model, scheme, float_nodes)
+        return with_float16(model, plan_dynamic(model, scheme, floats), halves)
     if precision == "float16":
         return plan_float16_weights(model, float_nodes)
     if stats is None:
@@ -65,13 +69,11 @@ def make_plan(
         )
     kind = _numbers(scheme, precision)
     io_float = target.io_dtype == "float32"
-    asked = dict(reverted or {})
-    floats = [*float_nodes, *(n for n, form in asked.items() if form in ("float16", "float32"))]
     dynamic = [*(n for n in dynamic_nodes if n not in asked), *(n for n, form in asked.items() if form == "dynamic")]
     wide = frozenset(n for n, form in asked.items() if form == "int16x8")
     decision = _Decision(model, kind, backend, floats, dynamic, wide, io_float=io_float)
     plan = decision.plan({d: Ranges(stats, "minmax" if d is DType.INT16 else range_method) for d in decision.numbers})
-    return with_float16(model, plan, [n for n, form in asked.items() if form == "float16"])
+    return with_float16(model, plan, halves)
 
 
 def tensors_to_observe(

@@ -46,7 +46,7 @@ def dynamic_reason(node: ir.Node, scheme: Scheme) -> str:
 
 
 def with_float16(model: Model, plan: QuantPlan, nodes: Collection[str]) -> QuantPlan:
-    """A static plan in which float nodes store their weights in float16 where these are large enough to pay."""
+    """A plan in which float nodes store their weights in float16 where these are large enough to pay."""
     if not nodes:
         return plan
     halves = plan_float16_weights(model, [n.name or "" for n in model.nodes() if n.name not in nodes])

@@ -3,8 +3,7 @@
 1. Noise of different roundings adds up (`harms`). A node's weights make noise while they are int8; a value makes noise
    while an 8-bit kernel writes or reads it. int16 values and float16 weights count as exact.
 2. A kernel whose data becomes int16 keeps its int8 weights (constants that are added or multiplied become int16 too);
-   one with int8 weights beside float data rounds its input at
-   run time, about as much as an 8-bit kernel did.
+   one with int8 weights beside float data rounds its input at run time, about as much as an 8-bit kernel did.
 3. Of all steps the one comes next that takes most noise away for the estimated time that it costs, conversions at its
    borders among it. So the first steps of the way are a fast mix for whatever accuracy they reach.
 """
@@ -17,7 +16,7 @@ from dataclasses import dataclass, field
 import onnx_ir as ir
 
 from edgec.graph.model import Model, const_of
-from edgec.graph.traits import weight_of
+from edgec.graph.traits import Kind, weight_of
 from edgec.quantization.allowance import Rounded
 from edgec.quantization.costs import Costs, Touching
 from edgec.quantization.harms import Harms
@@ -165,8 +164,11 @@ def _moves(
     model: Model, plan: QuantPlan, scheme: Scheme, backend: str, groups: Sequence[Rounded], usual: NodeScheme
 ) -> list[dict[str, NodeScheme]]:
     """Every kernel, and everything around a value, in every form that the target offers."""
-    ops = scheme.int16_ops if usual == "int16x8" else scheme.int8_ops
-    grown = cut(model, scheme, ops, backend).units
+    if usual == "dynamic":
+        grown: Sequence[Unit] = [Unit(nodes=(node,), kind=Kind.ANCHOR) for node in model.nodes()]
+    else:
+        ops = scheme.int16_ops if usual == "int16x8" else scheme.int8_ops
+        grown = cut(model, scheme, ops, backend).units
     units = {n.name or "": unit for unit in grown for n in unit.nodes if plan.nodes[n.name or ""].scheme == usual}
     found: dict[tuple[tuple[str, NodeScheme], ...], dict[str, NodeScheme]] = {}
     around = [{name: unit} for name, unit in units.items() if weight_of(unit.head) is not None]
@@ -186,7 +188,7 @@ def _reverted(unit: Unit, form: NodeScheme, scheme: Scheme, usual: NodeScheme) -
     """A whole kernel in another form; empty where it cannot have that."""
     head = unit.head
     if form == "int16x8":
-        able = usual != "int16x8" and head.op_type in scheme.int16_ops
+        able = usual == "int8" and head.op_type in scheme.int16_ops
         return {n.name or "": form for n in unit.nodes} if able else {}
     weight = _weight(head)
     if form == "dynamic" and (weight is None or dynamic_reason(head, scheme)):

@@ -12,8 +12,14 @@ import onnx_ir as ir
 from edgec.graph.edit import Editor
 from edgec.graph.model import Model, shape_of
 from edgec.quantization.apply import SCHEME_KEY
+from edgec.targets.scheme import Scheme
 
 _STEPS = 255.0
+
+
+def as_run(model: Model, scheme: Scheme) -> Model:
+    """A QDQ model as the target runs it: a copy that rounds at run time, or itself where kernels widen weights."""
+    return model if scheme.widened_weights else round_at_run_time(model.clone())
 
 
 def round_at_run_time(model: Model) -> Model:
@@ -26,12 +32,12 @@ def round_at_run_time(model: Model) -> Model:
             continue
         key = value.name or "", node.op_type == "Conv"
         if key not in done:
-            done[key] = _rounded(value, node, editor)
+            done[key] = rounded_rows(value, node, editor)
         node.replace_input_with(0, done[key])
     return model
 
 
-def _rounded(value: ir.Value, reader: ir.Node, editor: Editor) -> ir.Value:
+def rounded_rows(value: ir.Value, reader: ir.Node, editor: Editor) -> ir.Value:
     """s·round(x / s) with s = (high − low) / 255 of each row, 0 within [low, high] and itself one of the steps."""
     rank = len(shape_of(value))
     axes = tuple(range(1, rank)) if reader.op_type == "Conv" else (rank - 1,)

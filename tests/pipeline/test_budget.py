@@ -195,6 +195,27 @@ def test_auto_does_not_end_at_a_precision_that_misses_the_budget(tmp_path: Path)
     assert "quant/budget-missed" in {f.code for f in built.findings}
 
 
+@pytest.mark.parametrize("calibrated", [True, False])
+def test_int8_weights_alone_are_mixed_for_a_budget_as_well(tmp_path: Path, calibrated: bool) -> None:
+    """What one layer's kernel rounds at run time does the harm: its input has one column that is far larger."""
+    uneven = np.ones((1, 64), np.float32)
+    uneven[0, 0] = 1000
+    last = kernel(64, 64, seed=4)
+    last[0] /= 1000
+    constants = {"w1": kernel(64, 64), "w2": kernel(64, 64, seed=2), "unevenly": uneven, "w3": last}
+    (tmp_path / "net.onnx").write_bytes(
+        typed(NET.replace("16]", "64]").replace("8]", "32]"), {**constants, "w4": kernel(64, 32, seed=6)}).to_bytes()
+    )
+    np.save(tmp_path / "x.npy", np.random.default_rng(1).standard_normal((40, 64)).astype(np.float32))
+    options: dict[str, Any] = {"target": "raspberrypi4", "precision": "dynamic", "effort": "fast", "output": tmp_path}
+    options["calibration"] = tmp_path / "x.npy" if calibrated else None
+    plain = run_build(tmp_path / "net.onnx", stop_after="compile", **options).summary
+    built = run_build(tmp_path / "net.onnx", stop_after="bundle", min_sqnr=30.0, **options).summary
+    assert plain["fidelity"]["sqnr_db"] < 25 and built["fidelity"]["sqnr_db"] >= 30
+    assert "Gemm_d" in built["mixed"]["reverted"] and len(built["mixed"]["reverted"]) < 4
+    assert built["precision"] == "dynamic"
+
+
 def test_a_device_of_8_bits_alone_says_that_nothing_can_be_reverted(tmp_path: Path) -> None:
     model, data = _write(tmp_path)
     options: dict[str, Any] = {"target": "coral-edgetpu", "effort": "fast", "min_sqnr": 25.0}
