@@ -21,7 +21,7 @@ from edgec.quantization.types import Statistics, TensorStats
 from edgec.tensors import Array
 
 #: Raise when calibration begins to give other statistics for the same model and data.
-ALGORITHM_VERSION = 1
+ALGORITHM_VERSION = 2
 
 
 def cache_folder() -> Path:
@@ -108,6 +108,9 @@ def _pack(statistics: Statistics) -> dict[str, Array]:
         "channels": np.array([0 if t.channel_min is None else len(t.channel_min) for t in tensors], np.int64),
         "channel_min": np.concatenate([empty, *(t.channel_min for t in tensors if t.channel_min is not None)]),
         "channel_max": np.concatenate([empty, *(t.channel_max for t in tensors if t.channel_max is not None)]),
+        "runs": np.array([(len(t.lows), len(t.highs)) for t in tensors], np.int64).reshape(-1, 2),
+        "lows": np.concatenate([empty, *(t.lows for t in tensors)]),
+        "highs": np.concatenate([empty, *(t.highs for t in tensors)]),
     }
 
 
@@ -116,6 +119,7 @@ def _unpack(arrays: dict[str, Array], key: str) -> Statistics:
     counts = np.split(arrays["counts"], np.cumsum(arrays["bins"][:, 1])[:-1])
     ends = np.cumsum(arrays["channels"])[:-1]
     lows, highs = np.split(arrays["channel_min"], ends), np.split(arrays["channel_max"], ends)
+    extremes = [np.split(arrays[key], np.cumsum(arrays["runs"][:, k])[:-1]) for k, key in enumerate(("lows", "highs"))]
     tensors = {}
     for i, name in enumerate(header["names"]):
         low, high, width = (float(x) for x in arrays["ranges"][i])
@@ -128,6 +132,8 @@ def _unpack(arrays: dict[str, Array], key: str) -> Statistics:
             counts=counts[i],
             channel_min=lows[i] if has_channels else None,
             channel_max=highs[i] if has_channels else None,
+            lows=extremes[0][i],
+            highs=extremes[1][i],
         )
     findings = tuple(Finding(**{**f, "severity": Severity(f["severity"])}) for f in header["findings"])
     return Statistics(tensors=tensors, samples=int(header["samples"]), digest=key, findings=findings)

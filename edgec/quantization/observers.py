@@ -3,6 +3,8 @@
 With m = max|x| over all values of a tensor, its bins are 2^k wide with the smallest k that keeps m within
 `BINS_PER_SIDE` bins of zero. k depends on m alone, and joining bins i and i+1 (i even) gives exactly the histogram
 of width 2^(k+1). So observe(A ∪ B) = merge(observe(A), observe(B)), bit for bit.
+
+Beside them the most extreme of the runs' own minima and maxima are kept: they tell how far the ends still move.
 """
 
 from __future__ import annotations
@@ -18,6 +20,9 @@ from edgec.tensors import Array
 
 #: Bins on each side of zero; between half and all of them are in use. A power of two.
 BINS_PER_SIDE = 2048
+
+#: Runs whose own minimum, and maximum, is kept. The n-th counts for 2⁻ⁿ of what they are kept for.
+EXTREMES = 16
 
 _BINS = 2 * BINS_PER_SIDE
 _SIDE_BITS = BINS_PER_SIDE.bit_length() - 1
@@ -63,6 +68,8 @@ class Observers:
         channels = int(segments.channels[-1])
         self._min = np.full(channels, np.inf, np.float32)
         self._max = np.full(channels, -np.inf, np.float32)
+        self._lows = np.full((EXTREMES, count), np.inf, np.float32)
+        self._highs = np.full((EXTREMES, count), -np.inf, np.float32)
         self._exponent = np.full(count, _MIN_EXPONENT, np.int64)
         self._counts = np.zeros((count, _BINS), np.int64)
 
@@ -71,8 +78,12 @@ class Observers:
 
         Raises ValueError for a sampled value outside its tensor's minimum and maximum so far.
         """
-        self._min = np.minimum(self._min, np.atleast_2d(minimum).min(axis=0))
-        self._max = np.maximum(self._max, np.atleast_2d(maximum).max(axis=0))
+        lows, highs = np.atleast_2d(minimum), np.atleast_2d(maximum)
+        self._min = np.minimum(self._min, lows.min(axis=0))
+        self._max = np.maximum(self._max, highs.max(axis=0))
+        starts = self._segments.channels[:-1]
+        self._lows = _smallest(self._lows, np.minimum.reduceat(lows, starts, axis=1))
+        self._highs = -_smallest(-self._highs, -np.maximum.reduceat(highs, starts, axis=1))
         low, high = self._ranges()
         self._widen(bin_exponent(np.maximum(-low, high)))
         rows = np.atleast_2d(values) if isinstance(values, np.ndarray) else values
@@ -96,6 +107,7 @@ class Observers:
                 low=float(low[i]),
                 high=float(high[i]),
                 channels=(self._min[a:b].copy(), self._max[a:b].copy()),
+                extremes=(_finite(self._lows[:, i]), _finite(self._highs[:, i])),
             )
             for i, (a, b) in enumerate(zip(self._segments.channels[:-1], self._segments.channels[1:], strict=True))
         ]
@@ -132,8 +144,24 @@ def _coarsen(counts: Array, first_bin: int, doublings: int) -> Array:
     return joined
 
 
+def _smallest(kept: Array, found: Array) -> Array:
+    """The smallest `EXTREMES` of each column, in order."""
+    return np.sort(np.concatenate([kept, found.astype(np.float32, copy=False)]), axis=0)[:EXTREMES]
+
+
+def _finite(column: Array) -> Array:
+    """What a column holds of runs: with few, the rest of it is empty."""
+    return np.asarray(column[np.isfinite(column)])
+
+
 def _trimmed(
-    counts: Array, *, exponent: int, low: float, high: float, channels: tuple[Array | None, Array | None]
+    counts: Array,
+    *,
+    exponent: int,
+    low: float,
+    high: float,
+    channels: tuple[Array | None, Array | None],
+    extremes: tuple[Array, Array],
 ) -> TensorStats:
     """Statistics without the empty bins at the ends."""
     used = np.flatnonzero(counts)
@@ -146,11 +174,13 @@ def _trimmed(
         counts=counts[first : last + 1].copy(),
         channel_min=channels[0],
         channel_max=channels[1],
+        lows=extremes[0],
+        highs=extremes[1],
     )
 
 
 def observe(values: Array, *, sampled: Array | None = None, channel_axis: int | None = None) -> TensorStats:
-    """Statistics of one array (at least one value, all finite); `sampled` are the values for the histogram."""
+    """Statistics of one run's array (at least one value, all finite); `sampled` are the values for the histogram."""
     moved = values.reshape(1, -1) if channel_axis is None else np.moveaxis(values, channel_axis, 0)
     rows = moved.reshape(moved.shape[0], -1).astype(np.float32, copy=False)
     chosen = rows.ravel() if sampled is None else sampled.ravel()
@@ -165,6 +195,7 @@ def observe(values: Array, *, sampled: Array | None = None, channel_axis: int | 
         low=stats.minimum,
         high=stats.maximum,
         channels=(None, None),
+        extremes=(stats.lows, stats.highs),
     )
 
 
@@ -182,6 +213,7 @@ def merge(a: TensorStats, b: TensorStats) -> TensorStats:
         low=min(a.minimum, b.minimum),
         high=max(a.maximum, b.maximum),
         channels=(_both(np.minimum, a.channel_min, b.channel_min), _both(np.maximum, a.channel_max, b.channel_max)),
+        extremes=(_smallest(a.lows, b.lows), -_smallest(-a.highs, -b.highs)),
     )
 
 

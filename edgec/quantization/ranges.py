@@ -6,6 +6,7 @@
 3. A mover's output that was not observed has the range of its inputs; a Pad adds the constant it writes,
    unless that is far outside (it then saturates, which is what −inf before a MaxPool means).
 4. What ends in a Relu or Clip keeps to its bounds.
+5. Rules 1 and 2 leave room for what inputs to come add to what calibration saw (`roomy_range_of`), within those bounds.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ import onnx_ir as ir
 from edgec.graph.model import const_of
 from edgec.graph.traits import clip_bounds, data_inputs, finite_extent, pad_value, within_inputs
 from edgec.quantization.affine import Extent, union
-from edgec.quantization.range_choice import RangeMethod, range_of
+from edgec.quantization.range_choice import RangeMethod, roomy_range_of
 from edgec.quantization.types import Statistics, TensorStats
 
 #: Operators whose output range is a property of the function.
@@ -69,12 +70,15 @@ class Ranges:
         producer = value.producer()
         stats = self._stats.get(value.name or "")
         if producer is not None and producer.op_type in NATURAL:  # rule 2
-            seen = stats is not None and producer.op_type in SPREADING
-            return range_of(stats, "minmax") if stats is not None and seen else union(NATURAL[producer.op_type])
+            floor, ceiling = NATURAL[producer.op_type]
+            if stats is None or producer.op_type not in SPREADING:
+                return union((floor, ceiling))
+            low, high = roomy_range_of(stats, "minmax")  # rule 5
+            return max(low, floor), min(high, ceiling)
         if producer is not None and producer.op_type == "Pad":  # rule 3, seen or not: what it writes may be -inf
             return self._inherited(producer)
         if stats is not None:  # rule 1
-            return self._bounded(range_of(stats, self._method), producer)
+            return self._bounded(roomy_range_of(stats, self._method), producer)  # rule 5
         if producer is not None and within_inputs(producer):  # rule 3
             return self._inherited(producer)
         return None

@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
+import numpy as np
+
 from edgec.errors import Finding
 from edgec.tensors import Array, DType, QParams
 
@@ -19,6 +21,7 @@ class TensorStats:
     `counts[i]` is how many of the sampled values fell into
     [(i + first_bin)·bin_width, (i + first_bin + 1)·bin_width); `bin_width` is a power of two, so that
     histograms of any two runs merge exactly. `minimum`, `maximum` are over all values, not the sampled ones.
+    `lows` are the smallest of the runs' own minima, smallest first; `highs` the largest of their maxima, largest first.
     """
 
     minimum: float
@@ -28,6 +31,8 @@ class TensorStats:
     counts: Array
     channel_min: Array | None = None
     channel_max: Array | None = None
+    lows: Array = field(default_factory=lambda: np.zeros(0, np.float32))
+    highs: Array = field(default_factory=lambda: np.zeros(0, np.float32))
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -120,6 +120,7 @@ def test_order_changes_nothing(tmp_path: Path) -> None:
     for name, stats in a.tensors.items():
         assert np.array_equal(stats.counts, b.tensors[name].counts)
         assert (stats.minimum, stats.maximum) == (b.tensors[name].minimum, b.tensors[name].maximum)
+        assert np.array_equal(stats.lows, b.tensors[name].lows)
 
 
 def test_the_number_of_cores_changes_nothing(tmp_path: Path) -> None:
@@ -157,6 +158,9 @@ def test_a_second_run_comes_from_the_cache(tmp_path: Path, monkeypatch: pytest.M
         assert kept.channel_max is not None
         assert stats.channel_max is not None
         assert np.array_equal(kept.channel_max, stats.channel_max)
+        assert len(stats.lows) == 7
+        assert np.array_equal(kept.lows, stats.lows)
+        assert np.array_equal(kept.highs, stats.highs)
 
 
 def test_the_cache_knows_model_data_and_tensors_apart(tmp_path: Path) -> None:

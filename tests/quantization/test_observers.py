@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import functools
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from edgec.quantization.observers import BINS_PER_SIDE, Observers, Segments, merge, observe
+from edgec.quantization.observers import BINS_PER_SIDE, EXTREMES, Observers, Segments, merge, observe
 from edgec.quantization.types import TensorStats
 from edgec.tensors import Array
 
@@ -25,6 +27,10 @@ def same(a: TensorStats, b: TensorStats) -> bool:
     ) and np.array_equal(a.counts, b.counts)
 
 
+def same_runs(a: TensorStats, b: TensorStats) -> bool:
+    return np.array_equal(a.lows, b.lows) and np.array_equal(a.highs, b.highs)
+
+
 @given(ARRAYS, ARRAYS)
 def test_merging_equals_observing_together(a: Array, b: Array) -> None:
     together = observe(np.concatenate([a, b]))
@@ -35,11 +41,13 @@ def test_merging_equals_observing_together(a: Array, b: Array) -> None:
 @given(ARRAYS, ARRAYS, ARRAYS)
 def test_merging_is_associative(a: Array, b: Array, c: Array) -> None:
     x, y, z = observe(a), observe(b), observe(c)
-    assert same(merge(merge(x, y), z), merge(x, merge(y, z)))
+    left, right = merge(merge(x, y), z), merge(x, merge(y, z))
+    assert same(left, right) and same_runs(left, right)
+    assert same_runs(merge(x, y), merge(y, x))
 
 
 @settings(max_examples=50)
-@given(hnp.arrays(np.float32, (6, 8), elements=FINITE), st.permutations(range(6)), st.integers(1, 6))
+@given(hnp.arrays(np.float32, (20, 8), elements=FINITE), st.permutations(range(20)), st.integers(1, 20))
 def test_order_and_batches_change_nothing(runs: Array, order: list[int], batch: int) -> None:
     def statistics(rows: Array, size: int) -> list[TensorStats]:
         observers = Observers(Segments.of([1, 1], [5, 3]))
@@ -50,7 +58,11 @@ def test_order_and_batches_change_nothing(runs: Array, order: list[int], batch: 
         return observers.stats()
 
     plain, shuffled = statistics(runs, 1), statistics(runs[order], batch)
-    assert all(same(a, b) for a, b in zip(plain, shuffled, strict=True))
+    assert all(same(a, b) and same_runs(a, b) for a, b in zip(plain, shuffled, strict=True))
+    first, second = (functools.reduce(merge, map(observe, part)) for part in (runs[:7, :5], runs[7:, :5]))
+    assert same_runs(plain[0], merge(first, second))
+    assert plain[0].lows.tolist() == np.sort(runs[:, :5].min(axis=1))[:EXTREMES].tolist()
+    assert plain[0].highs.tolist() == np.sort(runs[:, :5].max(axis=1))[::-1][:EXTREMES].tolist()
     assert same(plain[0], observe(runs[:, :5]))
     assert same(plain[1], observe(runs[:, 5:]))
 

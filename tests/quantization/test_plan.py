@@ -10,6 +10,7 @@ import pytest
 from edgec.errors import EdgecError
 from edgec.graph.model import Model
 from edgec.quantization.plan import make_plan, scheme_of, tensors_to_observe
+from edgec.quantization.ranges import Ranges
 from edgec.quantization.types import QuantPlan
 from edgec.targets.load import load_target
 from edgec.tensors import DType
@@ -66,6 +67,19 @@ class TestRanges:
         tight = make_plan(model, stats, TARGET, "tflite", "int8", range_method="percentile")
         assert scale(wide, "x") == pytest.approx(101 / 255, rel=1e-6)
         assert scale(tight, "x") < 2.1 / 255
+
+    def test_ranges_have_room_where_runs_differ_but_not_beyond_what_an_operator_gives(self) -> None:
+        text = """(float[1,3,4,4] x) => (float[1,4,4,4] y, float[1,4,4,4] z)
+        { c = Conv(x, w, b) r = Relu(c) s = Softmax<axis=1>(c) y = Clip(r, lo, hi) z = Mul(s, s) }"""
+        model = typed(text, {**CONV, "lo": np.asarray(0, np.float32), "hi": np.asarray(4, np.float32)})
+        extents = {"x": (-2.0, 2.0), "c": (-4.0, 4.0), "r": (0.0, 4.0), "y": (0.0, 3.9), "s": (0.0, 0.9), "z": (0, 1)}
+        found = Ranges(statistics(extents, narrower=0.5), "minmax")
+        values = {out.name: out for node in model.nodes() for out in node.outputs}
+        # Of the two runs half show all in half of the cases, else 1/2 of it: 1/4 more for each doubling.
+        assert found.of(model.graph.inputs[0]) == pytest.approx((-3.0, 3.0))
+        assert found.of(values["r"]) == pytest.approx((0.0, 6.0))
+        assert found.of(values["y"]) == pytest.approx((0.0, 4.0))
+        assert found.of(values["s"]) == pytest.approx((0.0, 1.0))
 
     def test_a_tensor_without_range_keeps_its_node_float_and_is_reported(self) -> None:
         plan = plan_of(typed(self.MODEL, CONV), {"x": (0, 1)})

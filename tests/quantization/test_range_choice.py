@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import functools
+import itertools
+
 import numpy as np
 import pytest
 
-from edgec.quantization.observers import observe
-from edgec.quantization.range_choice import RangeMethod, outside, quantile, range_of
+from edgec.quantization.observers import merge, observe
+from edgec.quantization.range_choice import RangeMethod, outside, quantile, range_of, roomy_range_of
+from edgec.quantization.types import TensorStats
 from edgec.tensors import Array
 
 
@@ -90,3 +94,63 @@ def test_auto_cuts_less_than_mse_and_evenly_spread_values_are_not_cut() -> None:
     assert range_of(stats, "auto")[1] >= range_of(stats, "mse")[1]
     even = observe(np.linspace(-1, 3, 10_000, dtype=np.float32))
     assert range_of(even, "mse") == pytest.approx((-1.0, 3.0), abs=0.07)
+
+
+def _runs(*runs: Array) -> TensorStats:
+    return functools.reduce(merge, map(observe, runs))
+
+
+class TestRoom:
+    """What ranges have beyond what calibration saw."""
+
+    def test_it_is_two_doublings_of_how_the_ends_grew_from_half_the_runs(self) -> None:
+        highs, lows = [3.0, 7.0, 4.0, 4.5, 6.0], [-1.0, -1.0, -2.0, -1.5, -1.0]
+        stats = _runs(*(np.array(ends, np.float32) for ends in zip(lows, highs, strict=True)))
+        low, high = roomy_range_of(stats, "minmax")
+        for end, extremes in ((high, highs), (-low, [-x for x in lows])):
+            # Each run is in the half or not; without any, the least extreme one stands for it.
+            halves = [
+                max(kept, default=min(extremes))
+                for size in range(len(extremes) + 1)
+                for kept in itertools.combinations(extremes, size)
+            ]
+            assert end == pytest.approx(max(extremes) + 2 * (max(extremes) - np.mean(halves)), rel=1e-6)
+
+    def test_values_with_bounds_of_their_own_get_none(self) -> None:
+        stats = _runs(*[np.array([-0.17, 1.0], np.float32)] * 6)
+        assert roomy_range_of(stats, "minmax") == range_of(stats)
+
+    def test_one_run_tells_nothing(self) -> None:
+        stats = observe(_normal())
+        assert roomy_range_of(stats, "minmax") == range_of(stats)
+
+    @pytest.mark.parametrize("method", ["minmax", "mse", "auto", "percentile", "entropy"])
+    def test_an_end_that_the_least_error_cuts_off_stays(self, method: RangeMethod) -> None:
+        outliers = [np.concatenate([_normal(), [outlier]]).astype(np.float32) for outlier in (50.0, 100.0)]
+        stats = _runs(*outliers)
+        assert roomy_range_of(stats, method)[1] == range_of(stats, method)[1]
+
+    def test_an_end_at_zero_stays(self) -> None:
+        stats = _runs(*(np.array([0.5, high], np.float32) for high in (1.0, 2.0, 5.0)))
+        low, high = roomy_range_of(stats, "minmax")
+        assert low == 0.0 and high > 5.0
+
+    def test_eight_runs_foretell_the_largest_of_thirty_two(self) -> None:
+        """Tails that fall off exponentially grow by the same with each doubling."""
+        maxima = np.random.default_rng(0).gumbel(10.0, 1.0, (4000, 32)).astype(np.float32)
+        found = []
+        for row in maxima[:, :8]:
+            highs = np.sort(row)[::-1]
+            stats = TensorStats(
+                minimum=0.0, maximum=float(highs[0]), bin_width=1.0, first_bin=0, counts=np.ones(1), highs=highs
+            )
+            found.append(roomy_range_of(stats, "minmax")[1])
+        assert np.mean(found) == pytest.approx(maxima.max(axis=1).mean(), abs=0.25)  # the largest of 8 is 1.39 below
+
+    def test_it_fades_as_runs_become_many(self) -> None:
+        runs = np.random.default_rng(0).standard_normal((400, 50)).astype(np.float32)
+        rooms = []
+        for count in (4, 40, 400):
+            stats = _runs(*runs[:count])
+            rooms.append(roomy_range_of(stats, "minmax")[1] / stats.maximum - 1)
+        assert rooms[0] > rooms[1] > rooms[2]

@@ -11,7 +11,7 @@ import onnx_ir as ir
 
 from edgec.graph.model import Model
 from edgec.metrics import sqnr_db
-from edgec.quantization.observers import observe
+from edgec.quantization.observers import merge, observe
 from edgec.quantization.types import Statistics
 from edgec.targets.load import load_target
 from edgec.targets.profile import Target
@@ -31,9 +31,14 @@ def typed(text: str, constants: Mapping[str, Array] | None = None) -> Model:
     return result
 
 
-def statistics(extents: Extents) -> Statistics:
-    """Statistics of tensors whose values are spread evenly over a range."""
-    tensors = {name: observe(np.linspace(low, high, 1001, dtype=np.float32)) for name, (low, high) in extents.items()}
+def statistics(extents: Extents, *, narrower: float | None = None) -> Statistics:
+    """Statistics of tensors whose values are spread evenly over a range, in a second run over a `narrower` one."""
+    tensors = {}
+    for name, (low, high) in extents.items():
+        tensors[name] = observe(np.linspace(low, high, 1001, dtype=np.float32))
+        if narrower is not None:
+            part = np.linspace(low * narrower, high * narrower, 1001, dtype=np.float32)
+            tensors[name] = merge(tensors[name], observe(part))
     return Statistics(tensors=tensors, samples=1, digest="made-up")
 
 
