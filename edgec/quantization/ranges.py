@@ -6,7 +6,8 @@
 3. A mover's output that was not observed has the range of its inputs; a Pad adds the constant it writes,
    unless that is far outside (it then saturates, which is what −inf before a MaxPool means).
 4. What ends in a Relu or Clip keeps to its bounds.
-5. Rules 1 and 2 leave room for what inputs to come add to what calibration saw (`roomy_range_of`), within those bounds.
+5. What is read for its maximum over all positions alone keeps the largest values that were seen.
+6. Rules 1 and 2 leave room for what inputs to come add to what calibration saw (`roomy_range_of`), within those bounds.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from collections.abc import Mapping
 import onnx_ir as ir
 
 from edgec.graph.model import const_of
-from edgec.graph.traits import clip_bounds, data_inputs, finite_extent, pad_value, within_inputs
+from edgec.graph.traits import MOVES, clip_bounds, data_inputs, finite_extent, pad_value, within_inputs
 from edgec.quantization.affine import Extent, union
 from edgec.quantization.range_choice import RangeMethod, roomy_range_of
 from edgec.quantization.types import Statistics, TensorStats
@@ -32,6 +33,11 @@ NATURAL: dict[str, Extent] = {
 
 #: Those of them whose values sum to one: the more there are, the smaller they are.
 SPREADING = ("Softmax",)
+
+#: What gives a maximum, and what may stand before it: functions that rise, and what moves values about.
+_MAXIMA = frozenset({"GlobalMaxPool", "ReduceMax"})
+_RISING = MOVES | {"Add", "Clip", "Elu", "Erf", "Gelu", "HardSigmoid", "HardSwish", "LeakyRelu", "Mish", "Mul", "Relu"}
+_RISING |= {"Selu", "Sigmoid", "Softplus", "Softsign", "Swish", "Tanh"}
 
 #: A pad value this many times outside the data's range saturates instead of stretching the range.
 _FAR = 16.0
@@ -73,12 +79,14 @@ class Ranges:
             floor, ceiling = NATURAL[producer.op_type]
             if stats is None or producer.op_type not in SPREADING:
                 return union((floor, ceiling))
-            low, high = roomy_range_of(stats, "minmax")  # rule 5
+            low, high = roomy_range_of(stats, "minmax")  # rule 6
             return max(low, floor), min(high, ceiling)
         if producer is not None and producer.op_type == "Pad":  # rule 3, seen or not: what it writes may be -inf
             return self._inherited(producer)
         if stats is not None:  # rule 1
-            return self._bounded(roomy_range_of(stats, self._method), producer)  # rule 5
+            low, high = roomy_range_of(stats, self._method)  # rule 6
+            high = max(high, stats.maximum) if _read_for_maximum(value) else high  # rule 5
+            return self._bounded((low, high), producer)
         if producer is not None and within_inputs(producer):  # rule 3
             return self._inherited(producer)
         return None
@@ -101,3 +109,21 @@ class Ranges:
         if math.isfinite(padding) and abs(padding) <= _FAR * width:
             whole = union(whole, (padding, padding))
         return whole
+
+
+def _read_for_maximum(value: ir.Value) -> bool:
+    """Whether all that is made of a value ends in maxima, an activation as several operators on the way included."""
+    waiting, seen, found = [value], {value}, False
+    while waiting:
+        current = waiting.pop()
+        if current.is_graph_output():
+            return False
+        for user, _ in current.uses():
+            if user.op_type in _MAXIMA:
+                found = True
+            elif user.op_type not in _RISING:
+                return False
+            elif user.outputs[0] not in seen:
+                seen.add(user.outputs[0])
+                waiting.append(user.outputs[0])
+    return found

@@ -9,9 +9,10 @@ import pytest
 
 from edgec.errors import EdgecError
 from edgec.graph.model import Model
+from edgec.quantization.observers import observe
 from edgec.quantization.plan import make_plan, scheme_of, tensors_to_observe
 from edgec.quantization.ranges import Ranges
-from edgec.quantization.types import QuantPlan
+from edgec.quantization.types import QuantPlan, Statistics
 from edgec.targets.load import load_target
 from edgec.tensors import DType
 from tests.support.graphs import constant
@@ -58,8 +59,6 @@ class TestRanges:
     def test_percentile_cuts_an_outlier_that_minmax_keeps(self) -> None:
         model = typed(self.MODEL, CONV)
         stats = statistics({"x": (-1, 1), "y": (-1, 1)})
-        from edgec.quantization.observers import observe
-
         values = np.concatenate([np.linspace(-1, 1, 1_000_000), [100.0]]).astype(np.float32)
         tensors = {**stats.tensors, "x": observe(values)}
         stats = type(stats)(tensors=tensors, samples=1, digest="")
@@ -80,6 +79,26 @@ class TestRanges:
         assert found.of(values["r"]) == pytest.approx((0.0, 6.0))
         assert found.of(values["y"]) == pytest.approx((0.0, 4.0))
         assert found.of(values["s"]) == pytest.approx((0.0, 1.0))
+
+    @pytest.mark.parametrize(
+        ("text", "kept"),
+        [
+            ("s = Sigmoid(c) m = Mul(c, s) y = GlobalMaxPool(m)", True),
+            ("m = Relu(c) y = GlobalMaxPool(m)", True),
+            ("s = Sigmoid(c) m = Mul(c, s) y = GlobalAveragePool(m)", False),
+            ("m = Neg(c) y = GlobalMaxPool(m)", False),
+            ("m = GlobalMaxPool(c) y = Sub(c, m)", False),
+        ],
+    )
+    def test_what_is_read_for_its_maximum_keeps_its_largest_values(self, text: str, kept: bool) -> None:
+        model = typed(f"(float[1,3,4,4] x) => (float[1,4,N,M] y) {{ c = Conv(x, w, b) {text} }}", CONV)
+        outlier = np.concatenate([np.linspace(-1, 1, 1_000_000), [-3.0, 3.0]]).astype(np.float32)
+        stats = Statistics(tensors={"c": observe(outlier)}, samples=1, digest="")
+        conv = next(iter(model.nodes())).outputs[0]
+        extent = Ranges(stats, "auto").of(conv)
+        assert extent is not None
+        assert extent[0] > -2.0
+        assert extent[1] == 3.0 if kept else extent[1] < 2.0
 
     def test_a_tensor_without_range_keeps_its_node_float_and_is_reported(self) -> None:
         plan = plan_of(typed(self.MODEL, CONV), {"x": (0, 1)})
