@@ -108,7 +108,7 @@ def _pack(statistics: Statistics) -> dict[str, Array]:
         "channels": np.array([0 if t.channel_min is None else len(t.channel_min) for t in tensors], np.int64),
         "channel_min": np.concatenate([empty, *(t.channel_min for t in tensors if t.channel_min is not None)]),
         "channel_max": np.concatenate([empty, *(t.channel_max for t in tensors if t.channel_max is not None)]),
-        "runs": np.array([(len(t.lows), len(t.highs)) for t in tensors], np.int64).reshape(-1, 2),
+        "runs": np.array([(len(t.lows), len(t.highs), t.runs) for t in tensors], np.int64).reshape(-1, 3),
         "lows": np.concatenate([empty, *(t.lows for t in tensors)]),
         "highs": np.concatenate([empty, *(t.highs for t in tensors)]),
     }
@@ -132,6 +132,7 @@ def _unpack(arrays: dict[str, Array], key: str) -> Statistics:
             counts=counts[i],
             channel_min=lows[i] if has_channels else None,
             channel_max=highs[i] if has_channels else None,
+            runs=int(arrays["runs"][i, 2]),
             lows=extremes[0][i],
             highs=extremes[1][i],
         )

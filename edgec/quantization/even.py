@@ -70,4 +70,5 @@ def _widened(seen: TensorStats, old: TensorStats, moved: Moved) -> TensorStats:
         maximum=max(seen.maximum, float(high.max())),
         channel_min=low.astype(np.float32),
         channel_max=high.astype(np.float32),
+        runs=old.runs,
     )

@@ -68,6 +68,7 @@ class Observers:
         channels = int(segments.channels[-1])
         self._min = np.full(channels, np.inf, np.float32)
         self._max = np.full(channels, -np.inf, np.float32)
+        self._runs = 0
         self._lows = np.full((EXTREMES, count), np.inf, np.float32)
         self._highs = np.full((EXTREMES, count), -np.inf, np.float32)
         self._exponent = np.full(count, _MIN_EXPONENT, np.int64)
@@ -81,6 +82,7 @@ class Observers:
         lows, highs = np.atleast_2d(minimum), np.atleast_2d(maximum)
         self._min = np.minimum(self._min, lows.min(axis=0))
         self._max = np.maximum(self._max, highs.max(axis=0))
+        self._runs += len(lows)
         starts = self._segments.channels[:-1]
         self._lows = _smallest(self._lows, np.minimum.reduceat(lows, starts, axis=1))
         self._highs = -_smallest(-self._highs, -np.maximum.reduceat(highs, starts, axis=1))
@@ -107,7 +109,7 @@ class Observers:
                 low=float(low[i]),
                 high=float(high[i]),
                 channels=(self._min[a:b].copy(), self._max[a:b].copy()),
-                extremes=(_finite(self._lows[:, i]), _finite(self._highs[:, i])),
+                runs=(self._runs, _finite(self._lows[:, i]), _finite(self._highs[:, i])),
             )
             for i, (a, b) in enumerate(zip(self._segments.channels[:-1], self._segments.channels[1:], strict=True))
         ]
@@ -161,7 +163,7 @@ def _trimmed(
     low: float,
     high: float,
     channels: tuple[Array | None, Array | None],
-    extremes: tuple[Array, Array],
+    runs: tuple[int, Array, Array],
 ) -> TensorStats:
     """Statistics without the empty bins at the ends."""
     used = np.flatnonzero(counts)
@@ -174,8 +176,9 @@ def _trimmed(
         counts=counts[first : last + 1].copy(),
         channel_min=channels[0],
         channel_max=channels[1],
-        lows=extremes[0],
-        highs=extremes[1],
+        runs=runs[0],
+        lows=runs[1],
+        highs=runs[2],
     )
 
 
@@ -195,7 +198,7 @@ def observe(values: Array, *, sampled: Array | None = None, channel_axis: int | 
         low=stats.minimum,
         high=stats.maximum,
         channels=(None, None),
-        extremes=(stats.lows, stats.highs),
+        runs=(stats.runs, stats.lows, stats.highs),
     )
 
 
@@ -213,7 +216,7 @@ def merge(a: TensorStats, b: TensorStats) -> TensorStats:
         low=min(a.minimum, b.minimum),
         high=max(a.maximum, b.maximum),
         channels=(_both(np.minimum, a.channel_min, b.channel_min), _both(np.maximum, a.channel_max, b.channel_max)),
-        extremes=(_smallest(a.lows, b.lows), -_smallest(-a.highs, -b.highs)),
+        runs=(a.runs + b.runs, _smallest(a.lows, b.lows), -_smallest(-a.highs, -b.highs)),
     )
 
 

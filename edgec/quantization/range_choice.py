@@ -5,12 +5,13 @@ least squared error of 8 bits: rounding, step²/12 for each value inside, and wh
 what is cut off twice, as the largest values are the ones that the network acts on. `entropy` keeps the
 distribution, by the least Kullback-Leibler divergence.
 
-Inputs to come go beyond the samples, the more the fewer there are. How far is read off the samples themselves
-(`roomy_range_of`): with many of them, or for values with bounds of their own, it is next to nothing.
+Inputs to come go beyond the samples where those are few. How far is read off the samples themselves
+(`roomy_range_of`): for values with bounds of their own it is next to nothing.
 """
 
 from __future__ import annotations
 
+import math
 from typing import Literal
 
 import numpy as np
@@ -30,9 +31,10 @@ _SMALLEST = 0.1
 #: Steps of the 8 bit numbers that the errors are of.
 _STEPS = 255
 
-#: Doublings of the samples that ranges have room for. One gives half of what two give, on few samples; three or four
-#: cost more in coarse steps than they save (the rows of the accuracy table with 4, 8 and all of their samples).
-_MORE = 2
+#: Ranges have room for what this many samples would show, but for this many doublings at most: on the rows of the
+#: accuracy table with 4 and 8 samples each, one gains half of what two do, and three cost in steps what they save.
+_USUAL = 100
+_MOST_DOUBLINGS = 2.0
 
 #: Share of the values, in percent, that lie below the upper end; as much again lies above the lower end.
 DEFAULT_PERCENTILE = 99.99
@@ -59,7 +61,7 @@ def range_of(
 
 
 def roomy_range_of(stats: TensorStats, method: RangeMethod) -> tuple[float, float]:
-    """`range_of`, reaching out to where its ends are expected after `_MORE` doublings of the samples.
+    """`range_of`, reaching out to where its ends are expected with as many samples as are usual.
 
     An end that the least error cuts off, or that was cut, stays: where what was seen is not worth its coarser steps,
     what was not seen is not either.
@@ -67,14 +69,14 @@ def roomy_range_of(stats: TensorStats, method: RangeMethod) -> tuple[float, floa
     low, high = range_of(stats, method)
     worth_low, worth_high = (low, high) if method == "auto" else range_of(stats, "auto")
     if low < 0 and worth_low <= stats.minimum >= low and len(stats.lows):
-        low = min(low, -_expected(-stats.lows))
+        low = min(low, -_expected(-stats.lows, stats.runs))
     if high > 0 and worth_high >= stats.maximum <= high and len(stats.highs):
-        high = max(high, _expected(stats.highs))
+        high = max(high, _expected(stats.highs, stats.runs))
     return low, high
 
 
-def _expected(extremes: Array) -> float:
-    """The expected maximum over more samples; `extremes` are the largest of the samples' own maxima, largest first.
+def _expected(extremes: Array, runs: int) -> float:
+    """The expected maximum over more samples; `extremes` are the largest of all runs' own maxima, largest first.
 
     Of a random half of the samples the n-th largest is the largest with probability 2⁻ⁿ. As the maximum grew from
     half of them to all, so it goes on.
@@ -82,7 +84,7 @@ def _expected(extremes: Array) -> float:
     largest = extremes.astype(np.float64)
     growth = float(np.sum((largest[0] - largest) * 0.5 ** np.arange(1, len(largest) + 1)))
     growth += float(largest[0] - largest[-1]) * 0.5 ** len(largest)
-    return float(largest[0]) + _MORE * growth
+    return float(largest[0]) + min(max(math.log2(_USUAL / runs), 0.0), _MOST_DOUBLINGS) * growth
 
 
 def _ends(full: float) -> Array:

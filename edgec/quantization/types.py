@@ -21,7 +21,7 @@ class TensorStats:
     `counts[i]` is how many of the sampled values fell into
     [(i + first_bin)·bin_width, (i + first_bin + 1)·bin_width); `bin_width` is a power of two, so that
     histograms of any two runs merge exactly. `minimum`, `maximum` are over all values, not the sampled ones.
-    `lows` are the smallest of the runs' own minima, smallest first; `highs` the largest of their maxima, largest first.
+    `lows` are the smallest of all runs' own minima, smallest first; `highs` the largest of their maxima, largest first.
     """
 
     minimum: float
@@ -31,6 +31,7 @@ class TensorStats:
     counts: Array
     channel_min: Array | None = None
     channel_max: Array | None = None
+    runs: int = 1
     lows: Array = field(default_factory=lambda: np.zeros(0, np.float32))
     highs: Array = field(default_factory=lambda: np.zeros(0, np.float32))
 

@@ -158,7 +158,7 @@ def test_a_second_run_comes_from_the_cache(tmp_path: Path, monkeypatch: pytest.M
         assert kept.channel_max is not None
         assert stats.channel_max is not None
         assert np.array_equal(kept.channel_max, stats.channel_max)
-        assert len(stats.lows) == 7
+        assert len(stats.lows) == stats.runs == kept.runs == 7
         assert np.array_equal(kept.lows, stats.lows)
         assert np.array_equal(kept.highs, stats.highs)
 

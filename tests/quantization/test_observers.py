@@ -28,7 +28,7 @@ def same(a: TensorStats, b: TensorStats) -> bool:
 
 
 def same_runs(a: TensorStats, b: TensorStats) -> bool:
-    return np.array_equal(a.lows, b.lows) and np.array_equal(a.highs, b.highs)
+    return a.runs == b.runs and np.array_equal(a.lows, b.lows) and np.array_equal(a.highs, b.highs)
 
 
 @given(ARRAYS, ARRAYS)

@@ -142,15 +142,15 @@ class TestRoom:
         for row in maxima[:, :8]:
             highs = np.sort(row)[::-1]
             stats = TensorStats(
-                minimum=0.0, maximum=float(highs[0]), bin_width=1.0, first_bin=0, counts=np.ones(1), highs=highs
+                minimum=0.0, maximum=float(highs[0]), bin_width=1.0, first_bin=0, counts=np.ones(1), runs=8, highs=highs
             )
             found.append(roomy_range_of(stats, "minmax")[1])
         assert np.mean(found) == pytest.approx(maxima.max(axis=1).mean(), abs=0.25)  # the largest of 8 is 1.39 below
 
-    def test_it_fades_as_runs_become_many(self) -> None:
-        runs = np.random.default_rng(0).standard_normal((400, 50)).astype(np.float32)
+    def test_it_fades_as_runs_become_as_many_as_is_usual(self) -> None:
+        runs = np.random.default_rng(0).standard_normal((100, 50)).astype(np.float32)
         rooms = []
-        for count in (4, 40, 400):
+        for count in (4, 40, 99, 100):
             stats = _runs(*runs[:count])
             rooms.append(roomy_range_of(stats, "minmax")[1] / stats.maximum - 1)
-        assert rooms[0] > rooms[1] > rooms[2]
+        assert rooms[0] > rooms[1] > rooms[2] > rooms[3] == 0.0
