@@ -38,7 +38,7 @@ def noise_alone(
         for name in names:
             editor.round(name, i)
     fetch = [editor.stand_in(judged(v)) for v in outputs]
-    executor = Executor(editor.model, fetch=fetch, consume=True)
+    executor = Executor(editor.model, fetch=fetch, consume=True, any_layout=True)
     signal, noise = np.zeros(len(outputs)), np.zeros((len(groups), len(outputs)))
     settings = np.eye(len(groups) + 1, len(groups), k=-1, dtype=bool)  # none first, then each alone
     runs = executor.run_all({**feed, SWITCHES: switches} for feed in feeds for switches in settings)

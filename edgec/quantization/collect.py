@@ -146,7 +146,7 @@ def collect(
     """Run all samples and count. Raises `EdgecError` when none can be read, or one does not fit the model."""
     probed = insert_probes(model, names)
     halves = (_Half(probed), _Half(probed))
-    executor = Executor(probed.model, fetch=probed.fetch, threads=threads, consume=True)
+    executor = Executor(probed.model, fetch=probed.fetch, threads=threads, consume=True, any_layout=True)
     runs = 0
     for found in executor.run_all(samples):
         halves[runs % 2].add(found)

@@ -31,6 +31,23 @@ _INLINE_BYTES = 4096
 #: What the activations of all runs at a time may take together, as far as the shapes tell.
 _ACTIVATION_BYTES = 2**30
 
+#: What the optimiser does beside choosing a layout for convolutions and what stands between them.
+_NOT_LAYOUT = """
+    AttentionFusion Avx2WeightS8ToU8Transformer BiasDropoutFusion BiasGeluFusion BiasSoftmaxFusion
+    CastChainElimination CastElimination ClipQuantFusion CommonSubexpressionElimination ConstantFolding
+    ConstantSharing ConvActivationFusion ConvAddFusion ConvBNFusion ConvMulFusion DQMatMulToMatMulNBits
+    DivMulFusion DoubleQDQPairsRemover DynamicQuantizeMatMulFusion EliminateDropout EliminateIdentity
+    EliminateSlice EmbedLayerNormFusion EnsureUniqueDQForNodeUnit ExpandElimination FastGeluFusion
+    FreeDimensionOverrideTransformer FuseReluClip GatherSliceToSplitFusion GatherToSliceFusion GatherToSplitFusion
+    GeluFusionL1 GeluFusionL2 GemmActivationFusion GemmSumFusion GemmTransposeFusion GroupQueryAttentionFusion
+    LabelEncoderFusion LayerNormFusion LayerNormFusionL1 LayerNormFusionL2 MatMulActivationFusion MatMulAddFusion
+    MatMulIntegerToFloatFusion MatMulNBitsFusion MatMulScaleFusion MatmulBNFusion MatmulTransposeFusion
+    NoopElimination NotWhereFusion PadFusion PreShapeNodeElimination PropagateCastOps QDQFinalCleanupTransformer
+    QDQPropagationTransformer QDQS8ToU8Transformer QDQSelectorActionTransformer QuickGeluFusion ReluQuantFusion
+    ReshapeFusion RocmBlasAltImpl SimplifiedLayerNormFusion SkipLayerNormFusion TransposeOptimizer
+    UnsqueezeElimination WeightBiasQuantization WhereDummyDq
+""".split()
+
 #: Element types that numpy and ONNX Runtime store alike.
 _SHARED_TYPES = frozenset(
     {"FLOAT", "DOUBLE", "FLOAT16", "INT8", "UINT8", "INT16", "UINT16", "INT32", "UINT32", "INT64", "UINT64", "BOOL"}
@@ -61,6 +78,7 @@ class Executor:
         threads: int | None = None,
         at_once: int | None = None,
         consume: bool = False,
+        any_layout: bool = False,
     ) -> None:
         self.fetch = tuple(fetch) if fetch is not None else tuple(o.name for o in model.outputs())
         work = model.ir if consume else model.clone().ir
@@ -76,7 +94,9 @@ class Executor:
         cores = threads or physical_cores()
         self.at_once = max(1, min(at_once or cores, cores, _ACTIVATION_BYTES // _bytes_of_a_run(work.graph)))
         options = ort.SessionOptions()
-        options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
+        level = ort.GraphOptimizationLevel
+        options.graph_optimization_level = level.ORT_ENABLE_ALL if any_layout else level.ORT_DISABLE_ALL
+        options.add_session_config_entry("session.disable_quant_qdq", "1")
         options.log_severity_level = 4
         options.intra_op_num_threads = cores if self.at_once == 1 else 1
         options.inter_op_num_threads = 1
@@ -88,7 +108,9 @@ class Executor:
         self._buffers = _hand_over_weights(work.graph, options)
         try:
             content = ir.serde.serialize_model(work).SerializeToString()
-            self._session = ort.InferenceSession(content, options, providers=["CPUExecutionProvider"])
+            self._session = ort.InferenceSession(
+                content, options, providers=["CPUExecutionProvider"], disabled_optimizers=_NOT_LAYOUT
+            )
         except Exception as error:
             raise _explain("graph/not-runnable", error, model.name) from error
 

@@ -73,7 +73,7 @@ class Judge:
         self._feeds, self._model = feeds, model
         outputs = [v for v in model.graph.outputs if v.dtype is not None and v.dtype.is_floating_point()]
         self._judged = tuple(_judged(v) for v in outputs)
-        self._expected = list(Executor(model, fetch=self._names()).run_all(feeds))
+        self._expected = list(Executor(model, fetch=self._names(), any_layout=True).run_all(feeds))
         self._far = {name: _reach([e[name] for e in self._expected]) for name, scores in self._judged if scores}
 
     def __call__(self, quantized: Model) -> float:
@@ -105,7 +105,7 @@ class Judge:
     def _run(self, quantized: Model, consume: bool = False) -> tuple[list[str], list[dict[str, Array]]]:
         replaced = stand_ins(self._model, quantized)
         names = [replaced.get(name, name) for name in self._names()]
-        return names, list(Executor(quantized, fetch=names, consume=consume).run_all(self._feeds))
+        return names, list(Executor(quantized, fetch=names, consume=consume, any_layout=True).run_all(self._feeds))
 
     def _seen(self, name: str, value: Array) -> Array:
         """What counts of a value: of the scores before a Softmax what is not far below the first (rule 1)."""

@@ -38,7 +38,7 @@ def gather(
         for layer in part:
             groups, _, fan_in = layer.shape
             moments.setdefault(layer.key, Moments.zeros(groups, fan_in))
-        executor = Executor(model, fetch=tuple(dict.fromkeys(layer.data for layer in part)))
+        executor = Executor(model, fetch=tuple(dict.fromkeys(layer.data for layer in part)), any_layout=True)
         for values in executor.run_all(feeds):
             for layer in part:
                 moments[layer.key].add(layer.columns(values[layer.data], positions))
@@ -49,7 +49,7 @@ def gather_means(
     layers: tuple[Layer, ...], feeds: Feeds, model: Model, *, positions: int = POSITIONS
 ) -> dict[str, Array]:
     """Mean of what each layer reads, [groups, fan-in], by weight key."""
-    executor = Executor(model, fetch=tuple(dict.fromkeys(layer.data for layer in layers)))
+    executor = Executor(model, fetch=tuple(dict.fromkeys(layer.data for layer in layers)), any_layout=True)
     sums: dict[str, Array] = {}
     counts: dict[str, int] = {}
     for values in executor.run_all(feeds):

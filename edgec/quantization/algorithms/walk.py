@@ -39,7 +39,7 @@ class Walk:
         self._given: tuple[str, ...] = ()
         self._applied: tuple[QuantPlan, Model] | None = None
         self._values: list[Feed] = [{} for _ in feeds]
-        executor = Executor(model, fetch=tuple(dict.fromkeys(layer.data for layer in begins)))
+        executor = Executor(model, fetch=tuple(dict.fromkeys(layer.data for layer in begins)), any_layout=True)
         self._float: list[dict[str, Array]] = []
         for found in executor.run_all(feeds):  # rule 1
             self._float.append({layer.key: self._columns(layer, found[layer.data]) for layer in begins})
@@ -91,7 +91,7 @@ class _Part:
         known = {*given, *(v.name or "" for v in model.graph.inputs)}
         wanted = [name for name in dict.fromkeys(fetch) if name not in known]
         self._fetch = fetch
-        self._executor = Executor(segment(model, given, wanted), fetch=wanted, consume=True) if wanted else None
+        self._executor = Executor(segment(model, given, wanted), fetch=wanted, consume=True, any_layout=True) if wanted else None
 
     def __call__(self, feeds: Iterable[Feed]) -> Iterator[dict[str, Array]]:
         """The fetched values of each sample."""
