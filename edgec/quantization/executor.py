@@ -1,6 +1,8 @@
 """Run a model as ONNX defines it: ONNX Runtime with its graph optimisation off, any value of the graph fetched.
 
-The optimiser stays off because it changes some models (a Pad fused into MaxPool pads with -inf).
+The optimiser stays off because it changes some models (a Pad fused into MaxPool pads with -inf). Where a model is only
+measured, it may choose how convolutions lay out their data, and nothing else: that halves the time of many, and their
+sums come in another order.
 Weights are handed over as buffers, not serialized, so a session opens fast and no model is too large.
 Several runs at a time, each on a core of its own, beat all cores on one run after the other: no core waits for another
 at the end of a node. So that is how sessions are opened, unless the runs together would take too much memory.
@@ -31,7 +33,7 @@ _INLINE_BYTES = 4096
 #: What the activations of all runs at a time may take together, as far as the shapes tell.
 _ACTIVATION_BYTES = 2**30
 
-#: What the optimiser does beside choosing a layout for convolutions and what stands between them.
+#: What the optimiser does beside choosing a layout for convolutions and what stands between them, all versions of it.
 _NOT_LAYOUT = """
     AttentionFusion Avx2WeightS8ToU8Transformer BiasDropoutFusion BiasGeluFusion BiasSoftmaxFusion
     CastChainElimination CastElimination ClipQuantFusion CommonSubexpressionElimination ConstantFolding
@@ -65,8 +67,8 @@ class Executor:
     """A session over a copy of `model` that returns `fetch` (default: the model's outputs).
 
     `threads` are the cores to use, by default all; `at_once` is how many runs share them in `run_all`, by default as
-    many as there are. With 1, each run has all of them. `consume` takes the model itself in place of a copy.
-    Nodes that no fetched value needs are left out, and constants are dequantized here once. Raises `EdgecError`
+    many as there are. With 1, each run has all of them. `consume` takes the model itself in place of a copy,
+    `any_layout` lets convolutions lay out their data as they are fastest. Nodes that no fetched value needs are left out, and constants are dequantized here once. Raises `EdgecError`
     (`graph/…`) naming the node.
     """
 

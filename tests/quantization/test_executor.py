@@ -46,6 +46,40 @@ def test_outputs_by_default_and_any_value_on_request() -> None:
     assert [v.name for v in model.graph.outputs] == ["y"]  # the model itself is untouched
 
 
+def test_any_layout_changes_nothing_but_the_order_of_sums() -> None:
+    """A Pad of zeros before a MaxPool of negative values is what the whole optimiser changes."""
+    rng = np.random.default_rng(1)
+    model = inferred(
+        graph(
+            """
+            (float[1,16,12,12] x) => (float[1,32,7,7] pooled, float[1,32,12,12] rounded) {
+                c = Conv<kernel_shape = [3, 3], pads = [1, 1, 1, 1]>(x, w)
+                negative = Sub(c, far)
+                padded = Pad(negative, around)
+                pooled = MaxPool<kernel_shape = [2, 2], strides = [2, 2]>(padded)
+                q = QuantizeLinear(c, step, zero)
+                rounded = DequantizeLinear(q, step, zero)
+            }
+            """,
+            constants={
+                "w": rng.standard_normal((32, 16, 3, 3)).astype(np.float32),
+                "far": np.full((1,), 1000, np.float32),
+                "around": np.array([0, 0, 1, 1, 0, 0, 1, 1], np.int64),
+                "step": np.asarray(0.5, np.float32),
+                "zero": np.asarray(3, np.int8),
+            },
+        )
+    )
+    x = {"x": rng.standard_normal((1, 16, 12, 12)).astype(np.float32)}
+    fetch = ["c", "pooled", "rounded"]
+    plain, laid_out = (Executor(model, fetch=fetch, any_layout=chosen).run(x) for chosen in (False, True))
+    assert plain["pooled"].max() == 0  # the padding's own
+    for name in ("c", "pooled"):
+        np.testing.assert_allclose(laid_out[name], plain[name], rtol=1e-5, atol=1e-4)
+    # a sum in another order may fall on the other side of the middle between two steps
+    assert np.mean(laid_out["rounded"] != plain["rounded"]) < 0.001
+
+
 def test_a_large_weight_is_handed_over_not_serialized() -> None:
     weight = np.random.default_rng(0).standard_normal((256, 512)).astype(np.float32)
     model = graph("(float[1,256] x) => (float[1,512] y) { y = MatMul(x, w) }", constants={"w": weight})

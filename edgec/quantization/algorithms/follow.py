@@ -93,12 +93,11 @@ def _mended(layer: Layer, halves: Halves, *, biased: bool, limit: int) -> tuple[
     """The layer's weight in the plan, and what its bias has to take in, one number an output."""
     weight, scales = layer.rows(layer.weight), layer.scales()
     whole = halves[0].joined(halves[1])
-    if biased:  # rule 2
-        halves = (halves[0].centred(), halves[1].centred())
-    moments = whole.centred() if biased else whole
-    rounded = round_rows(
-        weight, scales, moments, limit=limit, trust=trust(weight, halves) if moments.cross is not None else 0.0
-    )
+    moments = whole.centred() if biased else whole  # rule 2
+    share = 0.0
+    if moments.cross is not None:
+        share = trust(weight, (halves[0].centred(), halves[1].centred()) if biased else halves)
+    rounded = round_rows(weight, scales, moments, limit=limit, trust=share)
     error = weight.astype(np.float64) - rounded * scales[:, :, None].astype(np.float64)
     shift = np.einsum("gon,gn->go", error, whole.mean) + np.einsum("gon,gn->go", weight, whole.mean_apart)  # rule 3
     reason = f"{layer.plan.reason}; rounded for the layer's output and the errors before it"

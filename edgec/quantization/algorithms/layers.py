@@ -1,7 +1,7 @@
 """Layers with int8 weights as matrix products, whatever operator they are: y = W·x at every output position.
 
-`rows` lays a weight out as [groups, outputs a group, fan-in]; `columns` lays an input out to match, as
-[groups, fan-in, positions], at positions spread evenly over the output. A depthwise convolution has as many groups as
+`rows` lays a weight out as [groups, outputs a group, fan-in]; `reads` lays an input out to match, as
+[groups, positions, fan-in], at positions spread evenly over the output. A depthwise convolution has as many groups as
 channels. A transposed convolution is left out: which weights meet an input there depends on the position.
 """
 
@@ -82,10 +82,10 @@ class Layer:
         groups, outputs, _ = self.shape
         return np.broadcast_to(scale, (groups * outputs,)).reshape(groups, outputs)
 
-    def columns(self, data: Array, positions: int) -> Array:
-        """An input as [groups, fan-in, at most about `positions`]."""
+    def reads(self, data: Array, positions: int) -> Array:
+        """An input as [groups, at most about `positions`, fan-in]: a copy, so that the input may go."""
         if self.window is None:
-            return data.reshape(-1, data.shape[-1])[:: _stride(data.size // data.shape[-1], positions)].T[None]
+            return data.reshape(-1, data.shape[-1])[:: _stride(data.size // data.shape[-1], positions)][None].copy()
         return _patches(data, self.window, self.groups, positions)
 
     def enough(self, positions: int, samples: int) -> int:
@@ -170,16 +170,16 @@ def _stride(size: int, wanted: int) -> int:
 
 
 def _patches(data: Array, window: Window, groups: int, positions: int) -> Array:
-    """What the kernel sees at some output positions: [groups, channels a group · kernel, positions]."""
+    """What the kernel sees at some output positions: [groups, positions, channels a group · kernel]."""
     rank = len(window.kernel)
     total = math.prod(window.output)
     step = _stride(total * data.shape[0], positions)
     while any(math.gcd(step, n) != 1 for n in window.output[-1:] if n > 1):  # not always the same column
         step += 1
     if math.prod(window.kernel) == 1 and window.output == data.shape[2:] and not any(window.pads):
-        taken = data.reshape(*data.shape[:2], -1)[:, :, ::step]  # a view: nothing to gather
-        taken = taken.reshape(len(data), groups, -1, taken.shape[2]).transpose(1, 2, 0, 3)
-        return taken.reshape(groups, taken.shape[1], -1)
+        taken = data.reshape(*data.shape[:2], -1)[:, :, ::step]  # nothing to gather
+        taken = taken.reshape(len(data), groups, -1, taken.shape[2]).transpose(1, 0, 3, 2)
+        return taken.copy().reshape(groups, -1, taken.shape[3])
     picked = np.arange(0, total, step)
     where = np.unravel_index(picked, window.output)
     padded = data
@@ -196,8 +196,8 @@ def _patches(data: Array, window: Window, groups: int, positions: int) -> Array:
     taken = padded[(slice(None), slice(None), *index)]  # [batch, channels, positions, *kernel]
     batch, channels = taken.shape[:2]
     taken = taken.reshape(batch, groups, channels // groups, len(picked), -1)
-    taken = taken.transpose(1, 2, 4, 0, 3)  # groups, channels, kernel, batch, positions
-    return taken.reshape(groups, -1, batch * len(picked))
+    taken = taken.transpose(1, 0, 3, 2, 4)  # groups, batch, positions, channels, kernel
+    return taken.reshape(groups, batch * len(picked), -1)
 
 
 def in_slices(layers: tuple[Layer, ...], limit_bytes: int) -> Iterator[tuple[Layer, ...]]:

@@ -41,7 +41,7 @@ def gather(
         executor = Executor(model, fetch=tuple(dict.fromkeys(layer.data for layer in part)), any_layout=True)
         for values in executor.run_all(feeds):
             for layer in part:
-                moments[layer.key].add(layer.columns(values[layer.data], positions))
+                moments[layer.key].add(layer.reads(values[layer.data], positions))
         take(moments, part)
 
 
@@ -54,7 +54,7 @@ def gather_means(
     counts: dict[str, int] = {}
     for values in executor.run_all(feeds):
         for layer in layers:
-            columns = layer.columns(values[layer.data], positions)
-            sums[layer.key] = sums.get(layer.key, 0.0) + columns.sum(axis=2, dtype=np.float64)
-            counts[layer.key] = counts.get(layer.key, 0) + columns.shape[2]
+            read = layer.reads(values[layer.data], positions)
+            sums[layer.key] = sums.get(layer.key, 0.0) + read.sum(axis=1, dtype=np.float64)
+            counts[layer.key] = counts.get(layer.key, 0) + read.shape[1]
     return {key: total / counts[key] for key, total in sums.items()}

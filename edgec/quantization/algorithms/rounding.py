@@ -29,7 +29,7 @@ SHRINK = 0.5
 #: Columns that are updated together: rank-1 updates inside a block, one matrix product for the rest.
 _BLOCK = 32
 
-#: Triangles that are inverted as they are.
+#: Matrices that are small: such triangles are inverted as they are.
 _SMALL = 64
 
 #: Positions that are taken in with one product: fewer passes over a large H. Few samples wait until the end.
@@ -56,27 +56,32 @@ class Moments:
         shape = (groups, fan_in, fan_in)
         return cls(np.zeros(shape, np.float32), np.zeros(shape, np.float32) if cross else None)
 
-    def add(self, columns: Array, float_columns: Array | None = None) -> None:
-        """Take in positions: [groups, n, positions] as the layer reads them, and in float."""
-        self.count += columns.shape[2]
-        self._waiting.append((columns, float_columns))
-        if sum(c.shape[2] for c, _ in self._waiting) >= _AT_ONCE:
+    def add(self, read: Array, in_float: Array | None = None) -> None:
+        """Take in positions: [groups, positions, n] as the layer reads them, and in float."""
+        self.count += read.shape[1]
+        self._waiting.append((read, in_float))
+        if sum(r.shape[1] for r, _ in self._waiting) >= _AT_ONCE:
             self.flush()
 
     def flush(self) -> Moments:
         """Take in what `add` has put by."""
-        if self._waiting:
-            columns = np.concatenate([c for c, _ in self._waiting], axis=2)
-            transposed = columns.transpose(0, 2, 1)
-            self.own += columns @ transposed
-            self.total = self.total + columns.sum(axis=2).astype(np.float64)
-            if self.cross is not None:
-                plain = np.concatenate([p for _, p in self._waiting if p is not None], axis=2)
-                difference = plain - columns
-                self.cross += difference @ transposed
-                self.apart = self.apart + difference.sum(axis=2).astype(np.float64)
-            self._waiting.clear()
+        for read, in_float in self._batches():
+            self.own += _t(read) @ read
+            self.total = self.total + _sum(read)
+            if self.cross is not None and in_float is not None:
+                apart = in_float - read
+                self.cross += _t(apart) @ read
+                self.apart = self.apart + _sum(apart)
+        self._waiting.clear()
         return self
+
+    def _batches(self) -> list[tuple[Array, Array | None]]:
+        """What waits: all in one where H is large, and one by one where laying it together is what would cost."""
+        if len(self._waiting) < 2 or self.own.shape[1] <= _SMALL:
+            return self._waiting
+        reads, in_float = zip(*self._waiting, strict=True)
+        together = np.concatenate(in_float, axis=1) if self.cross is not None else None
+        return [(np.concatenate(reads, axis=1), together)]
 
     @property
     def mean(self) -> Array:
@@ -101,14 +106,16 @@ class Moments:
 
     def centred(self) -> Moments:
         """The same about the means: for a layer whose bias takes the mean error in."""
-        total = np.asarray(self.total)[:, None, :]
-        own = self.own - total.transpose(0, 2, 1) * self.mean[:, None, :]
-        cross = None if self.cross is None else self.cross - np.asarray(self.apart)[:, :, None] * self.mean[:, None, :]
+        mean = self.mean[:, None, :].astype(np.float32)
+        own = np.asarray(self.total, np.float32)[:, :, None] * mean
+        np.subtract(self.own, own, out=own)
+        cross = None
+        if self.cross is not None:
+            cross = np.asarray(self.apart, np.float32)[:, :, None] * mean
+            np.subtract(self.cross, cross, out=cross)
         index = np.arange(own.shape[1])
         own[:, index, index] = np.maximum(own[:, index, index], 0.0)  # a constant input leaves nothing but rounding
-        return Moments(
-            own=own.astype(np.float32), cross=None if cross is None else cross.astype(np.float32), count=self.count
-        )
+        return Moments(own=own, cross=cross, count=self.count)
 
 
 def round_rows(weight: Array, scales: Array, moments: Moments, *, limit: int = 127, trust: float = 1.0) -> Array:
@@ -141,6 +148,11 @@ def target_change(weight: Array, moments: Moments) -> Array:
 
 def _change(weight: Array, hessian: Array, cross: Array) -> Array:
     return np.asarray(_t(np.linalg.solve(_t(hessian), _t(cross) @ _t(weight))), np.float32)
+
+
+def _sum(read: Array) -> Array:
+    """Over the positions, by a product: down a column numpy adds slowly. float32 is exact enough for so few."""
+    return np.asarray((np.ones((1, read.shape[1]), np.float32) @ read)[:, 0], np.float64)
 
 
 def _t(matrices: Array) -> Array:

@@ -1,6 +1,6 @@
 """Walk through a quantized graph stretch by stretch, while its layers are being repaired: no node runs more than twice.
 
-1. Float is run once, from end to end. Of what it gives, only the columns of the layers that a stretch begins with stay.
+1. Float is run once, from end to end. Of what it gives, only what is read by the layers that a stretch begins with stay.
 2. Values that live across the beginning of a stretch are kept for every sample as the repaired model computes them: the
    next stretch is run from these, and not from the model's inputs, once with the last repairs in it.
 3. Where these values would take too much memory, the walk goes on from where it stood before.
@@ -42,7 +42,7 @@ class Walk:
         executor = Executor(model, fetch=tuple(dict.fromkeys(layer.data for layer in begins)), any_layout=True)
         self._float: list[dict[str, Array]] = []
         for found in executor.run_all(feeds):  # rule 1
-            self._float.append({layer.key: self._columns(layer, found[layer.data]) for layer in begins})
+            self._float.append({layer.key: self._reads(layer, found[layer.data]) for layer in begins})
 
     def gathered(self, layers: tuple[Layer, ...], plan: QuantPlan) -> Iterator[tuple[Layer, Halves]]:
         """Each layer with its moments over the even and over the odd samples, to be flushed; slices bound memory."""
@@ -57,16 +57,16 @@ class Walk:
             known = ({**feed, **values} for feed, values in zip(self._feeds, self._values, strict=True))
             for i, found in enumerate(run(known)):
                 for layer in part:
-                    columns = self._columns(layer, found[reads[layer.node]])
-                    moments[layer.key][i % 2].add(columns, self._float[i].get(layer.key))
+                    read = self._reads(layer, found[reads[layer.node]])
+                    moments[layer.key][i % 2].add(read, self._float[i].get(layer.key))
                 if carried:  # rule 2
                     self._values[i] = {name: found[name] for name in carried.values()}
             self._given = living_here or self._given
             for layer in part:
                 yield layer, moments.pop(layer.key)
 
-    def _columns(self, layer: Layer, data: Array) -> Array:
-        return layer.columns(data, layer.enough(self._positions, len(self._feeds)))
+    def _reads(self, layer: Layer, data: Array) -> Array:
+        return layer.reads(data, layer.enough(self._positions, len(self._feeds)))
 
     def _apply(self, plan: QuantPlan) -> Model:
         """The quantized model, of which each repair changes integers alone."""
@@ -91,7 +91,9 @@ class _Part:
         known = {*given, *(v.name or "" for v in model.graph.inputs)}
         wanted = [name for name in dict.fromkeys(fetch) if name not in known]
         self._fetch = fetch
-        self._executor = Executor(segment(model, given, wanted), fetch=wanted, consume=True, any_layout=True) if wanted else None
+        self._executor = (
+            Executor(segment(model, given, wanted), fetch=wanted, consume=True, any_layout=True) if wanted else None
+        )
 
     def __call__(self, feeds: Iterable[Feed]) -> Iterator[dict[str, Array]]:
         """The fetched values of each sample."""

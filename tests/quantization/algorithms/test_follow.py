@@ -90,7 +90,7 @@ def test_side_by_side_both_begin() -> None:
 
 def gathered(columns: Array, plain: Array) -> Moments:
     moments = Moments.zeros(*columns.shape[:2], cross=True)
-    moments.add(columns, plain)
+    moments.add(columns.transpose(0, 2, 1), plain.transpose(0, 2, 1))
     return moments.flush()
 
 

@@ -1,4 +1,4 @@
-"""Layers as matrix products: W·columns is what the operator computes, at every position."""
+"""Layers as matrix products: W times what a layer reads is what the operator computes, at every position."""
 
 from __future__ import annotations
 
@@ -49,9 +49,9 @@ def layer_and_outputs(name: str) -> tuple[Layer, Mapping[str, Array], Array]:
 
 
 @pytest.mark.parametrize("name", OPERATORS)
-def test_rows_times_columns_is_the_operator(name: str) -> None:
+def test_rows_times_what_is_read_is_the_operator(name: str) -> None:
     layer, feeds, y = layer_and_outputs(name)
-    product = layer.rows(layer.weight) @ layer.columns(feeds["x"], 10**6)
+    product = layer.rows(layer.weight) @ layer.reads(feeds["x"], 10**6).transpose(0, 2, 1)
     channels_first = np.moveaxis(y, 1, 0) if layer.window is not None else y.reshape(-1, y.shape[-1]).T
     np.testing.assert_allclose(product.reshape(-1), channels_first.reshape(-1), rtol=1e-5, atol=1e-5)
 
@@ -67,9 +67,9 @@ def test_rows_have_an_inverse_and_scales_their_shape(name: str) -> None:
 
 def test_few_positions_are_spread_over_the_whole_output() -> None:
     layer, feeds, _ = layer_and_outputs("plain")
-    columns = layer.columns(feeds["x"], 10)
-    assert columns.shape[:2] == (1, 27) and 5 <= columns.shape[2] < 20
-    np.testing.assert_array_equal(columns, layer.columns(feeds["x"], 10))
+    read = layer.reads(feeds["x"], 10)
+    assert read.shape[::2] == (1, 27) and 5 <= read.shape[1] < 20
+    np.testing.assert_array_equal(read, layer.reads(feeds["x"], 10))
 
 
 def test_a_bias_that_two_layers_share_is_nobodys() -> None:

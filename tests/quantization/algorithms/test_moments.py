@@ -13,15 +13,15 @@ from edgec.tensors import Array
 #: Small whole numbers: their products and sums are exact in float32, so that equal means equal bits.
 WHOLE = st.integers(-8, 8).map(float)
 GROUPS, FAN_IN, POSITIONS = 2, 3, 12
-COLUMNS = hnp.arrays(np.float32, (GROUPS, FAN_IN, POSITIONS), elements=WHOLE)
+READ = hnp.arrays(np.float32, (GROUPS, POSITIONS, FAN_IN), elements=WHOLE)
 
 
 def moments_of(read: Array, plain: Array, cuts: list[int]) -> Moments:
     """Over all positions, handed in between the cuts."""
     found = Moments.zeros(GROUPS, FAN_IN, cross=True)
-    for start, end in zip([0, *cuts], [*cuts, read.shape[2]], strict=True):
+    for start, end in zip([0, *cuts], [*cuts, read.shape[1]], strict=True):
         if end > start:
-            found.add(read[:, :, start:end], plain[:, :, start:end])
+            found.add(read[:, start:end], plain[:, start:end])
     return found.flush()
 
 
@@ -37,28 +37,28 @@ def same(a: Moments, b: Moments) -> bool:
 
 
 @settings(max_examples=25)
-@given(COLUMNS, COLUMNS, st.permutations(range(POSITIONS)), st.lists(st.integers(0, POSITIONS), max_size=4))
+@given(READ, READ, st.permutations(range(POSITIONS)), st.lists(st.integers(0, POSITIONS), max_size=4))
 def test_order_and_batches_change_nothing(read: Array, plain: Array, order: list[int], cuts: list[int]) -> None:
     together = moments_of(read, plain, [])
-    assert same(together, moments_of(read[:, :, order], plain[:, :, order], sorted(cuts)))
+    assert same(together, moments_of(read[:, order], plain[:, order], sorted(cuts)))
 
 
 @settings(max_examples=25)
-@given(COLUMNS, COLUMNS, st.integers(0, POSITIONS))
+@given(READ, READ, st.integers(0, POSITIONS))
 def test_joining_equals_seeing_all(read: Array, plain: Array, cut: int) -> None:
-    first = moments_of(read[:, :, :cut], plain[:, :, :cut], [])
-    second = moments_of(read[:, :, cut:], plain[:, :, cut:], [])
+    first = moments_of(read[:, :cut], plain[:, :cut], [])
+    second = moments_of(read[:, cut:], plain[:, cut:], [])
     together = moments_of(read, plain, [])
     assert same(first.joined(second), together) and same(second.joined(first), together)
 
 
 def test_what_they_are() -> None:
     rng = np.random.default_rng(0)
-    read, plain = (rng.standard_normal((1, FAN_IN, 5)).astype(np.float32) for _ in range(2))
+    read, plain = (rng.standard_normal((1, 5, FAN_IN)).astype(np.float32) for _ in range(2))
     found = Moments.zeros(1, FAN_IN, cross=True)
     found.add(read, plain)
     found.flush()
     assert found.cross is not None
-    np.testing.assert_allclose(found.own[0], read[0] @ read[0].T, rtol=1e-5, atol=1e-6)
-    np.testing.assert_allclose(found.cross[0], (plain - read)[0] @ read[0].T, rtol=1e-5, atol=1e-6)
-    np.testing.assert_allclose(found.mean[0], read[0].mean(axis=1), rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(found.own[0], read[0].T @ read[0], rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(found.cross[0], (plain - read)[0].T @ read[0], rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(found.mean[0], read[0].mean(axis=0), rtol=1e-5, atol=1e-6)

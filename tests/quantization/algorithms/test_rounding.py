@@ -13,7 +13,7 @@ from edgec.tensors import Array
 
 def moments_of(columns: Array) -> Moments:
     moments = Moments.zeros(*columns.shape[:2])
-    moments.add(columns)
+    moments.add(columns.transpose(0, 2, 1))
     return moments.flush()
 
 
@@ -101,7 +101,7 @@ def test_the_same_every_time_and_however_the_positions_come_in() -> None:
     np.testing.assert_array_equal(whole, round_rows(weight, scales, moments_of(columns)))
     parts = Moments.zeros(1, 20)
     for i in range(0, 600, 50):
-        parts.add(columns[:, :, i : i + 50])
+        parts.add(columns[:, :, i : i + 50].transpose(0, 2, 1))
     np.testing.assert_allclose(parts.flush().own, moments_of(columns).own, rtol=1e-5, atol=1e-3)
     assert parts.count == 600
 
@@ -111,7 +111,7 @@ def test_cross_moments_make_up_for_an_input_that_is_off() -> None:
     coded = (plain * 0.9).astype(np.float32)  # what comes in is too small by a tenth
     weight, scales = case(1, 4, 10)
     moments = Moments.zeros(1, 10, cross=True)
-    moments.add(coded, plain)
+    moments.add(coded.transpose(0, 2, 1), plain.transpose(0, 2, 1))
     mended = round_rows(weight, scales * 1.2, moments.flush())
     step = scales[:, :, None] * 1.2
     wanted = weight @ plain
