@@ -13,6 +13,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from functools import cache
 
 import numpy as np
 import onnx_ir as ir
@@ -23,6 +24,7 @@ from edgec.errors import EdgecError
 from edgec.graph.model import Model, const_of, static_shape
 from edgec.quantization.cores import in_order, physical_cores
 from edgec.quantization.dequantize_constants import dequantize_constants
+from edgec.quantization.layout import NOT_LAYOUT, TRIAL
 from edgec.tensors import Array
 
 ort.set_default_logger_severity(4)
@@ -32,23 +34,6 @@ _INLINE_BYTES = 4096
 
 #: What the activations of all runs at a time may take together, as far as the shapes tell.
 _ACTIVATION_BYTES = 2**30
-
-#: What the optimiser does beside choosing a layout for convolutions and what stands between them, all versions of it.
-_NOT_LAYOUT = """
-    AttentionFusion Avx2WeightS8ToU8Transformer BiasDropoutFusion BiasGeluFusion BiasSoftmaxFusion
-    CastChainElimination CastElimination ClipQuantFusion CommonSubexpressionElimination ConstantFolding
-    ConstantSharing ConvActivationFusion ConvAddFusion ConvBNFusion ConvMulFusion DQMatMulToMatMulNBits
-    DivMulFusion DoubleQDQPairsRemover DynamicQuantizeMatMulFusion EliminateDropout EliminateIdentity
-    EliminateSlice EmbedLayerNormFusion EnsureUniqueDQForNodeUnit ExpandElimination FastGeluFusion
-    FreeDimensionOverrideTransformer FuseReluClip GatherSliceToSplitFusion GatherToSliceFusion GatherToSplitFusion
-    GeluFusionL1 GeluFusionL2 GemmActivationFusion GemmSumFusion GemmTransposeFusion GroupQueryAttentionFusion
-    LabelEncoderFusion LayerNormFusion LayerNormFusionL1 LayerNormFusionL2 MatMulActivationFusion MatMulAddFusion
-    MatMulIntegerToFloatFusion MatMulNBitsFusion MatMulScaleFusion MatmulBNFusion MatmulTransposeFusion
-    NoopElimination NotWhereFusion PadFusion PreShapeNodeElimination PropagateCastOps QDQFinalCleanupTransformer
-    QDQPropagationTransformer QDQS8ToU8Transformer QDQSelectorActionTransformer QuickGeluFusion ReluQuantFusion
-    ReshapeFusion RocmBlasAltImpl SimplifiedLayerNormFusion SkipLayerNormFusion TransposeOptimizer
-    UnsqueezeElimination WeightBiasQuantization WhereDummyDq
-""".split()
 
 #: Element types that numpy and ONNX Runtime store alike.
 _SHARED_TYPES = frozenset(
@@ -67,9 +52,9 @@ class Executor:
     """A session over a copy of `model` that returns `fetch` (default: the model's outputs).
 
     `threads` are the cores to use, by default all; `at_once` is how many runs share them in `run_all`, by default as
-    many as there are. With 1, each run has all of them. `consume` takes the model itself in place of a copy,
-    `any_layout` lets convolutions lay out their data as they are fastest. Nodes that no fetched value needs are left out, and constants are dequantized here once. Raises `EdgecError`
-    (`graph/…`) naming the node.
+    many as there are. With 1, each run has all of them. `consume` takes the model itself in place of a copy;
+    `any_layout` lets convolutions lay out their data as they are fastest. Nodes that no fetched value needs are left
+    out, and constants are dequantized here once. Raises `EdgecError` (`graph/…`) naming the node.
     """
 
     def __init__(
@@ -97,7 +82,8 @@ class Executor:
         self.at_once = max(1, min(at_once or cores, cores, _ACTIVATION_BYTES // _bytes_of_a_run(work.graph)))
         options = ort.SessionOptions()
         level = ort.GraphOptimizationLevel
-        options.graph_optimization_level = level.ORT_ENABLE_ALL if any_layout else level.ORT_DISABLE_ALL
+        choosing = any_layout and _chooses_layouts_alone()
+        options.graph_optimization_level = level.ORT_ENABLE_ALL if choosing else level.ORT_DISABLE_ALL
         options.add_session_config_entry("session.disable_quant_qdq", "1")
         options.log_severity_level = 4
         options.intra_op_num_threads = cores if self.at_once == 1 else 1
@@ -111,7 +97,7 @@ class Executor:
         try:
             content = ir.serde.serialize_model(work).SerializeToString()
             self._session = ort.InferenceSession(
-                content, options, providers=["CPUExecutionProvider"], disabled_optimizers=_NOT_LAYOUT
+                content, options, providers=["CPUExecutionProvider"], disabled_optimizers=NOT_LAYOUT
             )
         except Exception as error:
             raise _explain("graph/not-runnable", error, model.name) from error
@@ -171,6 +157,17 @@ class Executor:
         values are out. Raises what `run` raises.
         """
         return in_order(self.run, feeds, self.at_once)
+
+
+@cache
+def _chooses_layouts_alone() -> bool:
+    """Whether the optimiser of this version leaves padding as it is when all but layouts is left out."""
+    options = ort.SessionOptions()
+    options.log_severity_level = 4
+    content = ir.serde.serialize_model(ir.from_onnx_text(TRIAL)).SerializeToString()
+    session = ort.InferenceSession(content, options, providers=["CPUExecutionProvider"], disabled_optimizers=NOT_LAYOUT)
+    (found,) = session.run(None, {"x": np.full((1, 8, 2, 2), -1, np.float32)})
+    return not np.any(found)
 
 
 def _bytes_of_a_run(graph: ir.Graph) -> int:

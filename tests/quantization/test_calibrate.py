@@ -53,7 +53,7 @@ def test_probes_see_what_the_activations_are(tmp_path: Path) -> None:
     assert names == ("x", "c", "r", "p", "y")
     stats = calibrate(model, samples, cache_dir=tmp_path)
     assert stats.samples == 7
-    executor = Executor(model, fetch=names)
+    executor = Executor(model, fetch=names, any_layout=True)  # as calibration does
     runs = [executor.run(feed) for feed in samples]
     for name in names:
         whole = np.stack([run[name] for run in runs])

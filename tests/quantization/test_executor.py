@@ -50,25 +50,23 @@ def test_any_layout_changes_nothing_but_the_order_of_sums() -> None:
     """A Pad of zeros before a MaxPool of negative values is what the whole optimiser changes."""
     rng = np.random.default_rng(1)
     model = inferred(
-        graph(
-            """
-            (float[1,16,12,12] x) => (float[1,32,7,7] pooled, float[1,32,12,12] rounded) {
-                c = Conv<kernel_shape = [3, 3], pads = [1, 1, 1, 1]>(x, w)
-                negative = Sub(c, far)
-                padded = Pad(negative, around)
-                pooled = MaxPool<kernel_shape = [2, 2], strides = [2, 2]>(padded)
-                q = QuantizeLinear(c, step, zero)
-                rounded = DequantizeLinear(q, step, zero)
-            }
-            """,
-            constants={
-                "w": rng.standard_normal((32, 16, 3, 3)).astype(np.float32),
-                "far": np.full((1,), 1000, np.float32),
-                "around": np.array([0, 0, 1, 1, 0, 0, 1, 1], np.int64),
-                "step": np.asarray(0.5, np.float32),
-                "zero": np.asarray(3, np.int8),
-            },
-        )
+        """
+        (float[1,16,12,12] x) => (float[1,32,7,7] pooled, float[1,32,12,12] rounded) {
+            c = Conv<kernel_shape = [3, 3], pads = [1, 1, 1, 1]>(x, w)
+            negative = Sub(c, far)
+            padded = Pad(negative, around)
+            pooled = MaxPool<kernel_shape = [2, 2], strides = [2, 2]>(padded)
+            q = QuantizeLinear(c, step, zero)
+            rounded = DequantizeLinear(q, step, zero)
+        }
+        """,
+        constants={
+            "w": rng.standard_normal((32, 16, 3, 3)).astype(np.float32),
+            "far": np.full((1,), 1000, np.float32),
+            "around": np.array([0, 0, 1, 1, 0, 0, 1, 1], np.int64),
+            "step": np.asarray(0.5, np.float32),
+            "zero": np.asarray(3, np.int8),
+        },
     )
     x = {"x": rng.standard_normal((1, 16, 12, 12)).astype(np.float32)}
     fetch = ["c", "pooled", "rounded"]

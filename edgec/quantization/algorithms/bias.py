@@ -90,7 +90,7 @@ def _outputs(quantized: Model, layers: Iterable[Layer]) -> dict[str, str]:
 
 def _means(model: Model, outputs: Mapping[str, tuple[str, Array | None]], feeds: Feeds) -> dict[str, Array]:
     """Mean of each output channel over all samples and positions, by node."""
-    executor = Executor(model, fetch=tuple(dict.fromkeys(name for name, _ in outputs.values())))
+    executor = Executor(model, fetch=tuple(dict.fromkeys(name for name, _ in outputs.values())), any_layout=True)
     sums: dict[str, Array] = {}
     count = 0
     for values in executor.run_all(feeds):

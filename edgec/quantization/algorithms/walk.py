@@ -1,6 +1,6 @@
 """Walk through a quantized graph stretch by stretch, while its layers are being repaired: no node runs more than twice.
 
-1. Float is run once, from end to end. Of what it gives, only what is read by the layers that a stretch begins with stay.
+1. Float is run once, from end to end. Of what it gives, only what the layers read that a stretch begins with stays.
 2. Values that live across the beginning of a stretch are kept for every sample as the repaired model computes them: the
    next stretch is run from these, and not from the model's inputs, once with the last repairs in it.
 3. Where these values would take too much memory, the walk goes on from where it stood before.
