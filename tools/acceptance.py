@@ -304,7 +304,8 @@ are so fine that every layer has some. So each row below 99 % says two things mo
 itself* keeps within 2 steps when its optimiser reorders the sums: the QDQ model there is known no better than that.
 And for 16x8, where float32 rounds a sum of products before the step is chosen and LiteRT's 64 bit sums do not: how
 many values LiteRT and ORT have within 2 steps of *exact arithmetic* on the same integers (`python -m tools.exact16`;
-not known for every operator).
+not known for every operator; `--operators` shows that each operator by itself is all but exact in LiteRT: what differs
+at the outputs is amplified on the way).
 
 Of few values, as a classifier gives, shares and powers are known no better than two standard errors, by which each bar
 is lower.
