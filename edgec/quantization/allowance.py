@@ -11,7 +11,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 import onnx_ir as ir
@@ -66,12 +66,17 @@ class Rounded:
     writers: tuple[str, ...]
     readers: tuple[str, ...]
 
-    def noise(self, schemes: Mapping[str, NodeScheme], alone: float) -> float:
-        """Rule 2."""
-        written = any(schemes.get(w) in STATIC for w in self.writers)
+    def roundings(
+        self, schemes: Mapping[str, NodeScheme], coarse: Collection[NodeScheme] = STATIC, *, writes: bool = True
+    ) -> int:
+        """How often the values are rounded (rule 2), where `coarse` are the schemes whose data counts as rounded.
+
+        `writes` is False where kernels leave what they give in float.
+        """
+        written = writes and any(schemes.get(w) in coarse for w in self.writers)
+        before = written or any(schemes.get(r) in coarse for r in self.readers)
         at_run_time = any(schemes.get(r) == "dynamic" for r in self.readers)
-        before = written or any(schemes.get(r) in STATIC for r in self.readers)
-        return alone * ((1 if before else 0) + (1 if at_run_time and (written or not before) else 0))
+        return before + (at_run_time and (written or not before))
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -183,7 +188,7 @@ class Allowance:
         return max(_BYTES, self._scheme.accuracy_allowance * self.size)
 
     def _total(self, noise: Mapping[int, float], schemes: Mapping[str, NodeScheme]) -> float:
-        return sum(self.groups[i].noise(schemes, alone) for i, alone in noise.items())
+        return sum(alone * self.groups[i].roundings(schemes) for i, alone in noise.items())
 
     def _steps(self, group: int, schemes: Mapping[str, NodeScheme]) -> list[_Step]:
         """The ways to free a group: int8 weights alone or float, for what writes it and for what reads it."""

@@ -92,18 +92,15 @@ class _Way:
 
     def _noise(self, schemes: Mapping[str, NodeScheme], nodes: Iterable[str], groups: Iterable[int]) -> float:
         weights = (self.harms.weights.get(n, 0.0) for n in nodes if self._has_int8_weights(n, schemes[n]))
-        return sum(weights) + sum(self.harms.values[i] * self._roundings(self.groups[i], schemes) for i in groups)
+        values = (self.harms.values[i] * self._roundings(self.groups[i], schemes) for i in groups)
+        return sum(weights) + sum(values)
 
     def _has_int8_weights(self, node: str, form: NodeScheme) -> bool:
         return form in _INT8_WEIGHTS and (form != "int16x8" or self.usual == form or node in self.weighted)
 
     def _roundings(self, group: Rounded, schemes: Mapping[str, NodeScheme]) -> int:
-        """How often a value is rounded (rules 1, 2)."""
-        read = any(schemes.get(name) == self.usual for name in group.readers)
-        written = self.writes_integers and any(schemes.get(name) == self.usual for name in group.writers)
-        at_run_time = any(schemes.get(name) == "dynamic" for name in group.readers)
-        before = read or written
-        return before + (at_run_time and (written or not before))
+        """How often a value is rounded (rules 1, 2): 16 bits beside 8 count as exact."""
+        return group.roundings(schemes, (self.usual,), writes=self.writes_integers)
 
 
 def find_way(

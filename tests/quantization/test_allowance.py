@@ -137,11 +137,11 @@ def test_products_alone_keep_their_weights_in_int8_where_that_is_as_fast() -> No
 
 def test_noise_of_a_group_follows_who_writes_and_reads_it() -> None:
     group = Rounded(values=("v",), writers=("w",), readers=("r",))
-    assert group.noise({"w": "int8", "r": "int8"}, 1.0) == 1
-    assert group.noise({"w": "float32", "r": "int8"}, 1.0) == 1
-    assert group.noise({"w": "float32", "r": "dynamic"}, 1.0) == 1  # at run time
-    assert group.noise({"w": "int8", "r": "dynamic"}, 1.0) == 2  # and once more
-    assert group.noise({"w": "float32", "r": "float32"}, 1.0) == 0
+    assert group.roundings({"w": "int8", "r": "int8"}) == 1
+    assert group.roundings({"w": "float32", "r": "int8"}) == 1
+    assert group.roundings({"w": "float32", "r": "dynamic"}) == 1  # at run time
+    assert group.roundings({"w": "int8", "r": "dynamic"}) == 2  # and once more
+    assert group.roundings({"w": "float32", "r": "float32"}) == 0
 
 
 def test_moved_values_are_rounded_together() -> None:
