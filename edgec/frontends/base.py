@@ -26,6 +26,13 @@ _MAGIC = (
         "ONNX Runtime's own form of a model (.ort)",
         "give the .onnx that it was made of, or write one back: SessionOptions().optimized_model_filepath = 'm.onnx'",
     ),
+    # A zip's first file is named at byte 30, and a bundle's is its agent.
+    (
+        30,
+        b"agent.py",
+        "a bundle of edgec's, built already",
+        "`edgec validate` runs it, `edgec flash` sends it to a device",
+    ),
     (
         0,
         b"PK\x03\x04",
