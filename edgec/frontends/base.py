@@ -158,7 +158,7 @@ def existing(request: Request) -> Path:
 def known_magic(path: Path) -> tuple[str, str] | None:
     """What the file is and what to do, when its first bytes are well known and not ONNX."""
     with path.open("rb") as file:
-        head = file.read(32)
+        head = file.read(64)
     for offset, magic, found, remedy in _MAGIC:
         if head[offset : offset + len(magic)] == magic:
             return found, remedy

@@ -69,7 +69,7 @@ NOT_ONNX = {
     "empty.onnx": (b"", "empty"),
     "runtime.ort": (b"\x18\x00\x00\x00ORTM" + bytes(40), "ONNX Runtime's own form"),
     "renamed.onnx": (b"\x18\x00\x00\x00ORTM" + bytes(40), "ONNX Runtime's own form"),
-    "net.edgec": (b"PK\x03\x04" + bytes(26) + b"agent.py", "a bundle of edgec's"),
+    "net.edgec": (b"PK\x03\x04" + bytes(26) + b"agent.py", "a bundle, built already"),
     "noise.bin": (b"\xff\xfe\xfd" * 30, "of an unknown format"),
 }
 
