@@ -30,7 +30,7 @@ _MAGIC = (
     (
         30,
         b"agent.py",
-        "a bundle of edgec's, built already",
+        "a bundle, built already",
         "`edgec validate` runs it, `edgec flash` sends it to a device",
     ),
     (
