@@ -3,6 +3,7 @@
 1. Where the runtime is the same here as there, artifacts run in turns with one thread, and the fastest call counts.
 2. Where this machine cannot tell (a microcontroller's kernels, an accelerator) the profile's coefficients decide.
 3. A tie is no loss: what nobody would notice, and what noise may make of equals, does not count.
+4. Artifacts of the same bytes are one racer: noise does not make one of them slower than itself.
 """
 
 from __future__ import annotations
@@ -52,8 +53,12 @@ def raceable(target: Target, facts: BackendFacts) -> bool:
 
 
 def measured(artifacts: Mapping[str, Artifact], feed: Mapping[str, Array]) -> Speeds:
-    """Rule 1. Raises `EdgecError` (validate/…)."""
-    return Speeds(kind="measured", ms=race(artifacts, feed))
+    """Rules 1 and 4. Raises `EdgecError` (validate/…)."""
+    same: dict[str, list[str]] = {}
+    for name, artifact in artifacts.items():
+        same.setdefault(artifact.digest, []).append(name)
+    found = race({names[0]: artifacts[names[0]] for names in same.values()}, feed)
+    return Speeds(kind="measured", ms={name: found[names[0]] for names in same.values() for name in names})
 
 
 def estimated(model: Model, target: Target, backend: str) -> Speeds:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ import pytest
 
 from edgec.artifact import Artifact
 from edgec.passes.pipelines import canonicalize
-from edgec.pipeline import BuildResult, forms, run_build
+from edgec.pipeline import BuildResult, forms, run_build, speed
 from edgec.pipeline.speed import Speeds, estimated
 from edgec.targets.load import load_target
 from edgec.tensors import Array
@@ -76,6 +77,17 @@ def test_int8_that_was_asked_for_is_said_to_be_slow(tmp_path: Path, monkeypatch:
     summary = built(tmp_path, monkeypatch, "int8", {"int8": 3.0, "float32": 2.0}).summary
     assert summary["precision"] == "int8" and "quant/slower-than-float" in codes(summary)
     assert summary["race"]["ms"] == {"int8": 3.0, "float32": 2.0}
+
+
+def test_a_model_is_not_slower_than_itself(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Noise would say so where nothing is quantized, as both artifacts have the same bytes then."""
+    one, other = (
+        Artifact(backend="tflite", precision="int8", files={"a.tflite": data}, main="a.tflite", inputs=(), outputs=())
+        for data in (b"one", b"other")
+    )
+    monkeypatch.setattr(speed, "race", lambda racers, feed: {name: float(i) for i, name in enumerate(racers)})
+    found = speed.measured({"int8": one, "float32": replace(one, precision="float32"), "dynamic": other}, {})
+    assert found.ms == {"int8": 0.0, "float32": 0.0, "dynamic": 1.0}
 
 
 def test_where_this_machine_cannot_tell_the_profile_does() -> None:
