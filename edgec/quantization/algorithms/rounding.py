@@ -32,6 +32,9 @@ _BLOCK = 32
 #: Matrices that are small: such triangles are inverted as they are.
 _SMALL = 64
 
+#: Of a sum of squares, what float32 may leave where nothing should be.
+_ROUNDING = 64 * float(np.finfo(np.float32).eps)
+
 #: Positions that are taken in with one product: fewer passes over a large H. Few samples wait until the end.
 _AT_ONCE = 2048
 
@@ -113,8 +116,11 @@ class Moments:
         if self.cross is not None:
             cross = np.asarray(self.apart, np.float32)[:, :, None] * mean
             np.subtract(self.cross, cross, out=cross)
-        index = np.arange(own.shape[1])
-        own[:, index, index] = np.maximum(own[:, index, index], 0.0)  # a constant input leaves nothing but rounding
+        # A constant input leaves nothing but rounding, which is no correlation with anything.
+        constant = np.einsum("gii->gi", own) <= _ROUNDING * np.einsum("gii->gi", self.own)
+        own[constant[:, :, None] | constant[:, None, :]] = 0.0
+        if cross is not None:
+            cross[np.broadcast_to(constant[:, None, :], cross.shape)] = 0.0
         return Moments(own=own, cross=cross, count=self.count)
 
 
@@ -210,7 +216,10 @@ def _inverse_factor(hessian: Array) -> Array:
     try:
         lower = np.linalg.cholesky(flipped)  # flipped = L·Lᵀ
     except np.linalg.LinAlgError:  # float32 is too short for what is this ill-conditioned
-        lower = np.linalg.cholesky(flipped.astype(np.float64))
+        try:
+            lower = np.linalg.cholesky(flipped.astype(np.float64))
+        except np.linalg.LinAlgError:  # small differences of large sums: no correlation in them is to be trusted
+            lower = np.sqrt(flipped * np.eye(flipped.shape[-1], dtype=np.float32))
     # H = R·Rᵀ with R = flip(L) upper triangular, so H⁻¹ = R⁻ᵀ·R⁻¹ and U = R⁻¹ = flip(L⁻¹).
     return np.asarray(_inverse_of_lower(lower)[:, ::-1, ::-1], np.float32)
 

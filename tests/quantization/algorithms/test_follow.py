@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from edgec.graph.model import Model
 from edgec.quantization.algorithms.follow import beginnings, follow, trust
 from edgec.quantization.algorithms.layers import find_layers
-from edgec.quantization.algorithms.rounding import Moments, target_change
+from edgec.quantization.algorithms.rounding import Moments, round_rows, target_change
 from edgec.quantization.apply import apply_plan
 from edgec.quantization.ladder import round_weights
 from edgec.quantization.plan import make_plan
@@ -142,3 +142,33 @@ def test_centred_moments_are_those_of_centred_inputs(joined: bool) -> None:
     np.testing.assert_allclose(centred.cross, apart @ inner.transpose(0, 2, 1), atol=0.02)
     np.testing.assert_allclose(moments.mean_apart, (plain - coded).mean(axis=2), atol=1e-5)
     np.testing.assert_array_equal(centred.mean_apart, 0)
+
+
+def test_inputs_that_are_constant_but_for_rounding_correlate_with_nothing() -> None:
+    """What float32 leaves of them is no sum of squares, and has no Cholesky factor."""
+    values = np.asarray([0.3, -1.7, 5.1, 0.07, 2.9], np.float32)
+    coded = np.repeat(values[None, :, None], 100, axis=2)
+    plain = coded + 0.1 * np.random.default_rng(0).standard_normal(coded.shape).astype(np.float32)
+    moments = gathered(coded, plain).centred()
+    assert moments.cross is not None
+    assert not moments.own.any() and not moments.cross.any()
+    weight, scales = kernel(1, 4, 5), np.full((1, 4), 0.01, np.float32)
+    nearest = np.clip(np.rint(weight / scales[:, :, None]), -127, 127)
+    np.testing.assert_array_equal(round_rows(weight, scales, moments), nearest)
+
+
+def test_a_constant_input_leaves_the_others_as_they_are() -> None:
+    varied = np.random.default_rng(0).standard_normal((1, 4, 200)).astype(np.float32)
+    coded = np.concatenate([np.full((1, 1, 200), 40000.3, np.float32), varied], axis=1)
+    own = gathered(coded, coded).centred().own
+    assert not own[:, 0].any() and not own[:, :, 0].any()
+    inner = varied - varied.mean(axis=2, keepdims=True)
+    # 1e-3 of sums of 200 squares around 1: float32.
+    np.testing.assert_allclose(own[:, 1:, 1:], inner @ inner.transpose(0, 2, 1), atol=0.2)
+
+
+def test_sums_that_no_samples_can_have_are_rounded_input_by_input() -> None:
+    own = np.asarray([[[1.0, 2.0], [2.0, 1.0]]], np.float32)  # no positive definite matrix, whatever the precision
+    weight, scales = kernel(1, 4, 2), np.full((1, 4), 0.01, np.float32)
+    nearest = np.clip(np.rint(weight / scales[:, :, None]), -127, 127)
+    np.testing.assert_array_equal(round_rows(weight, scales, Moments(own=own, count=10**6)), nearest)
