@@ -190,6 +190,8 @@ class Build:
         """The form with its most harmful nodes reverted, as few as the budget needs; itself when that fails."""
         if form.plan is None or form.precision not in HAS_INT8_WEIGHTS or not self.facts.scheme.revert_to:
             return form
+        if self.samples is None and not self.budget.asked:
+            return form  # made-up inputs are no reason to take nodes out
         make = partial(self._plan, form.legal, form.statistics, form.precision, form.ranges, mixture=form.mixture)
         data = [self.samples, None if self.budget.task is None else self.budget.task.samples]
         digests = [source.digest if source else "made up" for source in data]
