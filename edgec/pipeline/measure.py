@@ -12,6 +12,8 @@ from edgec.tensors import Array, DType, TensorSpec
 
 Outputs = Sequence[Mapping[str, Array]]
 
+#: What no probability is, however it was rounded.
+_ABOVE_1 = 1.05
 
 #: What random text is made of: plain, empty, of many bytes, with capitals, a number.
 _WORDS = ("a", "", "Edge", "straße", "日本", "42")
@@ -62,7 +64,8 @@ def _one(reference: list[Array], value: list[Array]) -> dict[str, Any]:
         same = float(np.mean(r == v)) if r.size else 1.0
         return {"sqnr_db": None, "cosine": same, "max_abs": 0.0 if same == 1 else 1.0, "top1_agreement": None}
     db = sqnr_db(r, v)
-    agreement = top1_agreement(_rows(r), _rows(v))
+    rows = _rows(r)
+    agreement = None if _no_classes(rows) else top1_agreement(rows, _rows(v))
     return {
         "sqnr_db": None if db >= MAX_DB else round(db, 4),
         "cosine": round(cosine(r, v), 6),
@@ -74,6 +77,12 @@ def _one(reference: list[Array], value: list[Array]) -> dict[str, Any]:
 def _rows(x: Array) -> Array:
     """Stacked [samples, 1, classes] as [samples, classes]; maps and sequences stay what they are."""
     return x[:, 0] if x.ndim == 3 and x.shape[1] == 1 else x
+
+
+def _no_classes(rows: Array) -> bool:
+    """Whether rows are never negative and go beyond 1: logits have losers below 0 and probabilities end at 1, so these
+    are places (boxes and landmarks in pixels), amounts or features, of which two may well be as large as each other."""
+    return bool(rows.size and rows.min() >= 0 and rows.max() > _ABOVE_1)
 
 
 def agreement(reference: Outputs, value: Outputs, steps: Mapping[str, float]) -> dict[str, Any]:
