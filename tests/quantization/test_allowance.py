@@ -3,6 +3,9 @@ compute what the plan says."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import ClassVar
+
 import numpy as np
 import pytest
 
@@ -109,6 +112,40 @@ def test_a_small_allowance_takes_only_what_is_free() -> None:
     for name in (*found.float_nodes, *found.dynamic_nodes):
         after[name] = "float32" if name in found.float_nodes else "dynamic"
     assert costs.total_seconds(after) <= allowance.seconds * (1 + 1e-6)
+
+
+class _Priced:
+    """Costs of a plan in which the first convolution without int8 takes all bytes, and the last layer most seconds."""
+
+    seconds: ClassVar = {"Gemm_y": 0.02}
+    sizes: ClassVar = {"Conv_a": 30_000, "Gemm_y": 10_000}
+
+    def touching(self) -> dict[str, tuple[str, ...]]:
+        return {}
+
+    def total_seconds(self, schemes: Mapping[str, NodeScheme]) -> float:
+        return 1.0 + sum(s for name, s in self.seconds.items() if schemes[name] != "int8")
+
+    def total_bytes(self, schemes: Mapping[str, NodeScheme]) -> int:
+        return 1_000_000 + sum(s for name, s in self.sizes.items() if schemes[name] != "int8")
+
+    def difference(
+        self, schemes: Mapping[str, NodeScheme], changes: Mapping[str, NodeScheme], _: object
+    ) -> tuple[float, int]:
+        after = {**schemes, **changes}
+        seconds = self.total_seconds(after) - self.total_seconds(schemes)
+        return seconds, self.total_bytes(after) - self.total_bytes(schemes)
+
+
+@pytest.mark.parametrize(("noise_of_x", "left"), [(2.0, "Gemm_y"), (20.0, "Conv_a")])
+def test_what_takes_no_time_but_all_bytes_is_not_free(noise_of_x: float, left: str) -> None:
+    """Both do not fit: the one that takes more noise away for its share of what it has less of goes first."""
+    case = Setting()
+    allowance = Allowance(case.model, case.plan, TARGET, "tflite", _Priced())  # type: ignore[arg-type]  # as much as is asked
+    alone = {"x": noise_of_x, "y": 10.0}
+    noise = {i: alone[v] for i, group in enumerate(allowance.groups) for v in group.values if v in alone}
+    found = allowance.choose(noise)
+    assert {*found.float_nodes, *found.dynamic_nodes} & {"Conv_a", "Gemm_y"} == {left}
 
 
 def test_products_alone_keep_their_weights_in_int8_where_that_is_as_fast() -> None:
