@@ -8,6 +8,7 @@
 4. What ends in a Relu or Clip keeps to its bounds.
 5. What is read for its maximum over all positions alone keeps the largest values that were seen.
 6. Rules 1 and 2 leave room for what inputs to come add to what calibration saw (`roomy_range_of`), within those bounds.
+7. Beyond where its readers are flat (HardSwish below −3) a value saturates: its steps are finer for it (`flat`).
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ import onnx_ir as ir
 from edgec.graph.model import const_of
 from edgec.graph.traits import MOVES, clip_bounds, data_inputs, finite_extent, pad_value, within_inputs
 from edgec.quantization.affine import Extent, union
+from edgec.quantization.flat import flat_outside
 from edgec.quantization.range_choice import RangeMethod, roomy_range_of
 from edgec.quantization.types import Statistics, TensorStats
 
@@ -86,7 +88,9 @@ class Ranges:
         if stats is not None:  # rule 1
             low, high = roomy_range_of(stats, self._method)  # rule 6
             high = max(high, stats.maximum) if _read_for_maximum(value) else high  # rule 5
-            return self._bounded((low, high), producer)
+            low, high = self._bounded((low, high), producer)
+            floor, ceiling = flat_outside(value)  # rule 7
+            return union((max(low, floor), min(high, ceiling))) if floor < high and ceiling > low else (low, high)
         if producer is not None and within_inputs(producer):  # rule 3
             return self._inherited(producer)
         return None
