@@ -69,7 +69,7 @@ class TestRanges:
 
     def test_ranges_have_room_where_runs_differ_but_not_beyond_what_an_operator_gives(self) -> None:
         text = """(float[1,3,4,4] x) => (float[1,4,4,4] y, float[1,4,4,4] z)
-        { c = Conv(x, w, b) r = Relu(c) s = Softmax<axis=1>(c) y = Clip(r, lo, hi) z = Mul(s, s) }"""
+        { c = Conv(x, w, b) r = Relu(c) s = Softmax<axis=1>(c) y = Clip(r, lo, hi) z = Mul(s, r) }"""
         model = typed(text, {**CONV, "lo": np.asarray(0, np.float32), "hi": np.asarray(4, np.float32)})
         extents = {"x": (-2.0, 2.0), "c": (-4.0, 4.0), "r": (0.0, 4.0), "y": (0.0, 3.9), "s": (0.0, 0.9), "z": (0, 1)}
         found = Ranges(statistics(extents, narrower=0.5), "minmax")

@@ -12,16 +12,44 @@ import pytest
 from edgec.bundle.bundle import Bundle
 from edgec.bundle.open import open_bundle
 from edgec.errors import Severity
+from edgec.pipeline import run_build
 from edgec.runners.kernels import Evidence, identify, kernel_findings, outputs_here
 from edgec.runners.sustained import Sustained, read_sustained, sustained_findings
 from edgec.tensors import Array
-from tests.support import applications
 from tests.support import tiny_bundles as tiny
+from tests.support.plans import kernel, typed
+from tests.support.small_net import samples
+
+#: Thousands of outputs straight from a convolution: each set of kernels rounds some of them its own way. A
+#: classifier's ten would be the same by chance.
+NET = """(float[1,3,16,16] image) => (float[1,16,16,16] maps)
+{ c1 = Conv<kernel_shape=[3,3], pads=[1,1,1,1]>(image, w1, b1) r1 = Relu(c1)
+  c2 = Conv<kernel_shape=[3,3], pads=[1,1,1,1], group=16>(r1, w2) s = Add(r1, c2) maps = Conv(s, w3) }"""
 
 
 @pytest.fixture(scope="module")
 def bundle(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bundle]:
-    with open_bundle(applications.build_application(tmp_path_factory.mktemp("kernels"))) as opened:
+    folder = tmp_path_factory.mktemp("kernels")
+    weights = {
+        "w1": kernel(16, 3, 3, 3, scale=0.3),
+        "b1": kernel(16, seed=1),
+        "w2": kernel(16, 1, 3, 3, seed=2),
+        "w3": kernel(16, 16, 1, 1, seed=3),
+    }
+    (folder / "net.onnx").write_bytes(typed(NET, weights).to_bytes())
+    np.save(folder / "samples.npy", samples())
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("EDGEC_CACHE", str(folder / "cache"))
+        built = run_build(
+            folder / "net.onnx",
+            target="raspberrypi4",
+            precision="int8",
+            calibration=str(folder / "samples.npy"),
+            output=folder,
+            effort="fast",  # nothing runs in float but the borders
+        )
+    assert built.path is not None
+    with open_bundle(Path(built.path)) as opened:
         yield opened
 
 
