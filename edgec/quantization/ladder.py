@@ -67,7 +67,7 @@ _RANKING = 2
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Reach:
-    """How far an effort goes: samples to learn from, the most to judge by, positions a sample, ranges to try."""
+    """How far an effort goes: the fewest samples to learn from, the most to judge by, positions a sample, ranges."""
 
     learn: int
     judge: int
@@ -143,7 +143,7 @@ def climb(
     if not reach.learn or not feeds or not (plan.activations or plan.weights):
         return Climb(plan=plan, model=apply_plan(model, plan), rungs=())
     count = reach.judge if effort == "max" else _affordable(model, plan, reach.judge)
-    learn, judged = split(feeds, reach.learn, count)
+    learn, judged = split(feeds, max(reach.learn, count), count)  # what small models cost is not their samples
     methods = reach.ranges[1:] if plan.activations else ()
     ladder = _Ladder(model, Judge(model, judged), plan)
     total = len(methods) + (even is not None) + (mix is not None) + 3

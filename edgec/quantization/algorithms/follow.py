@@ -7,8 +7,7 @@ With x what a layer reads in float and x̂ what the quantized model gives it, Ŵ
 2. Ŵ is `rounding.round_rows` of moments about the means, as b̂ takes the means in whole; of plain ones without a bias.
 3. b̂ = b + W·E[x] − Ŵ·E[x̂], or b + (W − Ŵ)·E[x̂] behind the beginning. A bias or a weight that several layers share is
    left to the first, or as it is.
-4. Each half of the samples says how far the other half's change of the target is to be trusted: with Δ from one half
-   and H, C of the other, t·Δ errs by t²·Δ·H·Δᵀ − 2t·W·C·Δᵀ, least at t = Σ W·C·Δᵀ / Σ Δ·H·Δᵀ over both, in 0..1.
+4. Half of the samples says how far the other half is to be trusted (`rounding`); each is held about its own means.
 """
 
 from __future__ import annotations
@@ -22,7 +21,7 @@ import numpy as np
 from edgec.graph.model import Model
 from edgec.quantization.algorithms.bias import STRETCHES, shifted
 from edgec.quantization.algorithms.layers import Layer, find_layers
-from edgec.quantization.algorithms.rounding import round_rows, target_change
+from edgec.quantization.algorithms.rounding import round_rows
 from edgec.quantization.algorithms.walk import Halves, Walk
 from edgec.quantization.cores import in_order, physical_cores
 from edgec.quantization.types import QuantPlan, TensorPlan
@@ -92,26 +91,14 @@ def beginnings(model: Model, stretch: tuple[Layer, ...]) -> set[str]:
 def _mended(layer: Layer, halves: Halves, *, biased: bool, limit: int) -> tuple[TensorPlan, Array]:
     """The layer's weight in the plan, and what its bias has to take in, one number an output."""
     weight, scales = layer.rows(layer.weight), layer.scales()
-    whole = halves[0].joined(halves[1])
-    moments = whole.centred() if biased else whole  # rule 2
-    share = 0.0
-    if moments.cross is not None:
-        share = trust(weight, (halves[0].centred(), halves[1].centred()) if biased else halves)
-    rounded = round_rows(weight, scales, moments, limit=limit, trust=share)
+    even, odd = halves
+    if biased:  # rule 2
+        even.centre()
+        odd.centre()
+    pulls = [half.pull(weight) for half in halves if half.cross is not None and half.count]  # rule 4
+    whole = even.join(odd)
+    rounded = round_rows(weight, scales, whole, limit=limit, pulls=pulls)
     error = weight.astype(np.float64) - rounded * scales[:, :, None].astype(np.float64)
-    shift = np.einsum("gon,gn->go", error, whole.mean) + np.einsum("gon,gn->go", weight, whole.mean_apart)  # rule 3
+    shift = np.einsum("gon,gn->go", error, whole.mean) + whole.mean_pull(weight)  # rule 3
     reason = f"{layer.plan.reason}; rounded for the layer's output and the errors before it"
     return replace(layer.plan, data=layer.weight_of(rounded), reason=reason), shift.reshape(-1)
-
-
-def trust(weight: Array, halves: Halves) -> float:
-    """Rule 4: how much of a change of the target, learnt from some samples, holds for others; 0..1."""
-    agreed = size = 0.0
-    for learnt, other in (halves, halves[::-1]):
-        if not learnt.count or not other.count:
-            return 1.0
-        change = target_change(weight, learnt)
-        assert other.cross is not None
-        agreed += float(np.sum((weight @ other.cross) * change)) / other.count
-        size += float(np.sum((change @ other.own) * change)) / other.count
-    return float(np.clip(agreed / size, 0.0, 1.0)) if size > 0 else 0.0

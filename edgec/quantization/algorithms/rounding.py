@@ -1,25 +1,29 @@
 """Round a layer's weights so that its outputs keep closest to float: optimal brain quantization in a fixed order.
 
-With inputs x and H = Σ x·xᵀ, a weight error e adds e·H·eᵀ to the squared output error. Weights are rounded
-one input at a time, those that meet the most energy first, and each rounding error is made up for by the inputs that
-are still free. With U the upper Cholesky factor of H⁻¹ (H⁻¹ = Uᵀ·U) and column j to round:
+With inputs x and H = Σ x·xᵀ, a weight error e adds e·H·eᵀ to the squared output error. With H = L·Lᵀ, L lower
+triangular, that is |e·L|², and what stands at j depends on the errors from j on alone. So weights are rounded one
+input at a time from the last to the first, those that meet the most energy first, each to make up for those behind it:
 
-    q_j = round(w_j / s),   e = (w_j − s·q_j) / U_jj,   w_k ← w_k − e·U_jk  for k > j
+    q_j = round((w_j + Σ e_i·L_ij / L_jj) / s)  over i > j,   e_j = w_j − s·q_j
 
 1. H is damped by a share of its mean diagonal, and shrunk towards its diagonal the more, the fewer positions it is
    made from: few samples leave directions unseen, and correlations that are not there.
 2. An input that is always zero keeps its nearest rounding.
-3. When what the layer reads in int8 (x̂) differs from float (x), the target becomes W·X·X̂ᵀ·Ĥ⁻¹, which makes up for the
-   errors of the layers before it as well, as far as the samples are to be trusted.
-4. The result is never worse than nearest rounding: rows where it would be fall back to that.
+3. When what the layer reads in int8 (x̂) differs from float (x), its output is off by W·(x − x̂), of which G·Ĥ⁻¹ with
+   G = Σ W·(x − x̂)·x̂ᵀ can be had back by a change Δ of the weights: as much as the samples are to be trusted.
+4. With Δ = Δ₁ + Δ₂ of the halves of the samples, t·Δ changes the error on as many others by t²·Δ·H·Δᵀ − 2t·G·Δᵀ.
+   A half knows nothing of the other's G, so 4·G₁·Δ₂ᵀ is what to expect of G·Δᵀ: t = 4·G₁·Δ₂ᵀ / Δ·H·Δᵀ, in 0..1.
+5. The result is never worse than nearest rounding: rows where it would be fall back to that.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
 
+from edgec.quantization.algorithms.triangular import SMALL, cholesky, solve_lower, solve_upper
 from edgec.tensors import Array
 
 #: Rule 1: the share of the mean diagonal, and the weight of n / (n + positions).
@@ -28,9 +32,6 @@ SHRINK = 0.5
 
 #: Columns that are updated together: rank-1 updates inside a block, one matrix product for the rest.
 _BLOCK = 32
-
-#: Matrices that are small: such triangles are inverted as they are.
-_SMALL = 64
 
 #: Of a sum of squares, what float32 may leave where nothing should be.
 _ROUNDING = 64 * float(np.finfo(np.float32).eps)
@@ -41,9 +42,10 @@ _AT_ONCE = 2048
 
 @dataclass(slots=True)
 class Moments:
-    """Sums over positions: `own` is Σ x̂·x̂ᵀ [groups, n, n], `cross` Σ (x − x̂)·x̂ᵀ or None.
+    """Sums over positions: `own` is Σ x̂·x̂ᵀ [groups, n, n], `cross` Σ P·(x − x̂)·x̂ᵀ [groups, rows, n] or None.
 
-    `total` is Σ x̂ and `apart` Σ (x − x̂) [groups, n], `count` the number of positions.
+    P is `through` [groups, rows, n], or 1 where that is None. `total` is Σ x̂ [groups, n] and `apart` Σ P·(x − x̂)
+    [groups, rows], `count` the number of positions.
     """
 
     own: Array
@@ -51,13 +53,22 @@ class Moments:
     count: int = 0
     total: Array | float = 0.0
     apart: Array | float = 0.0
+    through: Array | None = None
     _waiting: list[tuple[Array, Array | None]] = field(default_factory=list)
 
     @classmethod
-    def zeros(cls, groups: int, fan_in: int, *, cross: bool = False) -> Moments:
+    def zeros(cls, groups: int, fan_in: int) -> Moments:
         """No positions yet."""
-        shape = (groups, fan_in, fan_in)
-        return cls(np.zeros(shape, np.float32), np.zeros(shape, np.float32) if cross else None)
+        return cls(np.zeros((groups, fan_in, fan_in), np.float32))
+
+    @classmethod
+    def against_float(cls, weight: Array) -> Moments:
+        """The same for what `weight` [groups, outputs, n] is to make up for: through it, where that is less."""
+        groups, outputs, fan_in = weight.shape
+        found = cls.zeros(groups, fan_in)
+        found.through = weight.astype(np.float32) if outputs < fan_in else None
+        found.cross = np.zeros((groups, min(outputs, fan_in), fan_in), np.float32)
+        return found
 
     def add(self, read: Array, in_float: Array | None = None) -> None:
         """Take in positions: [groups, positions, n] as the layer reads them, and in float."""
@@ -73,6 +84,8 @@ class Moments:
             self.total = self.total + _sum(read)
             if self.cross is not None and in_float is not None:
                 apart = in_float - read
+                if self.through is not None:
+                    apart = apart @ _t(self.through)
                 self.cross += _t(apart) @ read
                 self.apart = self.apart + _sum(apart)
         self._waiting.clear()
@@ -80,7 +93,7 @@ class Moments:
 
     def _batches(self) -> list[tuple[Array, Array | None]]:
         """What waits: all in one where H is large, and one by one where laying it together is what would cost."""
-        if len(self._waiting) < 2 or self.own.shape[1] <= _SMALL:
+        if len(self._waiting) < 2 or self.own.shape[1] <= SMALL:
             return self._waiting
         reads, in_float = zip(*self._waiting, strict=True)
         together = np.concatenate(in_float, axis=1) if self.cross is not None else None
@@ -91,69 +104,130 @@ class Moments:
         """E[x̂]: [groups, n]."""
         return np.asarray(self.total) / max(self.count, 1)
 
-    @property
-    def mean_apart(self) -> Array:
-        """E[x − x̂]: [groups, n]."""
-        return np.broadcast_to(np.asarray(self.apart) / max(self.count, 1), self.mean.shape)
+    def pull(self, weight: Array) -> Array:
+        """Σ W·(x − x̂)·x̂ᵀ: [groups, outputs, n], of the weight that these moments are for."""
+        assert self.cross is not None
+        return self.cross if self.through is not None else weight.astype(np.float32) @ self.cross
 
-    def joined(self, other: Moments) -> Moments:
-        """Over the positions of both."""
-        cross = None if self.cross is None or other.cross is None else self.cross + other.cross
-        return Moments(
-            own=self.own + other.own,
-            cross=cross,
-            count=self.count + other.count,
-            total=self.total + other.total,
-            apart=self.apart + other.apart,
-        )
+    def mean_pull(self, weight: Array) -> Array:
+        """E[W·(x − x̂)]: [groups, outputs]; 0 without float."""
+        if self.cross is None:
+            return np.zeros(weight.shape[:2])
+        apart = np.asarray(self.apart) / max(self.count, 1)
+        return apart if self.through is not None else np.einsum("gon,gn->go", weight, apart)
 
-    def centred(self) -> Moments:
-        """The same about the means: for a layer whose bias takes the mean error in."""
-        mean = self.mean[:, None, :].astype(np.float32)
-        own = np.asarray(self.total, np.float32)[:, :, None] * mean
-        np.subtract(self.own, own, out=own)
-        cross = None
-        if self.cross is not None:
-            cross = np.asarray(self.apart, np.float32)[:, :, None] * mean
-            np.subtract(self.cross, cross, out=cross)
+    def join(self, other: Moments) -> Moments:
+        """Take in the positions of another."""
+        self.own += other.own
+        self.cross = None if self.cross is None or other.cross is None else self.cross + other.cross
+        self.count += other.count
+        self.total = self.total + other.total
+        self.apart = self.apart + other.apart
+        return self
+
+    def centre(self) -> None:
+        """Hold the squares and products about the means, for a layer whose bias takes the mean error in."""
+        mean, before = self.mean.astype(np.float32), np.einsum("gii->gi", self.own).copy()
+        _less(self.own, self.total, mean)
         # A constant input leaves nothing but rounding, which is no correlation with anything.
-        constant = np.einsum("gii->gi", own) <= _ROUNDING * np.einsum("gii->gi", self.own)
-        own[constant[:, :, None] | constant[:, None, :]] = 0.0
-        if cross is not None:
-            cross[np.broadcast_to(constant[:, None, :], cross.shape)] = 0.0
-        return Moments(own=own, cross=cross, count=self.count)
+        constant = np.einsum("gii->gi", self.own) <= _ROUNDING * before
+        group, place = np.nonzero(constant)
+        self.own[group, place] = self.own[group, :, place] = 0.0
+        if self.cross is not None:
+            _less(self.cross, self.apart, mean)
+            self.cross[group, :, place] = 0.0
 
 
-def round_rows(weight: Array, scales: Array, moments: Moments, *, limit: int = 127, trust: float = 1.0) -> Array:
+def _less(sums: Array, total: Array | float, mean: Array) -> None:
+    """Take total·meanᵀ off, some rows at a time: in one it would be a matrix as large again."""
+    rows = np.asarray(total, np.float32)[:, :, None]
+    for start in range(0, sums.shape[1], SMALL):
+        part = slice(start, start + SMALL)
+        sums[:, part] -= rows[:, part] * mean[:, None, :]
+
+
+def round_rows(
+    weight: Array, scales: Array, moments: Moments, *, limit: int = 127, pulls: Sequence[Array] = ()
+) -> Array:
     """Integers in ±`limit` for `weight` [groups, outputs, n] with `scales` [groups, outputs]: int8, same shape.
 
-    `trust` is the share of rule 3's change that is made.
+    `pulls` are rule 3's G of all samples, or of each half, [groups, outputs, n].
     """
-    hessian, alive = _damped(moments)
+    curvature = Curvature(moments)
     target: Array = weight.astype(np.float32)
-    if moments.cross is not None and trust > 0:  # rule 3
-        target = target + trust * _change(target, hessian, moments.cross)
+    if pulls:
+        target = target + curvature.change(pulls)
     step = scales[:, :, None].astype(np.float32)
     nearest = np.clip(np.rint(weight / step), -limit, limit)
-    rounded = _in_order(target, step, hessian, limit)
-    rounded = np.where(alive[:, None, :], rounded, nearest)  # rule 2
-    better = _cost(target - rounded * step, hessian) <= _cost(target - nearest * step, hessian)  # rule 4
+    rounded, cost = curvature.round_in_order(target, step, limit)
+    rounded = np.where(curvature.alive[:, None, :], rounded, nearest)  # rule 2
+    better = cost <= curvature.cost(target - nearest * step)  # rule 5
     return np.where(better[:, :, None], rounded, nearest).astype(np.int8)
 
 
 def output_error(difference: Array, moments: Moments) -> Array:
     """e·H·eᵀ of weight errors [groups, outputs, n]: the squared output error of each output."""
-    return _cost(difference.astype(np.float32), moments.own)
+    return np.asarray(np.sum((difference.astype(np.float32) @ moments.own) * difference, axis=2))
 
 
-def target_change(weight: Array, moments: Moments) -> Array:
-    """Rule 3's change of the target in whole: W·C·Ĥ⁻¹ with C = Σ (x − x̂)·x̂ᵀ."""
-    assert moments.cross is not None
-    return _change(weight.astype(np.float32), _damped(moments)[0], moments.cross)
+class Curvature:
+    """What errors in the weights cost at a layer's output: its H, damped, with the inputs in the order of rounding.
 
+    Inside, an input's numbers lie side by side, [groups, n, outputs], and the first to be rounded is the last.
+    `alive` [groups, n] are inputs that are not always zero.
+    """
 
-def _change(weight: Array, hessian: Array, cross: Array) -> Array:
-    return np.asarray(_t(np.linalg.solve(_t(hessian), _t(cross) @ _t(weight))), np.float32)
+    def __init__(self, moments: Moments) -> None:
+        diagonal = np.einsum("gii->gi", moments.own)
+        self.alive = diagonal > 0
+        self._order = np.argsort(diagonal, axis=1, kind="stable")
+        self._back = np.argsort(self._order, axis=1, kind="stable")
+        one = np.arange(len(diagonal))[:, None, None]
+        hessian = moments.own[one, self._order[:, :, None], self._order[:, None, :]]
+        self._kept, self._added = _damping(np.take_along_axis(diagonal, self._order, axis=1), moments.count)
+        index = np.arange(hessian.shape[1])
+        hessian *= self._kept
+        hessian[:, index, index] += self._added
+        self._root = cholesky(hessian)
+
+    def change(self, pulls: Sequence[Array]) -> Array:
+        """Rule 3: how the weights change, [groups, outputs, n], by what the halves of the samples agree on (rule 4)."""
+        pushed = [solve_lower(self._root, self._ordered(pull)) for pull in pulls]
+        changes = [solve_upper(_t(self._root), half) for half in pushed]
+        whole = np.asarray(sum(changes), np.float32)
+        if len(pulls) == 2:
+            # As the samples have it: what damps H says nothing of how they agree.
+            squares = float(np.square(sum(pushed)).sum()) - float(np.vdot(whole, self._added[:, :, None] * whole))
+            agreed = 4 * self._kept * float(np.vdot(*pushed))
+            whole *= np.float32(np.clip(agreed / squares, 0.0, 1.0) if squares > 0 else 0.0)
+        return np.asarray(self._unordered(whole))
+
+    def cost(self, difference: Array) -> Array:
+        """e·H·eᵀ of weight errors [groups, outputs, n]: one number an output."""
+        return np.asarray(np.sum(np.square(_t(self._root) @ self._ordered(difference)), axis=1))
+
+    def round_in_order(self, target: Array, step: Array, limit: int) -> tuple[Array, Array]:
+        """Integers for `target` [groups, outputs, n], and what each output's errors cost."""
+        root, scale = self._root, step[:, :, 0]
+        pivot = np.einsum("gii->gi", root)
+        work = self._ordered(target)
+        result, felt = np.empty_like(work), np.zeros_like(work)  # felt: e·L of the errors so far
+        for start in reversed(range(0, work.shape[1], _BLOCK)):
+            stop = min(start + _BLOCK, work.shape[1])
+            for j in reversed(range(start, stop)):
+                column = work[:, j]
+                result[:, j] = q = np.clip(np.rint((column + felt[:, j] / pivot[:, j, None]) / scale), -limit, limit)
+                work[:, j] = error = column - q * scale
+                felt[:, start : j + 1] += root[:, j, start : j + 1, None] * error[:, None, :]
+            if start:
+                felt[:, :start] += _t(root[:, start:stop, :start]) @ work[:, start:stop]
+        return self._unordered(result), np.sum(np.square(felt), axis=1)
+
+    def _ordered(self, rows: Array) -> Array:
+        return np.ascontiguousarray(_t(np.take_along_axis(rows, self._order[:, None, :], axis=2)))
+
+    def _unordered(self, columns: Array) -> Array:
+        return _t(np.take_along_axis(columns, self._back[:, :, None], axis=1))
 
 
 def _sum(read: Array) -> Array:
@@ -165,73 +239,10 @@ def _t(matrices: Array) -> Array:
     return matrices.transpose(0, 2, 1)
 
 
-def _cost(difference: Array, hessian: Array) -> Array:
-    return np.asarray(np.sum((difference @ hessian) * difference, axis=2))
-
-
-def _damped(moments: Moments) -> tuple[Array, Array]:
-    """H with rules 1 and 2 applied, and which inputs are ever different from zero."""
-    own = moments.own
-    n = own.shape[1]
-    diagonal = np.einsum("gii->gi", own)
-    alive = diagonal > 0
+def _damping(diagonal: Array, count: int) -> tuple[float, Array]:
+    """Rules 1 and 2: the share of H that stays, and what its diagonal gets, [groups, n]; dead inputs get the mean."""
+    n = diagonal.shape[1]
     mean = diagonal.mean(axis=1)
-    extra = np.where(mean > 0, DAMPING * mean, 1.0)[:, None] + np.where(alive, 0.0, mean[:, None])
-    index = np.arange(n)
-    share = SHRINK * n / (n + moments.count)
-    hessian = (1 - share) * own
-    hessian[:, index, index] += share * diagonal
-    hessian[:, index, index] += extra.astype(np.float32)
-    return hessian, alive
-
-
-def _in_order(target: Array, step: Array, hessian: Array, limit: int) -> Array:
-    """Round column by column, the ones with the most energy first. Inside, a column's numbers lie side by side."""
-    groups, outputs, n = target.shape
-    order = np.argsort(-np.einsum("gii->gi", hessian), axis=1, kind="stable")
-    one = np.arange(groups)[:, None]
-    factor = _inverse_factor(hessian[one[:, :, None], order[:, :, None], order[:, None, :]])
-    pivot = np.einsum("gii->gi", factor)
-    work = np.ascontiguousarray(np.take_along_axis(target, order[:, None, :], axis=2).transpose(0, 2, 1))
-    result = np.empty_like(work)
-    scale = step[:, :, 0]
-    for start in range(0, n, _BLOCK):
-        stop = min(start + _BLOCK, n)
-        errors = np.empty((groups, stop - start, outputs), np.float32)
-        for j in range(start, stop):
-            column = work[:, j]
-            result[:, j] = q = np.clip(np.rint(column / scale), -limit, limit)
-            errors[:, j - start] = error = (column - q * scale) / pivot[:, j, None]
-            if j + 1 < stop:
-                work[:, j + 1 : stop] -= factor[:, j, j + 1 : stop, None] * error[:, None, :]
-        if stop < n:
-            work[:, stop:] -= factor[:, start:stop, stop:].transpose(0, 2, 1) @ errors
-    back = np.argsort(order, axis=1, kind="stable")
-    return np.take_along_axis(result, back[:, :, None], axis=1).transpose(0, 2, 1)
-
-
-def _inverse_factor(hessian: Array) -> Array:
-    """U with Uᵀ·U = H⁻¹, upper triangular: from the Cholesky factor of H in reverse order."""
-    flipped = hessian[:, ::-1, ::-1]
-    try:
-        lower = np.linalg.cholesky(flipped)  # flipped = L·Lᵀ
-    except np.linalg.LinAlgError:  # float32 is too short for what is this ill-conditioned
-        try:
-            lower = np.linalg.cholesky(flipped.astype(np.float64))
-        except np.linalg.LinAlgError:  # small differences of large sums: no correlation in them is to be trusted
-            lower = np.sqrt(flipped * np.eye(flipped.shape[-1], dtype=np.float32))
-    # H = R·Rᵀ with R = flip(L) upper triangular, so H⁻¹ = R⁻ᵀ·R⁻¹ and U = R⁻¹ = flip(L⁻¹).
-    return np.asarray(_inverse_of_lower(lower)[:, ::-1, ::-1], np.float32)
-
-
-def _inverse_of_lower(lower: Array) -> Array:
-    """L⁻¹ of lower triangular matrices, by halves: matrix products do nearly all of it."""
-    n = lower.shape[-1]
-    if n <= _SMALL:
-        return np.tril(np.linalg.inv(lower))
-    middle = n // 2
-    first, last = _inverse_of_lower(lower[:, :middle, :middle]), _inverse_of_lower(lower[:, middle:, middle:])
-    result = np.zeros_like(lower)
-    result[:, :middle, :middle], result[:, middle:, middle:] = first, last
-    result[:, middle:, :middle] = -(last @ lower[:, middle:, :middle]) @ first
-    return result
+    extra = np.where(mean > 0, DAMPING * mean, 1.0)[:, None] + np.where(diagonal > 0, 0.0, mean[:, None])
+    share = SHRINK * n / (n + count)
+    return 1 - share, np.asarray(share * diagonal + extra, np.float32)

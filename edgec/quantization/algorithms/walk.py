@@ -110,5 +110,8 @@ def _written(quantized: Model, names: Sequence[str]) -> tuple[str, ...]:
 
 
 def _halves(layer: Layer, *, cross: bool) -> Halves:
+    if cross:
+        weight = layer.rows(layer.weight)
+        return Moments.against_float(weight), Moments.against_float(weight)
     groups, _, fan_in = layer.shape
-    return Moments.zeros(groups, fan_in, cross=cross), Moments.zeros(groups, fan_in, cross=cross)
+    return Moments.zeros(groups, fan_in), Moments.zeros(groups, fan_in)

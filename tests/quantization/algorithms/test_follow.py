@@ -10,9 +10,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from edgec.graph.model import Model
-from edgec.quantization.algorithms.follow import beginnings, follow, trust
+from edgec.quantization.algorithms.follow import beginnings, follow
 from edgec.quantization.algorithms.layers import find_layers
-from edgec.quantization.algorithms.rounding import Moments, round_rows, target_change
+from edgec.quantization.algorithms.rounding import Curvature, Moments, round_rows
+from edgec.quantization.algorithms.triangular import cholesky
 from edgec.quantization.apply import apply_plan
 from edgec.quantization.ladder import round_weights
 from edgec.quantization.plan import make_plan
@@ -88,32 +89,48 @@ def test_side_by_side_both_begin() -> None:
     assert beginnings(model, layers) == {layer.node for layer in layers[:2]}
 
 
-def gathered(columns: Array, plain: Array) -> Moments:
-    moments = Moments.zeros(*columns.shape[:2], cross=True)
+def gathered(columns: Array, plain: Array, weight: Array | None = None) -> Moments:
+    """Moments of [groups, n, positions]; through a weight where one is given."""
+    groups, fan_in, _ = columns.shape
+    eye = np.broadcast_to(np.eye(fan_in, dtype=np.float32), (groups, fan_in, fan_in))
+    moments = Moments.against_float(eye if weight is None else weight)
     moments.add(columns.transpose(0, 2, 1), plain.transpose(0, 2, 1))
     return moments.flush()
 
 
 @settings(max_examples=30, deadline=None)
-@given(fan_in=st.integers(1, 8), positions=st.integers(9, 60), seed=st.integers(0, 1000))
-def test_trust_is_the_best_share_on_the_other_half(fan_in: int, positions: int, seed: int) -> None:
+@given(fan_in=st.integers(1, 8), outputs=st.integers(1, 12), positions=st.integers(9, 60), seed=st.integers(0, 1000))
+def test_the_change_is_what_is_best_where_each_half_is_to_hold_for_the_other(
+    fan_in: int, outputs: int, positions: int, seed: int
+) -> None:
     rng = np.random.default_rng(seed)
     plain = rng.standard_normal((2, 1, fan_in, positions)).astype(np.float32)
     coded = (0.8 * plain + 0.2 * rng.standard_normal(plain.shape)).astype(np.float32)
-    weight = rng.standard_normal((1, 3, fan_in)).astype(np.float32)
-    halves = (gathered(coded[0], plain[0]), gathered(coded[1], plain[1]))
-    changes = [target_change(weight, half) for half in halves]
+    weight = rng.standard_normal((1, outputs, fan_in)).astype(np.float32)
+    first, second = (gathered(coded[i], plain[i], weight) for i in range(2))
+    pulls = [first.pull(weight), second.pull(weight)]
+    for i, pull in enumerate(pulls):
+        wanted = weight @ (plain[i] - coded[i]) @ coded[i].transpose(0, 2, 1)
+        # 1e-3 of sums of at most 60 products around 1: float32.
+        np.testing.assert_allclose(pull, wanted, atol=1e-3)
+    whole = first.join(second)
+    count = whole.count
+    share = 0.5 * fan_in / (fan_in + count)
+    seen = whole.own[0].astype(np.float64)
+    hessian = (1 - share) * seen + np.diag(share * np.diag(seen) + 0.01 * np.diag(seen).mean())
+    halves = [pull[0].astype(np.float64) for pull in pulls]
+    changes = [half @ np.linalg.inv(hessian) for half in halves]
 
-    def error(share: float) -> float:
-        """By brute force: each half's change on the other half's samples."""
-        pairs = ((changes[0], 1), (changes[1], 0))
-        return sum(
-            float(np.square(weight @ plain[i] - (weight + share * change) @ coded[i]).sum()) for change, i in pairs
-        )
+    def error(t: float) -> float:
+        """By brute force: what the change leaves where the samples are others, of which each half knows the other's."""
+        change = changes[0] + changes[1]
+        gain = np.sum(halves[0] * changes[1]) + np.sum(halves[1] * changes[0])
+        return float(t * t * np.sum((change @ seen) * change) - 4 * t * gain)
 
-    best = trust(weight, halves)
-    # 1e-4: moments are float32.
-    assert error(best) <= min(error(share) for share in np.linspace(0, 1, 21)) * (1 + 1e-4) + 1e-4
+    found = Curvature(whole).change(pulls)[0]
+    best = min(np.linspace(0, 1, 1001), key=error)
+    # The share is found to 0.001, and moments are float32.
+    np.testing.assert_allclose(found, best * (changes[0] + changes[1]), atol=5e-3 * float(np.abs(found).max()) + 5e-3)
 
 
 def test_noise_that_says_nothing_is_not_trusted() -> None:
@@ -121,7 +138,22 @@ def test_noise_that_says_nothing_is_not_trusted() -> None:
     plain = rng.standard_normal((2, 1, 30, 12)).astype(np.float32)  # fewer positions than inputs
     coded = (plain + 0.01 * rng.standard_normal(plain.shape)).astype(np.float32)
     weight = rng.standard_normal((1, 3, 30)).astype(np.float32)
-    assert trust(weight, (gathered(coded[0], plain[0]), gathered(coded[1], plain[1]))) < 0.2
+    halves = [gathered(coded[i], plain[i]) for i in range(2)]
+    pulls = [half.pull(weight) for half in halves]
+    curvature = Curvature(halves[0].join(halves[1]))
+    believed = curvature.change([pulls[0] + pulls[1]])  # of one part: nothing says that it is not to be trusted
+    assert np.abs(curvature.change(pulls)).max() < 0.2 * np.abs(believed).max()
+
+
+@pytest.mark.parametrize("fan_in", [1, 63, 64, 65, 200])
+def test_cholesky_factors_multiply_to_what_they_are_of(fan_in: int) -> None:
+    wide = np.random.default_rng(fan_in).standard_normal((2, fan_in, fan_in + 30)).astype(np.float32)
+    matrices = wide @ wide.transpose(0, 2, 1)
+    lower = cholesky(matrices)
+    assert not np.triu(lower, 1).any()
+    # 1e-4 of the diagonal, about 200: float32.
+    np.testing.assert_allclose(lower @ lower.transpose(0, 2, 1), matrices, atol=0.02)
+    np.testing.assert_allclose(lower, np.linalg.cholesky(matrices.astype(np.float64)), atol=0.02)
 
 
 @pytest.mark.parametrize("joined", [False, True])
@@ -133,15 +165,16 @@ def test_centred_moments_are_those_of_centred_inputs(joined: bool) -> None:
     if joined:
         parts = slice(0, 150), slice(150, 400)
         first, second = (gathered(coded[:, :, part], plain[:, :, part]) for part in parts)
-        moments = first.joined(second)
-    centred = moments.centred()
+        moments = first.join(second)
+    np.testing.assert_allclose(moments.mean, coded.mean(axis=2), atol=1e-4)
+    eye = np.broadcast_to(np.eye(5), (2, 5, 5))
+    np.testing.assert_allclose(moments.mean_pull(eye), (plain - coded).mean(axis=2), atol=1e-5)
+    moments.centre()
     inner, apart = (value - value.mean(axis=2, keepdims=True) for value in (coded, plain - coded))
-    assert centred.cross is not None
+    assert moments.cross is not None
     # 2e-3 of sums of 400 squares around 9: float32.
-    np.testing.assert_allclose(centred.own, inner @ inner.transpose(0, 2, 1), atol=0.02)
-    np.testing.assert_allclose(centred.cross, apart @ inner.transpose(0, 2, 1), atol=0.02)
-    np.testing.assert_allclose(moments.mean_apart, (plain - coded).mean(axis=2), atol=1e-5)
-    np.testing.assert_array_equal(centred.mean_apart, 0)
+    np.testing.assert_allclose(moments.own, inner @ inner.transpose(0, 2, 1), atol=0.02)
+    np.testing.assert_allclose(moments.cross, apart @ inner.transpose(0, 2, 1), atol=0.02)
 
 
 def test_inputs_that_are_constant_but_for_rounding_correlate_with_nothing() -> None:
@@ -149,7 +182,8 @@ def test_inputs_that_are_constant_but_for_rounding_correlate_with_nothing() -> N
     values = np.asarray([0.3, -1.7, 5.1, 0.07, 2.9], np.float32)
     coded = np.repeat(values[None, :, None], 100, axis=2)
     plain = coded + 0.1 * np.random.default_rng(0).standard_normal(coded.shape).astype(np.float32)
-    moments = gathered(coded, plain).centred()
+    moments = gathered(coded, plain)
+    moments.centre()
     assert moments.cross is not None
     assert not moments.own.any() and not moments.cross.any()
     weight, scales = kernel(1, 4, 5), np.full((1, 4), 0.01, np.float32)
@@ -160,7 +194,9 @@ def test_inputs_that_are_constant_but_for_rounding_correlate_with_nothing() -> N
 def test_a_constant_input_leaves_the_others_as_they_are() -> None:
     varied = np.random.default_rng(0).standard_normal((1, 4, 200)).astype(np.float32)
     coded = np.concatenate([np.full((1, 1, 200), 40000.3, np.float32), varied], axis=1)
-    own = gathered(coded, coded).centred().own
+    moments = gathered(coded, coded)
+    moments.centre()
+    own = moments.own
     assert not own[:, 0].any() and not own[:, :, 0].any()
     inner = varied - varied.mean(axis=2, keepdims=True)
     # 1e-3 of sums of 200 squares around 1: float32.

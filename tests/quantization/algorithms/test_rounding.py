@@ -110,9 +110,9 @@ def test_cross_moments_make_up_for_an_input_that_is_off() -> None:
     plain = correlated(1, 10, 3000)
     coded = (plain * 0.9).astype(np.float32)  # what comes in is too small by a tenth
     weight, scales = case(1, 4, 10)
-    moments = Moments.zeros(1, 10, cross=True)
+    moments = Moments.against_float(weight)
     moments.add(coded.transpose(0, 2, 1), plain.transpose(0, 2, 1))
-    mended = round_rows(weight, scales * 1.2, moments.flush())
+    mended = round_rows(weight, scales * 1.2, moments.flush(), pulls=[moments.pull(weight)])
     step = scales[:, :, None] * 1.2
     wanted = weight @ plain
     before = np.square(wanted - np.rint(weight / step) * step @ coded).sum()
