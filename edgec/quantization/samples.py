@@ -209,9 +209,12 @@ def _locate(text: str) -> tuple[Recipe, Path, str]:
             hint=f"give {_FORMS}, or recipe:data",
         )
     recipe = shipped.get(name) or Path(name)
-    if not recipe.is_file():
+    if not recipe.is_file() or recipe.suffix == ".py":
         raise EdgecError(
-            "calibration/not-found", f"there is no recipe {name!r}", where=text, hint=did_you_mean(name, shipped)
+            "calibration/not-found",
+            f"there is no recipe {name!r}: before the colon stands a recipe, after it the data",
+            where=text,
+            hint=f"{did_you_mean(name, shipped)}; functions are not called: save the samples they give as .npy or .npz",
         )
     return _with_data(recipe, data or None)
 

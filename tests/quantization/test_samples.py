@@ -180,6 +180,15 @@ def test_nothing_there(tmp_path: Path) -> None:
     assert "did you mean 'imagenet'" in error.finding.hint
 
 
+def test_a_function_is_no_data(tmp_path: Path) -> None:
+    """Named as `--metric` takes it, in a module or in a file that is there."""
+    (tmp_path / "mine.py").write_text("def batches(): return []\n")
+    for text in ("package.mine:batches", f"{tmp_path / 'mine.py'}:batches"):
+        error = _error(text)
+        assert error.code == "calibration/not-found"
+        assert "save the samples they give as .npy or .npz" in error.finding.hint
+
+
 @pytest.mark.parametrize(("total", "count"), [(10, 3), (1000, 100), (7, 7), (7, 9), (5, 1), (100, 99)])
 def test_the_choice_is_spread_evenly(total: int, count: int) -> None:
     chosen = choose(total, count)
