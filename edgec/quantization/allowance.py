@@ -22,13 +22,13 @@ from edgec.graph.model import Model, const_of
 from edgec.graph.traits import weight_of, within_inputs
 from edgec.graph.work import multiplications
 from edgec.quantization.alone import noise_alone
-from edgec.quantization.costs import STATIC, Costs, costs_of
+from edgec.quantization.costs import Costs, costs_of
 from edgec.quantization.groups import Groups
 from edgec.quantization.neighbours import Neighbours, settle
 from edgec.quantization.plan import make_plan, scheme_of
 from edgec.quantization.plan_weights_only import MIN_ELEMENTS, dynamic_reason
 from edgec.quantization.range_choice import RangeMethod
-from edgec.quantization.types import NodeScheme, QuantPlan, Statistics
+from edgec.quantization.types import STATIC, NodeScheme, QuantPlan, Statistics
 from edgec.quantization.units import cut
 from edgec.targets.profile import Target
 from edgec.targets.scheme import Scheme

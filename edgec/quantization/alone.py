@@ -16,10 +16,9 @@ import onnx_ir as ir
 
 from edgec.graph.edit import Editor
 from edgec.graph.model import Model
-from edgec.quantization.costs import STATIC
 from edgec.quantization.executor import Executor
 from edgec.quantization.run_time import rounded_rows
-from edgec.quantization.types import QuantPlan
+from edgec.quantization.types import STATIC, QuantPlan
 from edgec.tensors import Array
 
 #: The input that holds the switches.

@@ -18,7 +18,7 @@ import onnx_ir as ir
 from onnx_ir.passes.common import RemoveUnusedNodesPass
 
 from edgec.graph.model import Model, const_of, keep_origin
-from edgec.quantization.types import NodePlan, QuantPlan, TensorPlan
+from edgec.quantization.types import STATIC, NodePlan, QuantPlan, TensorPlan
 from edgec.quantization.use_keys import lookup
 from edgec.tensors import Array, DType, QParams
 
@@ -26,8 +26,6 @@ from edgec.tensors import Array, DType, QParams
 SCHEME_KEY = "edgec.scheme"
 #: Node metadata key that carries why: the plan's reason for a node, or for the value that a DequantizeLinear gives.
 REASON_KEY = "edgec.reason"
-
-_STATIC = ("int8", "int16x8")
 
 #: Schemes whose nodes read and write int16.
 _WIDE = ("int16x8",)
@@ -189,7 +187,7 @@ class _Editor:
         value = self._values[name]
         producer = value.producer()
         decided = None if producer is None else self._scheme(producer)
-        by_quantized = decided is not None and decided.scheme in _STATIC
+        by_quantized = decided is not None and decided.scheme in STATIC
         readers = [(n, i) for n, i in value.uses() if by_quantized or self._reads_quantized(n)]
         is_output = value.is_graph_output() and by_quantized
         if is_output:
@@ -226,7 +224,7 @@ class _Editor:
     def _is_wide(self, node: ir.Node) -> bool | None:
         """Whether a node reads int16; None where it reads floats."""
         decided = self._scheme(node)
-        return None if decided is None or decided.scheme not in _STATIC else decided.scheme in _WIDE
+        return None if decided is None or decided.scheme not in STATIC else decided.scheme in _WIDE
 
     def _insert(self, producer: ir.Node | None, new: list[ir.Node]) -> None:
         if producer is None:
@@ -237,7 +235,7 @@ class _Editor:
 
     def _reads_quantized(self, node: ir.Node) -> bool:
         decided = self._scheme(node)
-        return decided is not None and decided.scheme in _STATIC
+        return decided is not None and decided.scheme in STATIC
 
     def drop_unused(self) -> None:
         """Remove float constants that only quantized nodes read."""

@@ -25,8 +25,6 @@ from edgec.quantization.types import NodeScheme
 from edgec.quantization.units import Unit, cut
 from edgec.targets.profile import EstimateFacts, Speed, Target
 
-STATIC: tuple[NodeScheme, ...] = ("int8", "int16x8")
-
 Width = Literal["int8", "int16", "float"]
 _WIDTHS: dict[NodeScheme | None, Width] = {"int8": "int8", "int16x8": "int16"}
 

@@ -12,6 +12,8 @@ from edgec.errors import Finding
 from edgec.tensors import Array, DType, QParams
 
 NodeScheme = Literal["int8", "int16x8", "dynamic", "float16", "float32"]
+#: Schemes whose nodes read and write integers: scales are fixed before the model runs.
+STATIC: tuple[NodeScheme, ...] = ("int8", "int16x8")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

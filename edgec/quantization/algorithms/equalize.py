@@ -26,7 +26,7 @@ from edgec.graph.model import Model, attr, const_of, keep_origin, shape_of, stat
 from edgec.graph.traits import Kind, clip_bounds, trait_of
 from edgec.graph.work import multiplications
 from edgec.quantization.algorithms.factors import factors_of, gain, input_axis, is_depthwise
-from edgec.quantization.types import QuantPlan, Statistics, TensorStats
+from edgec.quantization.types import STATIC, QuantPlan, Statistics, TensorStats
 from edgec.quantization.units import bias_add_input
 from edgec.tensors import Array
 
@@ -41,8 +41,6 @@ _PRODUCTS = frozenset({"Conv", "Gemm", "MatMul"})
 #: Rule 4: the predicted error falls by this ratio, and each value is multiplied this often in the products.
 _LEAST_GAIN = 1.3
 _LEAST_WORK = 256
-
-_STATIC = ("int8", "int16x8")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -141,7 +139,7 @@ def _multiplied(value: ir.Value, plan: QuantPlan, stats: Mapping[str, TensorStat
     readers = tuple(
         user
         for user, index in value.uses()
-        if plan.nodes[user.name or ""].scheme in _STATIC
+        if plan.nodes[user.name or ""].scheme in STATIC
         and _reads_by_channel(user, index)
         and not is_depthwise(user)
         and (user.op_type == "Conv") == (len(shape) >= 4)
@@ -161,7 +159,7 @@ def _comes_from_float(value: ir.Value, plan: QuantPlan) -> bool:
     node = value.producer()
     while node is not None and (trait := trait_of(node)) is not None and trait.kind is Kind.MOVER:
         node = None if node.inputs[0] is None else node.inputs[0].producer()
-    return node is not None and plan.nodes[node.name or ""].scheme not in _STATIC
+    return node is not None and plan.nodes[node.name or ""].scheme not in STATIC
 
 
 def _ranges(value: ir.Value, stats: Mapping[str, TensorStats]) -> Array | None:
