@@ -44,6 +44,11 @@ _WORK = 4e10
 #: So many bytes more may always go into weights: a small model's last layer is a few.
 _BYTES = 16 << 10
 
+#: And so many while the noise is above the usual budget (a share of the output's power: 20 dB): a table of features in
+#: different units costs its first layer, and with it the model, where the bytes are nothing to a machine that runs it.
+_RESCUE_BYTES = 64 << 10
+_RESCUE_NOISE = 0.01
+
 #: A step takes at least this share of the noise away.
 _MIN_GAIN = 0.004
 
@@ -118,22 +123,22 @@ class Allowance:
         schemes = dict(self.schemes)
         total = sum(noise.values()) or 1.0
         limit_s = self.seconds * (1 + self._scheme.accuracy_allowance)
-        limit_b = self.size + self._more_bytes()
         reasons: dict[str, str] = {}
         refused: set[tuple[str, ...]] = set()
         while True:
             at = self.costs.total_seconds(schemes), self.costs.total_bytes(schemes)
             now = self._total(noise, schemes)
+            more_b = self._most_bytes() if now > _RESCUE_NOISE else self._more_bytes()
             steps = [s for i in noise for s in self._steps(i, schemes) if tuple(sorted(s.changes)) not in refused]
             judged = [replace(s, gain=now - self._total(noise, {**schemes, **s.changes})) for s in steps]
             fits = [
                 s
                 for s in judged
-                if s.gain >= _MIN_GAIN * total and at[0] + s.seconds <= limit_s and at[1] + s.size <= limit_b
+                if s.gain >= _MIN_GAIN * total and at[0] + s.seconds <= limit_s and at[1] + s.size <= self.size + more_b
             ]
             if not fits:
                 break
-            best = max(fits, key=lambda s: (s.gain / self._share(s), sorted(s.changes)))
+            best = max(fits, key=lambda s: (s.gain / self._share(s, more_b), sorted(s.changes)))
             settled = self._settled({**schemes, **best.changes})
             cost = self.costs.total_seconds(settled) - at[0]
             if at[0] + cost > limit_s:
@@ -183,19 +188,22 @@ class Allowance:
             fits = [
                 s.seconds
                 for s in self._steps(i, self.schemes)
-                if s.seconds <= share * self.seconds and s.size <= self._more_bytes()
+                if s.seconds <= share * self.seconds and s.size <= self._most_bytes()
             ]
             if fits:
                 found.append((min(fits), i))
         return [i for _, i in sorted(found)[:MAX_MEASURED]]
 
-    def _share(self, step: _Step) -> float:
+    def _share(self, step: _Step, more_bytes: float) -> float:
         """What a step takes of the allowance (rule 3)."""
         seconds = step.seconds / (self._scheme.accuracy_allowance * self.seconds)
-        return max(seconds, step.size / self._more_bytes(), _FREE)
+        return max(seconds, step.size / more_bytes, _FREE)
 
     def _more_bytes(self) -> float:
         return max(_BYTES, self._scheme.accuracy_allowance * self.size)
+
+    def _most_bytes(self) -> float:
+        return max(_RESCUE_BYTES, self._more_bytes())
 
     def _total(self, noise: Mapping[int, float], schemes: Mapping[str, NodeScheme]) -> float:
         return sum(alone * self.groups[i].roundings(schemes) for i, alone in noise.items())

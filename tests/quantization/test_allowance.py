@@ -137,15 +137,25 @@ class _Priced:
         return seconds, self.total_bytes(after) - self.total_bytes(schemes)
 
 
-@pytest.mark.parametrize(("noise_of_x", "left"), [(2.0, "Gemm_y"), (20.0, "Conv_a")])
-def test_what_takes_no_time_but_all_bytes_is_not_free(noise_of_x: float, left: str) -> None:
-    """Both do not fit: the one that takes more noise away for its share of what it has less of goes first."""
+def _leaving(noise_of_x: float, noise_of_y: float) -> set[str]:
+    """Which of the priced layers leave int8."""
     case = Setting()
     allowance = Allowance(case.model, case.plan, TARGET, "tflite", _Priced())  # type: ignore[arg-type]  # as much as is asked
-    alone = {"x": noise_of_x, "y": 10.0}
+    alone = {"x": noise_of_x, "y": noise_of_y}
     noise = {i: alone[v] for i, group in enumerate(allowance.groups) for v in group.values if v in alone}
     found = allowance.choose(noise)
-    assert {*found.float_nodes, *found.dynamic_nodes} & {"Conv_a", "Gemm_y"} == {left}
+    return {*found.float_nodes, *found.dynamic_nodes} & {"Conv_a", "Gemm_y"}
+
+
+@pytest.mark.parametrize(("noise_of_x", "left"), [(2e-4, "Gemm_y"), (2e-3, "Conv_a")])
+def test_what_takes_no_time_but_all_bytes_is_not_free(noise_of_x: float, left: str) -> None:
+    """Both do not fit: the one that takes more noise away for its share of what it has less of goes first."""
+    assert _leaving(noise_of_x, 1e-3) == {left}
+
+
+def test_noise_above_the_usual_budget_may_take_more_bytes() -> None:
+    """The last layer goes first and leaves 0.2 of the output's power as noise: 14 dB below the usual budget."""
+    assert _leaving(0.2, 1.0) == {"Conv_a", "Gemm_y"}
 
 
 def test_products_alone_keep_their_weights_in_int8_where_that_is_as_fast() -> None:
