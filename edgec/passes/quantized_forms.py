@@ -7,7 +7,9 @@ them between the pair and the product, and clip integers between the two halves 
 2. A Clip between the halves that leaves out at most the lowest integer (narrow range) goes: only what saturates is
    changed, by a step. One that leaves out more (fewer bits) becomes a Clip before the pair.
 3. For backends whose weights are symmetric int8: a weight with a zero point, beside quantized data, gets scales of its
-   own, one an output channel; in each of them int8 is at least as fine as the 8 bits that it had for all channels.
+   own, one an output channel; in each of them int8 is at least as fine as the 8 bits that it had for all channels, and
+   a channel whose integers fit around zero keeps them, and its scale, as they are.
+4. For the same backends: a weight of 16 bits becomes float. Their integer kernels take 8, which would lose the others.
 """
 
 from __future__ import annotations
@@ -22,6 +24,8 @@ from edgec.graph.model import attr, const_of, dtype_of
 from edgec.graph.traits import weight_axis, weight_of
 from edgec.passes.rewrite import Match, Refusal
 from edgec.tensors import Array
+
+_PRODUCTS = frozenset({"Conv", "ConvTranspose", "Gemm", "MatMul"})
 
 
 class TransposedConstant:
@@ -162,6 +166,8 @@ class SymmetricWeights:
         others = tuple(i for i in range(values.ndim) if i != axis)
         peaks = np.abs(real).max(axis=others, keepdims=True)
         scales = (np.where(peaks > 0, peaks, 127.0) / 127).astype(np.float32)
+        if scale.size == 1 or own == axis:  # one scale a channel already
+            scales = np.where(peaks <= 127.001 * scale.reshape(shape), scale.reshape(shape), scales)
         integers = np.clip(np.rint(real / scales), -127, 127).astype(np.int8)
         name = node.inputs[0].name
         inputs = [
@@ -172,6 +178,39 @@ class SymmetricWeights:
         new = editor.node("DequantizeLinear", inputs, {"axis": axis}, name=node.name or "symmetric")
         editor.replace(node, [new], new.outputs)
         return [new]
+
+
+class WideWeights:
+    """Rule 4."""
+
+    name = "wide-weights"
+    roots = frozenset({"DequantizeLinear"})
+
+    def match(self, node: ir.Node) -> Match | None:
+        """A dequantized constant that a product takes for its weight."""
+        weight = any(index == 1 and user.op_type in _PRODUCTS for user, index in node.outputs[0].uses())
+        return Match(node) if weight and const_of(node.inputs[0]) is not None else None
+
+    def check(self, match: Match) -> Refusal | None:
+        """It has 16 bits, and parameters that are known."""
+        name = match.root.outputs[0].name or ""
+        values, scale, zero = _parts(match.root)
+        if values.dtype not in (np.int16, np.uint16):
+            return Refusal(reason="it has another number of bits", value=name)
+        if scale is None or zero is None or attr(match.root, "block_size", 0):
+            return Refusal(reason="its parameters are computed, or in blocks", value=name)
+        return None
+
+    def rewrite(self, match: Match, editor: Editor) -> Sequence[ir.Node]:
+        """The real values, as float."""
+        node = match.root
+        values, scale, zero = _parts(node)
+        assert scale is not None and zero is not None
+        own = attr(node, "axis", 1) % values.ndim if values.ndim else 0
+        shapes = [[-1 if i == own and p.size > 1 else 1 for i in range(values.ndim)] for p in (zero, scale)]
+        real = (values.astype(np.int64) - zero.reshape(shapes[0])) * scale.astype(np.float64).reshape(shapes[1])
+        editor.replace(node, [], [editor.const(real.astype(np.float32), f"{node.outputs[0].name}/float")])
+        return []
 
 
 def _parts(node: ir.Node) -> tuple[Array, Array | None, Array | None]:
@@ -186,7 +225,7 @@ def _parts(node: ir.Node) -> tuple[Array, Array | None, Array | None]:
 
 def _reads_as_weight(user: ir.Node, index: int) -> bool:
     """As the weight of a product whose data is quantized too: beside float data the weight may stay exact, as float."""
-    if index != 1 or user.op_type not in ("Conv", "ConvTranspose", "Gemm", "MatMul") or weight_of(user) == 0:
+    if index != 1 or user.op_type not in _PRODUCTS or weight_of(user) == 0:
         return False
     data = user.inputs[0].producer() if user.inputs[0] is not None else None
     return data is not None and data.op_type == "DequantizeLinear"
@@ -201,4 +240,4 @@ def _axes(node: ir.Node, rank: int) -> set[int]:
 #: Of the canonical form.
 QUANTIZED_RULES = (TransposedConstant(), ClippedPair())
 #: Of backends that have symmetric weights only.
-SYMMETRIC_RULES = (SymmetricWeights(),)
+SYMMETRIC_RULES = (SymmetricWeights(), WideWeights())

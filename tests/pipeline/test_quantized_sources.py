@@ -102,6 +102,36 @@ def test_sixteen_bits_with_zero_points(tmp_path: Path, target: str, db: float) -
     assert sqnr_db(wanted, got) >= db
 
 
+@pytest.mark.parametrize("target", ["raspberrypi4", "cortex-m7"])
+def test_weights_of_sixteen_bits_are_computed_in_float(tmp_path: Path, target: str) -> None:
+    """No integer kernel of TFLite takes them: LiteRT and TFLM refused a file that had them."""
+    constants = {
+        "w": np.linspace(-32000, 32000, 8 * 4 * 2 * 2).reshape(8, 4, 2, 2).astype(np.int16),
+        "v": np.linspace(-30000, 30000, 16).reshape(4, 4, 1, 1)[:, ::-1].astype(np.int16),
+        "zero": np.asarray(0, np.int16), **_steps(x=2e-4, c=2e-3, y=4e-3, w=1e-5, v=2e-5),
+    }  # fmt: skip
+    text = """(float[1,8,4,4] x) => (float[1,4,8,8] y_d)
+    { [x] w_d = DequantizeLinear(w, w_s) c = ConvTranspose<strides=[2,2]>(x_d, w_d) [c]
+      v_d = DequantizeLinear(v, v_s) y = Conv(c_d, v_d) [y] }"""
+    model = typed(_pairs(text, constants, ("x", "c", "y")), constants)
+    feeds = [{"x": row} for row in np.random.default_rng(7).standard_normal((6, 1, 8, 4, 4)).astype(np.float32)]
+    wanted, got, _ = _runs(tmp_path, model.to_bytes(), target, feeds)
+    assert sqnr_db(wanted, got) >= 50
+
+
+def test_integers_that_fit_around_zero_stay_as_they_are(tmp_path: Path) -> None:
+    """A zero point alone is no reason to round a weight again: int8 holds what is left after it is taken away."""
+    weight = np.random.default_rng(8).integers(40, 200, (6, 3, 3, 3)).astype(np.uint8)
+    constants = {"w": weight, "w_z": np.asarray(110, np.uint8), "zero": np.asarray(0, np.int8)}
+    constants |= _steps(x=0.03, y=0.15, w=0.004)
+    text = """(float[1,3,8,8] x) => (float[1,6,6,6] y_d)
+    { [x] w_d = DequantizeLinear(w, w_s, w_z) y = Conv(x_d, w_d) [y] }"""
+    model = typed(_pairs(text, constants, ("x", "y")), constants)
+    feeds = [{"x": row} for row in np.random.default_rng(9).standard_normal((8, 1, 3, 8, 8)).astype(np.float32)]
+    wanted, got, _ = _runs(tmp_path, model.to_bytes(), "raspberrypi4", feeds)
+    assert np.mean(np.abs(wanted - got) < 0.01) >= 0.999  # less than a tenth of a step
+
+
 def _pairs(text: str, constants: Mapping[str, Array], values: tuple[str, ...]) -> str:
     """`{name}` in the text becomes name, quantized and dequantized."""
     for name in values:
