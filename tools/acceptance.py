@@ -149,7 +149,7 @@ def own_within(bundle: Any, data: str) -> tuple[float, float]:
     from edgec.pipeline import kept_graphs
     from edgec.pipeline.compare import model_of
     from edgec.pipeline.measure import agreement
-    from edgec.quantization.samples import open_samples
+    from edgec.quantization.data.samples import open_samples
 
     content = bundle.read(kept_graphs.QUANTIZED)
     feeds = list(itertools.islice(open_samples(data, model_of(content, "qdq").inputs()), JUDGING))

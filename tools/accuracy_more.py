@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from edgec.quantization.samples import open_samples
+from edgec.quantization.data.samples import open_samples
 from edgec.tensors import TensorSpec
 from tools.acceptance import CASES, find_data
 from tools.accuracy_nets import NETS, pictures, speech

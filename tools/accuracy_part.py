@@ -21,8 +21,8 @@ from edgec.errors import EdgecError
 from edgec.frontends.base import load_source
 from edgec.passes.pipelines import canonicalize
 from edgec.pipeline import run_build
-from edgec.quantization.executor import Executor
-from edgec.quantization.samples import open_samples
+from edgec.quantization.data.samples import open_samples
+from edgec.quantization.run.executor import Executor
 from edgec.tensors import Array
 from tools.acceptance import CASES, find_data, find_model
 from tools.accuracy_more import more

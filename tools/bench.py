@@ -73,7 +73,7 @@ def worker(model: str, data: str, output: str) -> None:
     from edgec.frontends.base import load_source
     from edgec.passes.pipelines import canonicalize
     from edgec.pipeline import run_build
-    from edgec.quantization.executor import Executor
+    from edgec.quantization.run.executor import Executor
 
     canonical = canonicalize(load_source(model).model)
     executor, name = Executor(canonical), canonical.inputs()[0].name

@@ -32,9 +32,9 @@ from edgec.backends.base import load_backend
 from edgec.frontends.base import load_source
 from edgec.graph.model import Model
 from edgec.passes.pipelines import canonicalize
-from edgec.quantization.calibrate import calibrate
-from edgec.quantization.executor import Executor
-from edgec.quantization.plan import scheme_of, tensors_to_observe
+from edgec.quantization.calibration.calibrate import calibrate
+from edgec.quantization.planning.plan import scheme_of, tensors_to_observe
+from edgec.quantization.run.executor import Executor
 from edgec.targets.load import load_target
 from edgec.tensors import Array
 

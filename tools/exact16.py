@@ -182,7 +182,7 @@ def shares(bundle: Any, data: str) -> dict[str, float]:
 
     from edgec.pipeline import kept_graphs
     from edgec.pipeline.compare import model_of
-    from edgec.quantization.samples import open_samples
+    from edgec.quantization.data.samples import open_samples
 
     model = bundle.read(bundle.manifest.model)
     interpreter = Interpreter(model_content=model)

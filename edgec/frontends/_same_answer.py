@@ -12,7 +12,7 @@ import numpy as np
 
 from edgec.errors import EdgecError, Finding, Severity
 from edgec.graph.model import Model
-from edgec.quantization.executor import Executor
+from edgec.quantization.run.executor import Executor
 from edgec.tensors import Array
 
 #: Bits of the mantissa decide what is rounding, by the narrowest type that takes part.

@@ -14,7 +14,7 @@ from typing import Any, Protocol, cast
 from edgec import frontends
 from edgec.errors import EdgecError, Finding
 from edgec.graph.model import Model
-from edgec.quantization.recipe import Recipe
+from edgec.quantization.data.recipe import Recipe
 from edgec.registry import load_plugin, plugin_names
 
 #: offset, magic bytes, what it is, what to do

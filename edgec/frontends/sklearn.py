@@ -26,7 +26,7 @@ from edgec.frontends._pickled import names_in_pickle
 from edgec.frontends.base import Loaded, Request, existing
 from edgec.graph.model import Model, SourceInfo
 from edgec.passes.pipelines import canonicalize
-from edgec.quantization.executor import Executor
+from edgec.quantization.run.executor import Executor
 from edgec.tensors import Array
 
 _SCRIPT = Path(__file__).parent / "exporters" / "sklearn_to_onnx.py"

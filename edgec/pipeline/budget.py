@@ -16,10 +16,10 @@ import numpy as np
 from edgec.errors import EdgecError
 from edgec.graph.model import Model
 from edgec.pipeline.precision import keeps_accuracy
-from edgec.quantization.executor import Executor
-from edgec.quantization.labels import labels_of
-from edgec.quantization.samples import SampleSource, open_samples
-from edgec.quantization.task_metrics import Metric, code_of, load_metric
+from edgec.quantization.data.labels import labels_of
+from edgec.quantization.data.samples import SampleSource, open_samples
+from edgec.quantization.measures.task_metrics import Metric, code_of, load_metric
+from edgec.quantization.run.executor import Executor
 from edgec.tensors import Array, TensorSpec
 
 #: Labelled samples that are evaluated at most, spread over all of them.

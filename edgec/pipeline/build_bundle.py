@@ -25,8 +25,8 @@ from edgec.pipeline.ready import build_ready, check_lifted, ready_model, refuse_
 from edgec.pipeline.stages import Clock, Progress, check_stage, peak_memory_bytes
 from edgec.pipeline.summary import provenance, summarize
 from edgec.pipeline.write import write_product
-from edgec.quantization.apply import has_qdq, without_activation_pairs
-from edgec.quantization.samples import open_samples
+from edgec.quantization.data.samples import open_samples
+from edgec.quantization.run.apply import has_qdq, without_activation_pairs
 from edgec.targets.load import load_target
 
 

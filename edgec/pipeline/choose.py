@@ -17,8 +17,8 @@ from edgec.errors import EdgecError, Finding, Severity
 from edgec.pipeline.forms import Build, Form
 from edgec.pipeline.precision import HAS_INT8_WEIGHTS, NEEDS_CALIBRATION, Candidates, low_fidelity
 from edgec.pipeline.speed import slower_than_float
-from edgec.quantization.apply import has_qdq
-from edgec.quantization.mixed import MAX_SHARE, Point
+from edgec.quantization.mix.mixed import MAX_SHARE, Point
+from edgec.quantization.run.apply import has_qdq
 
 
 def choose(work: Build, options: Candidates) -> Form:

@@ -24,9 +24,9 @@ from edgec.pipeline import kept_graphs, measure
 from edgec.pipeline.build_bundle import run_build
 from edgec.pipeline.precision import AUTO_MIN_SQNR_DB
 from edgec.pipeline.stages import Progress
-from edgec.quantization.compare import LayerComparison, compare_layers, first_diverging, worst_first
-from edgec.quantization.executor import Executor
-from edgec.quantization.samples import open_samples
+from edgec.quantization.data.samples import open_samples
+from edgec.quantization.measures.compare import LayerComparison, compare_layers, first_diverging, worst_first
+from edgec.quantization.run.executor import Executor
 from edgec.tensors import Array
 
 #: Samples that are compared when the user does not say.

@@ -17,10 +17,10 @@ from edgec.pipeline.estimates import estimate_model
 from edgec.pipeline.precision import backend_facts
 from edgec.pipeline.ready import check_ready
 from edgec.pipeline.stages import Progress
-from edgec.quantization.calibrate import calibrate as run_calibration
-from edgec.quantization.plan import tensors_to_observe
-from edgec.quantization.samples import open_samples
-from edgec.quantization.summary import summarize
+from edgec.quantization.calibration.calibrate import calibrate as run_calibration
+from edgec.quantization.calibration.summary import summarize
+from edgec.quantization.data.samples import open_samples
+from edgec.quantization.planning.plan import tensors_to_observe
 from edgec.quantization.types import Statistics
 from edgec.targets.load import list_targets, load_target
 from edgec.targets.profile import Target

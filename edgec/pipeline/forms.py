@@ -22,17 +22,17 @@ from edgec.pipeline.mixing import Ground, mix
 from edgec.pipeline.precision import HAS_INT8_WEIGHTS, NEEDS_CALIBRATION, Candidates
 from edgec.pipeline.speed import Speeds, estimated, measured, raceable
 from edgec.pipeline.stages import Clock
-from edgec.quantization.allowance import Mixture, mixer
-from edgec.quantization.apply import apply_plan, has_qdq
-from edgec.quantization.calibrate import calibrate as run_calibration
-from edgec.quantization.even import evener
-from edgec.quantization.executor import Executor
-from edgec.quantization.ladder import Climb, Effort, Rung, climb
-from edgec.quantization.mixed import Mixed
-from edgec.quantization.plan import make_plan, tensors_to_observe
-from edgec.quantization.range_choice import RangeMethod
-from edgec.quantization.run_time import as_run
-from edgec.quantization.samples import SampleSource
+from edgec.quantization.calibration.calibrate import calibrate as run_calibration
+from edgec.quantization.calibration.range_choice import RangeMethod
+from edgec.quantization.data.samples import SampleSource
+from edgec.quantization.mix.allowance import Mixture, mixer
+from edgec.quantization.mix.mixed import Mixed
+from edgec.quantization.planning.plan import make_plan, tensors_to_observe
+from edgec.quantization.repair.even import evener
+from edgec.quantization.repair.ladder import Climb, Effort, Rung, climb
+from edgec.quantization.run.apply import apply_plan, has_qdq
+from edgec.quantization.run.executor import Executor
+from edgec.quantization.run.run_time import as_run
 from edgec.quantization.types import NodeScheme, QuantPlan, Statistics
 from edgec.runners.base import run_artifact, stream_artifact
 from edgec.runners.compare import STEPS_OF_16_BITS

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from edgec.errors import EdgecError
-from edgec.quantization.recipe import Recipe
+from edgec.quantization.data.recipe import Recipe
 
 
 def recipe_facts(recipe: Recipe) -> dict[str, Any]:

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from edgec.errors import EdgecError
 from edgec.graph.model import Model
-from edgec.quantization.cache import cache_folder
+from edgec.quantization.calibration.cache import cache_folder
 
 #: Names of the two in a bundle and in the cache.
 FLOAT, QUANTIZED = "graphs/float.onnx", "graphs/quantized.onnx"

@@ -16,17 +16,17 @@ from edgec.errors import EdgecError
 from edgec.graph.model import Model
 from edgec.pipeline.budget import Budget
 from edgec.pipeline.precision import AUTO_MIN_SQNR_DB
-from edgec.quantization.allowance import rounded_together
-from edgec.quantization.apply import apply_plan
-from edgec.quantization.cache import cache_folder, model_digest
-from edgec.quantization.costs import Costs, costs_of
-from edgec.quantization.harms import measure_harms
-from edgec.quantization.judge import Feeds, Judge
-from edgec.quantization.memo import Memo
-from edgec.quantization.mixed import Make, Mixed, Search, Verdict
-from edgec.quantization.plan import scheme_of
-from edgec.quantization.reverts import find_way
-from edgec.quantization.run_time import as_run
+from edgec.quantization.calibration.cache import cache_folder, model_digest
+from edgec.quantization.measures.judge import Feeds, Judge
+from edgec.quantization.mix.allowance import rounded_together
+from edgec.quantization.mix.costs import Costs, costs_of
+from edgec.quantization.mix.harms import measure_harms
+from edgec.quantization.mix.memo import Memo
+from edgec.quantization.mix.mixed import Make, Mixed, Search, Verdict
+from edgec.quantization.mix.reverts import find_way
+from edgec.quantization.planning.plan import scheme_of
+from edgec.quantization.run.apply import apply_plan
+from edgec.quantization.run.run_time import as_run
 from edgec.quantization.types import NodeScheme, QuantPlan
 from edgec.targets.profile import EstimateFacts, Speed, Target
 

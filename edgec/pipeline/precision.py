@@ -8,7 +8,7 @@ from typing import Any, cast
 
 from edgec.backends.base import Precision
 from edgec.errors import EdgecError, Finding, Severity
-from edgec.quantization.ladder import Effort
+from edgec.quantization.repair.ladder import Effort
 from edgec.registry import did_you_mean
 from edgec.targets.profile import BackendFacts, Target
 

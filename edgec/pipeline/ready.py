@@ -31,8 +31,8 @@ from edgec.pipeline.drift_reference import reference_files
 from edgec.pipeline.precision import backend_facts
 from edgec.pipeline.stages import Clock
 from edgec.pipeline.summary import artifact_facts
-from edgec.quantization.executor import Executor
-from edgec.quantization.samples import SampleSource, open_samples
+from edgec.quantization.data.samples import SampleSource, open_samples
+from edgec.quantization.run.executor import Executor
 from edgec.runners.base import run_artifact
 from edgec.targets.profile import Target
 from edgec.tensors import Array, DType, TensorSpec

@@ -32,7 +32,7 @@ def _model() -> Any:
 
 def run_onnxruntime(x: Any) -> Any:
     """The reference that goldens come from."""
-    from edgec.quantization.executor import Executor
+    from edgec.quantization.run.executor import Executor
 
     return Executor(_model()).run({"x": x})["y"]
 

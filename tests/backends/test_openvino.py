@@ -18,9 +18,9 @@ from edgec.frontends.base import load_source
 from edgec.graph.model import Model
 from edgec.metrics import relative_error, sqnr_db, step_differences
 from edgec.passes.pipelines import canonicalize
-from edgec.quantization.apply import apply_plan
-from edgec.quantization.executor import Executor
-from edgec.quantization.plan import make_plan
+from edgec.quantization.planning.plan import make_plan
+from edgec.quantization.run.apply import apply_plan
+from edgec.quantization.run.executor import Executor
 from edgec.targets.load import load_target
 from edgec.targets.profile import PrecisionName
 from edgec.tensors import Array

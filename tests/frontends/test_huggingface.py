@@ -16,7 +16,7 @@ import torch
 from edgec.errors import EdgecError
 from edgec.frontends import huggingface
 from edgec.frontends.base import Loaded, Request, SourceOptions, load_source
-from edgec.quantization.executor import Executor
+from edgec.quantization.run.executor import Executor
 from tests.support import hf_folders as folders
 
 RELATIVE = 1e-5
@@ -140,7 +140,7 @@ def test_text_classifier(tmp_path: Path) -> None:
 
 
 def test_calibration_text_is_tokenized(tmp_path: Path) -> None:
-    from edgec.quantization.samples import open_samples
+    from edgec.quantization.data.samples import open_samples
 
     folder = tmp_path / "words"
     folders.write(folder, "BertModel", folders.BERT)

@@ -12,7 +12,7 @@ import pytest
 from edgec.errors import EdgecError
 from edgec.frontends import _environments as environments
 from edgec.frontends.base import load_source
-from edgec.quantization.executor import Executor
+from edgec.quantization.run.executor import Executor
 
 NET = """
 import sys

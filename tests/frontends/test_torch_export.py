@@ -21,7 +21,7 @@ from edgec.frontends._torch_tree import nest, unique
 from edgec.graph.model import ORIGIN_KEY, Model, SourceInfo
 from edgec.passes.pipelines import canonicalize
 from edgec.pipeline import check
-from edgec.quantization.executor import Executor
+from edgec.quantization.run.executor import Executor
 
 HERE = "test_torch_export.py"
 RELATIVE = 1e-5

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from edgec.frontends._onnx_model import from_ir
 from edgec.frontends._torch_export import export_module
 from edgec.graph.model import SourceInfo
-from edgec.quantization.executor import Executor
+from edgec.quantization.run.executor import Executor
 
 
 class Inverted(nn.Module):

@@ -20,7 +20,7 @@ from edgec.frontends._torch.job import Exported, Job, run
 from edgec.frontends._torch.state import fill
 from edgec.frontends.base import Request, SourceOptions, load_source
 from edgec.frontends.torch import accepts
-from edgec.quantization.executor import Executor
+from edgec.quantization.run.executor import Executor
 
 SHAPES = {"x": (1, 4)}
 

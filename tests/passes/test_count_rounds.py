@@ -11,7 +11,7 @@ from edgec.graph.model import Model, SourceInfo, const_of
 from edgec.graph.names import name_everything
 from edgec.passes.count_rounds import CountRounds, rounds_of
 from edgec.passes.pipelines import canonicalize
-from edgec.quantization.executor import Executor
+from edgec.quantization.run.executor import Executor
 
 TEXT = """
 <ir_version: 10, opset_import: ["": 21]>

@@ -17,7 +17,7 @@ from edgec.graph.model import Model
 from edgec.pipeline import BuildResult, mixing, run_build
 from edgec.pipeline.budget import Budget, parse_drop
 from edgec.pipeline.forms import Build
-from edgec.quantization.memo import Memo
+from edgec.quantization.mix.memo import Memo
 from tests.support.graphs import run_ort
 from tests.support.plans import kernel, typed
 

@@ -10,7 +10,7 @@ import pytest
 from edgec.artifact import IoBinding
 from edgec.pipeline.proof.answers import answered, judge_answers
 from edgec.pipeline.proof.fitting import Diagnosis, diagnose
-from edgec.quantization.recipe import InputSteps
+from edgec.quantization.data.recipe import InputSteps
 from edgec.tensors import Array, DType, QParams, TensorSpec
 from tests.support.applications import pixels
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from edgec.errors import Severity
 from edgec.pipeline.choose import told
 from edgec.pipeline.forms import Form
-from edgec.quantization.mixed import Mixed
+from edgec.quantization.mix.mixed import Mixed
 from edgec.quantization.types import NodePlan, NodeScheme, QuantPlan
 from tests.support.plans import typed
 

@@ -11,7 +11,7 @@ import onnx_ir as ir
 
 from edgec.graph.model import Model
 from edgec.metrics import sqnr_db
-from edgec.quantization.observers import merge, observe
+from edgec.quantization.calibration.observers import merge, observe
 from edgec.quantization.types import Statistics
 from edgec.targets.load import load_target
 from edgec.targets.profile import Target

@@ -7,8 +7,8 @@ import pytest
 
 from edgec.backends.base import load_backend
 from edgec.passes.pipelines import canonicalize
-from edgec.quantization.apply import apply_plan
-from edgec.quantization.plan import make_plan
+from edgec.quantization.planning.plan import make_plan
+from edgec.quantization.run.apply import apply_plan
 from edgec.targets.load import load_target
 from tests.support.graphs import random_feeds
 from tests.support.plans import kernel, measured, typed

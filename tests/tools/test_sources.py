@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from edgec.frontends.base import load_source
-from edgec.quantization.executor import Executor
+from edgec.quantization.run.executor import Executor
 from tools.sources.__main__ import rows
 from tools.sources.build import Line, build_row
 from tools.sources.page import page

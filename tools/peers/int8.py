@@ -180,7 +180,7 @@ def tflite_files(
 ) -> dict[str, dict[str, Any]]:
     """Every TFLite file with its dB."""
     from edgec.frontends.base import load_source
-    from edgec.quantization.executor import Executor
+    from edgec.quantization.run.executor import Executor
 
     files = ours(case, "raspberrypi", calibration, folder, effort)
     files |= with_integers(case, calibration, folder, effort)

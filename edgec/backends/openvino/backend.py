@@ -13,7 +13,7 @@ from edgec.backends.openvino.serialize import name_layers, operators, restore_in
 from edgec.backends.openvino.wrong import narrow_integers, wrong_nodes
 from edgec.errors import EdgecError, Finding, Severity
 from edgec.graph.model import Model
-from edgec.quantization.apply import has_float16_weights
+from edgec.quantization.run.apply import has_float16_weights
 from edgec.targets.profile import Target
 from edgec.tensors import DType, TensorSpec
 

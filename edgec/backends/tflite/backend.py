@@ -33,7 +33,7 @@ from edgec.backends.tflite.writer import ordered_tensors, unique_names, write
 from edgec.errors import EdgecError, Finding, Severity
 from edgec.graph.model import MAX_OPSET, Model
 from edgec.passes.decompose import can_decompose
-from edgec.quantization.apply import has_float16_weights
+from edgec.quantization.run.apply import has_float16_weights
 from edgec.targets.profile import Target
 from edgec.tensors import DType, TensorSpec
 

@@ -27,7 +27,7 @@ from edgec.passes.decompose import can_decompose, decompose
 from edgec.passes.fuse_affine import AFFINE_RULES
 from edgec.passes.quantized_forms import SYMMETRIC_RULES
 from edgec.passes.rewrite import RewritePass
-from edgec.quantization.apply import has_qdq
+from edgec.quantization.run.apply import has_qdq
 from edgec.targets.profile import Target
 
 #: Rule 3: XNNPACK has no int8 HARD_SWISH, and TFLite no hard sigmoid; ADD with RELU6, and MUL, it has.

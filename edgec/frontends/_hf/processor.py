@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from edgec.errors import EdgecError, Finding, Severity
-from edgec.quantization.recipe import ANY_INPUT, AudioSteps, InputSteps, Recipe, Resize, TextSteps
+from edgec.quantization.data.recipe import ANY_INPUT, AudioSteps, InputSteps, Recipe, Resize, TextSteps
 
 #: Files in the order in which they are believed.
 _PROCESSORS = ("preprocessor_config.json", "processor_config.json", "video_preprocessor_config.json")

@@ -33,9 +33,9 @@ from edgec.pipeline.proof.cuts import (
     judge_preprocessing,
 )
 from edgec.pipeline.proof.dumps import NOTHING, Dump, read_dumps
-from edgec.quantization.readers.base import list_files
-from edgec.quantization.recipe import ANY_INPUT, InputSteps, Recipe, Resize
-from edgec.quantization.samples import SampleSource, choose, open_samples
+from edgec.quantization.data.readers.base import list_files
+from edgec.quantization.data.recipe import ANY_INPUT, InputSteps, Recipe, Resize
+from edgec.quantization.data.samples import SampleSource, choose, open_samples
 from edgec.runners.base import call_agent
 from edgec.tensors import Array
 

@@ -22,7 +22,7 @@ from edgec.metrics import relative_error, sqnr_db, top1_agreement
 from edgec.pipeline.proof.answers import answered, judge_answers, scores_of
 from edgec.pipeline.proof.dumps import NOTHING, Dump
 from edgec.pipeline.proof.fitting import EQUAL_DB, EXPLAINED_DB, Diagnosis, diagnose
-from edgec.quantization.recipe import InputSteps
+from edgec.quantization.data.recipe import InputSteps
 from edgec.tensors import Array
 
 #: What float kernels of other processors leave, and what other int8 kernels may.

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from edgec.artifact import IoBinding
-from edgec.quantization.recipe import InputSteps
+from edgec.quantization.data.recipe import InputSteps
 from edgec.tensors import Array
 
 #: As good as equal; another resize or JPEG decoder stays below it on most photos.

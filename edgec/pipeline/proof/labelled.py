@@ -22,9 +22,9 @@ from edgec.errors import EdgecError, Finding
 from edgec.metrics import sqnr_db, top1_agreement
 from edgec.pipeline import kept_graphs
 from edgec.pipeline.proof.application import manifest_recipe
-from edgec.quantization.labels import labels_of
-from edgec.quantization.samples import SampleSource, open_samples
-from edgec.quantization.task_metrics import Metric, load_metric
+from edgec.quantization.data.labels import labels_of
+from edgec.quantization.data.samples import SampleSource, open_samples
+from edgec.quantization.measures.task_metrics import Metric, load_metric
 from edgec.runners.base import call_agent
 from edgec.runners.kernels import FLOAT_ROUNDING, same_value
 from edgec.tensors import Array
@@ -168,7 +168,7 @@ def _float_model(bundle: Bundle) -> Any:
             return None
         data = found[kept_graphs.FLOAT]
     from edgec.pipeline.compare import model_of
-    from edgec.quantization.executor import Executor
+    from edgec.quantization.run.executor import Executor
 
     return Executor(model_of(data, manifest.name), at_once=1).run
 

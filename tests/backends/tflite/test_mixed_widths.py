@@ -9,8 +9,8 @@ from edgec.artifact import Artifact
 from edgec.backends.base import CompileOptions, load_backend
 from edgec.graph.model import Model
 from edgec.metrics import sqnr_db
-from edgec.quantization.apply import apply_plan
-from edgec.quantization.plan import make_plan
+from edgec.quantization.planning.plan import make_plan
+from edgec.quantization.run.apply import apply_plan
 from edgec.runners.base import run_artifact
 from edgec.targets.load import load_target
 from edgec.tensors import Array

@@ -15,8 +15,8 @@ from edgec.backends.tflite.tir import Graph, Op, Storage, Tensor, constant
 from edgec.backends.tflite.types import assign_types
 from edgec.graph.model import Model
 from edgec.passes.pipelines import canonicalize
-from edgec.quantization.apply import apply_plan
-from edgec.quantization.plan import make_plan
+from edgec.quantization.planning.plan import make_plan
+from edgec.quantization.run.apply import apply_plan
 from edgec.targets.load import load_target
 from edgec.tensors import Array, DType, QParams
 from tests.support.graphs import random_feeds, run_ort

@@ -1,0 +1,1 @@
+"""What a user gives: samples, the recipe that reads them, and labels."""

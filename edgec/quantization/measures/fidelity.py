@@ -1,0 +1,141 @@
+"""How far a quantized model is from its float model: the outputs over many samples, and value by value inside.
+
+Both models run in ONNX Runtime; samples stream through, and only sums are kept.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from edgec.graph.model import Model
+from edgec.metrics import MAX_DB, looks_like_scores, top1_agreement
+from edgec.quantization.run.executor import Executor
+from edgec.tensors import Array
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Fidelity:
+    """One tensor over all samples. `top1` is None where a largest value means nothing."""
+
+    name: str
+    sqnr_db: float
+    cosine: float
+    max_abs: float
+    top1: float | None
+    samples: int
+
+
+class Comparison:
+    """Sums over pairs of arrays: reference and value."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self._signal = self._noise = self._dot = self._power = self._peak = 0.0
+        self._finite = True
+        self._agree: list[float] = []
+        self._scores = True
+        self._samples = 0
+
+    def add(self, reference: Array, value: Array) -> None:
+        """Take in one sample."""
+        expected, actual = reference.astype(np.float64).ravel(), value.astype(np.float64).ravel()
+        self._samples += 1
+        self._finite &= bool(np.isfinite(actual).all())
+        if self._finite:
+            difference = expected - actual
+            self._signal += float(expected @ expected)
+            self._noise += float(difference @ difference)
+            self._dot += float(expected @ actual)
+            self._power += float(actual @ actual)
+            self._peak = max(self._peak, float(np.abs(difference).max(initial=0.0)))
+        self._scores = self._scores and looks_like_scores(reference)
+        agreement = top1_agreement(reference, value) if self._scores else None
+        if agreement is not None:
+            self._agree.append(agreement)
+
+    def result(self) -> Fidelity:
+        """The metrics; `-MAX_DB` for values that are not finite, `MAX_DB` where nothing differs."""
+        return Fidelity(
+            name=self.name,
+            sqnr_db=self._sqnr_db(),
+            cosine=self._cosine(),
+            max_abs=self._peak if self._finite else float(np.finfo(np.float32).max),
+            top1=float(np.mean(self._agree)) if self._scores and self._agree else None,
+            samples=self._samples,
+        )
+
+    def _sqnr_db(self) -> float:
+        if not self._finite:
+            return -MAX_DB
+        if self._noise == 0:
+            return MAX_DB
+        if self._signal == 0:
+            return -MAX_DB
+        return float(np.clip(10 * np.log10(self._signal / self._noise), -MAX_DB, MAX_DB))
+
+    def _cosine(self) -> float:
+        norms = float(np.sqrt(self._signal * self._power))
+        if not self._finite or norms == 0:
+            return 1.0 if self._finite and self._signal == self._power else 0.0
+        return self._dot / norms
+
+
+def output_fidelity(
+    model: Model, quantized: Model, samples: Iterable[Mapping[str, Array]], *, threads: int | None = None
+) -> tuple[Fidelity, ...]:
+    """Every output of the quantized model against the float model's, in the order of the outputs."""
+    names = [spec.name for spec in model.outputs()]
+    return _compare(model, quantized, samples, {name: name for name in names}, threads)
+
+
+def layer_fidelity(
+    model: Model,
+    quantized: Model,
+    samples: Iterable[Mapping[str, Array]],
+    *,
+    tensors: Sequence[str] | None = None,
+    threads: int | None = None,
+) -> tuple[Fidelity, ...]:
+    """Values inside the graph, worst first: what the quantized model has in place of each quantized value.
+
+    `tensors` are names in the float model; by default all that carry a DequantizeLinear.
+    """
+    stands_for = stand_ins(model, quantized)
+    if tensors is not None:
+        stands_for = {name: stands_for.get(name, name) for name in tensors}
+    return tuple(sorted(_compare(model, quantized, samples, stands_for, threads), key=lambda f: f.sqnr_db))
+
+
+def stand_ins(model: Model, quantized: Model) -> dict[str, str]:
+    """For each value of the float model that is quantized, the DequantizeLinear output that replaces it."""
+    own = {v.name for n in model.nodes() for v in n.outputs} | {v.name for v in model.graph.inputs}
+    found: dict[str, str] = {}
+    for node in quantized.nodes():
+        source = node.inputs[0].producer() if node.op_type == "DequantizeLinear" and node.inputs[0] else None
+        if source is None or source.op_type != "QuantizeLinear" or source.inputs[0] is None:
+            continue
+        name = (source.inputs[0].name or "").removesuffix("/float")
+        if name in own:
+            found[name] = node.outputs[0].name or ""
+    return found
+
+
+def _compare(
+    model: Model,
+    quantized: Model,
+    samples: Iterable[Mapping[str, Array]],
+    names: Mapping[str, str],
+    threads: int | None,
+) -> tuple[Fidelity, ...]:
+    reference = Executor(model, fetch=tuple(names), threads=threads)
+    candidate = Executor(quantized, fetch=tuple(names.values()), threads=threads)
+    comparisons = {name: Comparison(name) for name in names}
+    ours, theirs = itertools.tee(samples)
+    for expected, actual in zip(reference.run_all(ours), candidate.run_all(theirs), strict=True):
+        for name, stand_in in names.items():
+            comparisons[name].add(expected[name], actual[stand_in])
+    return tuple(c.result() for c in comparisons.values())

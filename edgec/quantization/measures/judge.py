@@ -1,0 +1,136 @@
+"""Judge quantized models sample by sample, so that one sample in doubt does not outvote the others.
+
+1. An output that a Softmax gives is judged by what goes into it: of a dozen samples the one that is undecided would
+   tell more about itself than about the model. What lies far below the first, where float has it too, does not count.
+2. Plans are compared pairwise: a sample's noise under one against its noise under the other, in dB, and the mean of
+   that. How much a sample amplifies noise cancels out; pooled noise would be that of the one that amplifies most.
+3. δ, a share of the mean noise, stands beside each noise: samples that are all but exact under both say nothing.
+4. Of several outputs the worst counts: each gains on what it had, and the worst before is held against the worst after.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import onnx_ir as ir
+
+from edgec.graph.model import Model
+from edgec.metrics import MAX_DB, sqnr_db
+from edgec.quantization.measures.fidelity import stand_ins
+from edgec.quantization.run.executor import Executor
+from edgec.tensors import Array
+
+Feeds = Sequence[Mapping[str, Array]]
+
+#: Rule 3: δ as a share of the mean noise.
+_NEGLIGIBLE = 0.02
+
+#: Rule 1: e⁻⁸ of the first class's share is nothing.
+_FAR = 8.0
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Noise:
+    """Squared error of each judged output on each sample, and the squared signal; each [outputs, samples]."""
+
+    error: Array
+    signal: Array
+
+    @property
+    def pooled_db(self) -> float:
+        """Signal to noise of the worst output over all samples."""
+        return float(min(self._levels, default=MAX_DB))
+
+    @property
+    def _levels(self) -> Array:
+        """Signal to noise of each output over all samples."""
+        found = []
+        for error, signal in zip(self.error.sum(axis=1), self.signal.sum(axis=1), strict=True):
+            found.append(10 * math.log10(signal / error) if signal > 0 and error > 0 else math.copysign(MAX_DB, -error))
+        return np.clip(found, -MAX_DB, MAX_DB)
+
+    def gain_over(self, other: Noise) -> tuple[float, float]:
+        """How many dB better the worst output is than the worst of `other` (rule 4), and that mean's standard error."""
+        if not self.error.size:
+            return 0.0, 0.0
+        delta = _NEGLIGIBLE * np.minimum(self.error, other.error).mean(axis=1, keepdims=True) + 1e-30
+        gains = 10 * np.log10((other.error + delta) / (self.error + delta))  # rules 2 and 3
+        means = gains.mean(axis=1)
+        levels = other._levels
+        worst = int((levels + means).argmin())
+        count = gains.shape[1]
+        gain = levels[worst] + means[worst] - levels.min()
+        return float(gain), float(gains[worst].std(ddof=1) / math.sqrt(count)) if count > 1 else 0.0
+
+
+class Judge:
+    """Holds what the float model makes of some samples against what quantized models make of them."""
+
+    def __init__(self, model: Model, feeds: Feeds) -> None:
+        self._feeds, self._model = feeds, model
+        outputs = [v for v in model.graph.outputs if v.dtype is not None and v.dtype.is_floating_point()]
+        self._judged = tuple(_judged(v) for v in outputs)
+        self._expected = list(Executor(model, fetch=self._names(), any_layout=True).run_all(feeds))
+        self._far = {name: _reach([e[name] for e in self._expected]) for name, scores in self._judged if scores}
+
+    def __call__(self, quantized: Model) -> float:
+        """Signal to noise of the judged outputs in dB, the worst one's; `MAX_DB` for a model without float outputs."""
+        names, found = self._run(quantized)
+        return min(
+            (
+                sqnr_db(np.stack([e[name] for e in self._expected]), np.stack([a[other] for a in found]))
+                for name, other in zip(self._names(), names, strict=True)
+            ),
+            default=MAX_DB,
+        )
+
+    def noise(self, quantized: Model, *, consume: bool = False) -> Noise:
+        """Sample by sample. `consume` leaves nothing of the model, and saves a copy."""
+        names, found = self._run(quantized, consume)
+        error = np.zeros((len(names), len(self._feeds)))
+        signal = np.zeros_like(error)
+        for i, (name, other) in enumerate(zip(self._names(), names, strict=True)):
+            for j, (expected, actual) in enumerate(zip(self._expected, found, strict=True)):
+                wanted, got = self._seen(name, expected[name]), self._seen(name, actual[other])
+                error[i, j] = np.sum(np.square(wanted - got))
+                signal[i, j] = np.sum(np.square(wanted))
+        return Noise(error=np.where(np.isfinite(error), np.minimum(error, 1e200), 1e200), signal=signal)
+
+    def _names(self) -> tuple[str, ...]:
+        return tuple(name for name, _ in self._judged)
+
+    def _run(self, quantized: Model, consume: bool = False) -> tuple[list[str], list[dict[str, Array]]]:
+        replaced = stand_ins(self._model, quantized)
+        names = [replaced.get(name, name) for name in self._names()]
+        return names, list(Executor(quantized, fetch=names, consume=consume, any_layout=True).run_all(self._feeds))
+
+    def _seen(self, name: str, value: Array) -> Array:
+        """What counts of a value: of the scores before a Softmax what is not far below the first (rule 1)."""
+        value = value.astype(np.float64)
+        if name not in self._far:
+            return value
+        near = np.maximum(value - value.max(axis=-1, keepdims=True), -self._far[name])
+        return np.asarray(near - near.mean(axis=-1, keepdims=True))
+
+
+def _reach(values: Sequence[Array]) -> float:
+    """How far below the first a score still counts: twice as far as the second usually is, and where e⁻ˣ is nothing."""
+    stacked = np.stack(values)
+    if stacked.shape[-1] < 2:
+        return _FAR
+    first = np.partition(stacked, -2, axis=-1)
+    return max(_FAR, 2 * float(np.median(first[..., -1] - first[..., -2])))
+
+
+def _judged(output: ir.Value) -> tuple[str, bool]:
+    """The value that an output is judged by, and whether it holds the scores before a Softmax over the last axis."""
+    node = output.producer()
+    if node is None or node.op_type not in ("LogSoftmax", "Softmax") or node.inputs[0] is None:
+        return output.name or "", False
+    scores = node.inputs[0]
+    axis = node.attributes.get("axis")
+    last = axis is None or axis.as_int() in (-1, len(scores.shape or ()) - 1)
+    return scores.name or "", last and node.op_type == "Softmax"

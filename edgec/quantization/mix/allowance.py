@@ -1,0 +1,365 @@
+"""Spend what a target allows on accuracy: float, or int8 weights alone, where they take most noise out per microsecond.
+
+1. Noise of different roundings adds up at the output, so what a value's rounding does there is measured with it alone,
+   and what a mix does is the sum. Values that an operator only moves are rounded once, together.
+2. A value is not rounded when neither its writer nor a reader is int8. A reader with int8 weights beside float data
+   rounds it at run time, about as much; so it rounds once more what an int8 kernel wrote.
+3. A step frees one value: its writer and its readers leave int8. Of all steps that the allowance (of estimated latency,
+   and of the weights' bytes) still covers, the one that takes most noise away for its share of it comes next: of the
+   time or of the bytes, whichever it takes more of. A layer that is small and quick leaves room for others.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+
+import onnx_ir as ir
+
+from edgec.errors import Finding, Severity
+from edgec.graph.model import Model, const_of
+from edgec.graph.traits import weight_of, within_inputs
+from edgec.graph.work import multiplications
+from edgec.quantization.calibration.range_choice import RangeMethod
+from edgec.quantization.mix.alone import noise_alone
+from edgec.quantization.mix.costs import Costs, costs_of
+from edgec.quantization.planning.groups import Groups
+from edgec.quantization.planning.neighbours import Neighbours, settle
+from edgec.quantization.planning.plan import make_plan, scheme_of
+from edgec.quantization.planning.plan_weights_only import MIN_ELEMENTS, dynamic_reason
+from edgec.quantization.planning.units import cut
+from edgec.quantization.types import STATIC, NodeScheme, QuantPlan, Statistics
+from edgec.targets.profile import Target
+from edgec.targets.scheme import Scheme
+from edgec.tensors import Array
+
+#: Values whose noise is measured at most: those that are cheapest to free.
+MAX_MEASURED = 40
+_FEWEST = 8
+
+#: Multiplications that measuring may take in all: a large model's values are not all measured.
+_WORK = 4e10
+
+#: So many bytes more may always go into weights: a small model's last layer is a few.
+_BYTES = 16 << 10
+
+#: And so many while the noise is above the usual budget (a share of the output's power: 20 dB): a table of features in
+#: different units costs its first layer, and with it the model, where the bytes are nothing to a machine that runs it.
+_RESCUE_BYTES = 64 << 10
+_RESCUE_NOISE = 0.01
+
+#: A step takes at least this share of the noise away.
+_MIN_GAIN = 0.004
+
+
+#: What takes less than this share of the allowance counts as free.
+_FREE = 0.003
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Mixture:
+    """Nodes that leave int8, by name, each with the reason."""
+
+    float_nodes: Mapping[str, str] = field(default_factory=dict)
+    dynamic_nodes: Mapping[str, str] = field(default_factory=dict)
+
+    def __bool__(self) -> bool:
+        return bool(self.float_nodes or self.dynamic_nodes)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Rounded:
+    """Values that are rounded together: who writes and who reads them."""
+
+    values: tuple[str, ...]
+    writers: tuple[str, ...]
+    readers: tuple[str, ...]
+
+    def roundings(
+        self, schemes: Mapping[str, NodeScheme], coarse: Collection[NodeScheme] = STATIC, *, writes: bool = True
+    ) -> int:
+        """How often the values are rounded (rule 2), where `coarse` are the schemes whose data counts as rounded.
+
+        `writes` is False where kernels leave what they give in float.
+        """
+        written = writes and any(schemes.get(w) in coarse for w in self.writers)
+        before = written or any(schemes.get(r) in coarse for r in self.readers)
+        at_run_time = any(schemes.get(r) == "dynamic" for r in self.readers)
+        return before + (at_run_time and (written or not before))
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Step:
+    """Nodes with other schemes, what that costs, and the noise it takes away."""
+
+    changes: Mapping[str, NodeScheme]
+    seconds: float
+    size: int
+    gain: float = 0.0
+
+
+class Allowance:
+    """One model's plan, and what may be spent on it."""
+
+    def __init__(self, model: Model, plan: QuantPlan, target: Target, backend: str, costs: Costs) -> None:
+        self.model, self.plan, self.costs = model, plan, costs
+        scheme = scheme_of(target, backend)
+        self._neighbours = Neighbours(cut(model, scheme, scheme.int8_ops, backend).units)
+        self._units = {n.name or "": unit.nodes for unit in self._neighbours.units for n in unit.nodes}
+        self._scheme = scheme
+        self.schemes: dict[str, NodeScheme] = {name: node.scheme for name, node in plan.nodes.items()}
+        self._touching = costs.touching()
+        self.seconds = costs.total_seconds(self.schemes)
+        self.size = costs.total_bytes(self.schemes)
+        self.groups = rounded_together(model, plan, scheme)
+        self._read: dict[str, list[int]] = {}
+        for i, rounded in enumerate(self.groups):
+            for name in rounded.readers:
+                self._read.setdefault(name, []).append(i)
+
+    def choose(self, noise: Mapping[int, float]) -> Mixture:
+        """What to take out of int8, given the noise of groups by their position (rule 3)."""
+        schemes = dict(self.schemes)
+        total = sum(noise.values()) or 1.0
+        limit_s = self.seconds * (1 + self._scheme.accuracy_allowance)
+        reasons: dict[str, str] = {}
+        refused: set[tuple[str, ...]] = set()
+        while True:
+            at = self.costs.total_seconds(schemes), self.costs.total_bytes(schemes)
+            now = self._total(noise, schemes)
+            more_b = self._most_bytes() if now > _RESCUE_NOISE else self._more_bytes()
+            steps = [s for i in noise for s in self._steps(i, schemes) if tuple(sorted(s.changes)) not in refused]
+            judged = [replace(s, gain=now - self._total(noise, {**schemes, **s.changes})) for s in steps]
+            fits = [
+                s
+                for s in judged
+                if s.gain >= _MIN_GAIN * total and at[0] + s.seconds <= limit_s and at[1] + s.size <= self.size + more_b
+            ]
+            if not fits:
+                break
+            best = max(fits, key=lambda s: (s.gain / self._share(s, more_b), sorted(s.changes)))
+            settled = self._settled({**schemes, **best.changes})
+            cost = self.costs.total_seconds(settled) - at[0]
+            if at[0] + cost > limit_s:
+                refused.add(tuple(sorted(best.changes)))
+                continue
+            why = (
+                f"rounding here makes {100 * best.gain / total:.1f} % of the noise, "
+                f"and leaving it out costs {max(100 * cost / self.seconds, 0):.1f} % of the estimated latency"
+            )
+            schemes = settled
+            reasons.update(dict.fromkeys(best.changes, why))
+        return Mixture(
+            float_nodes={n: why for n, why in reasons.items() if schemes[n] == "float32"},
+            dynamic_nodes={n: why for n, why in reasons.items() if schemes[n] == "dynamic"},
+        )
+
+    def _settled(self, schemes: dict[str, NodeScheme]) -> dict[str, NodeScheme]:
+        """With what the planner takes out of int8 itself, as nothing int8 is left around it."""
+        units = self._neighbours.units
+        out = [i for i, unit in enumerate(units) if schemes.get(unit.head.name or "") not in STATIC]
+        alone = {n.name or "" for i in settle(self._neighbours, out) for n in units[i].nodes}
+        return {**schemes, **dict.fromkeys(alone, "float32")}
+
+    def without_int8_data(self) -> Mixture:
+        """Every kernel without int8 data, where the allowance covers that; nothing where weights are widened for it."""
+        if self._scheme.widened_weights or not self._scheme.dynamic_ops:
+            return Mixture()
+        schemes = dict(self.schemes)
+        for name, scheme in self.schemes.items():
+            if scheme in STATIC:
+                schemes.update(self._leave(name, True))
+        seconds, size = self.costs.total_seconds(schemes), self.costs.total_bytes(schemes)
+        if seconds > self.seconds * (1 + self._scheme.accuracy_allowance) or size > self.size + self._more_bytes():
+            return Mixture()
+        why = f"no int8 data anywhere: {100 * (seconds / self.seconds - 1):+.1f} % of the estimated latency"
+        changed = [name for name, scheme in self.schemes.items() if scheme in STATIC]
+        return Mixture(
+            float_nodes={n: why for n in changed if schemes[n] == "float32"},
+            dynamic_nodes={n: why for n in changed if schemes[n] == "dynamic"},
+        )
+
+    def worth_measuring(self) -> list[int]:
+        """Positions of the groups that a step within the allowance frees, the cheapest first."""
+        share = self._scheme.accuracy_allowance
+        found = []
+        for i in range(len(self.groups)):
+            fits = [
+                s.seconds
+                for s in self._steps(i, self.schemes)
+                if s.seconds <= share * self.seconds and s.size <= self._most_bytes()
+            ]
+            if fits:
+                found.append((min(fits), i))
+        return [i for _, i in sorted(found)[:MAX_MEASURED]]
+
+    def _share(self, step: _Step, more_bytes: float) -> float:
+        """What a step takes of the allowance (rule 3)."""
+        seconds = step.seconds / (self._scheme.accuracy_allowance * self.seconds)
+        return max(seconds, step.size / more_bytes, _FREE)
+
+    def _more_bytes(self) -> float:
+        return max(_BYTES, self._scheme.accuracy_allowance * self.size)
+
+    def _most_bytes(self) -> float:
+        return max(_RESCUE_BYTES, self._more_bytes())
+
+    def _total(self, noise: Mapping[int, float], schemes: Mapping[str, NodeScheme]) -> float:
+        return sum(alone * self.groups[i].roundings(schemes) for i, alone in noise.items())
+
+    def _steps(self, group: int, schemes: Mapping[str, NodeScheme]) -> list[_Step]:
+        """The ways to free a group: int8 weights alone or float, for what writes it and for what reads it."""
+        rounded = self.groups[group]
+        found = {}
+        for write, read in itertools.product(("dynamic", "float32"), repeat=2):
+            changes: dict[str, NodeScheme] = {}
+            for names, form in ((rounded.writers, write), (rounded.readers, read)):
+                for name in names:
+                    if schemes.get(name) in STATIC:
+                        changes.update(self._leave(name, form == "dynamic"))
+            changes = self._with_sources(changes, schemes)
+            if changes:
+                found[tuple(sorted(changes.items()))] = changes
+        return [
+            _Step(
+                changes=changes,
+                seconds=seconds,
+                size=size,
+            )
+            for changes in found.values()
+            for seconds, size in [self.costs.difference(schemes, changes, self._touching)]
+        ]
+
+    def _with_sources(self, changes: dict[str, NodeScheme], schemes: Mapping[str, NodeScheme]) -> dict[str, NodeScheme]:
+        """The changes, and operators without weights that write what the changed ones read, while that is cheaper."""
+        queue = list(changes)
+        while queue:
+            for group in self._read.get(queue.pop(), ()):
+                rounded = self.groups[group]
+                around = [n for n in (*rounded.writers, *rounded.readers) if {**schemes, **changes}.get(n) in STATIC]
+                if not around or any(self._has_weights(n) for n in around):
+                    continue
+                wider = {**changes, **{k: v for n in around for k, v in self._leave(n, False).items()}}
+                before = self.costs.difference(schemes, changes, self._touching)[0]
+                if self.costs.difference(schemes, wider, self._touching)[0] <= before:
+                    changes, queue = wider, [*queue, *around]
+        return changes
+
+    def _has_weights(self, name: str) -> bool:
+        nodes = self._units.get(name)
+        return nodes is not None and weight_of(nodes[0]) is not None
+
+    def _leave(self, name: str, dynamic: bool) -> dict[str, NodeScheme]:
+        """A node's whole kernel without int8 data."""
+        nodes = self._units.get(name)
+        if nodes is None:
+            return {name: "float32"}
+        head, *fused = nodes
+        form: NodeScheme = "dynamic" if dynamic and self._can_be_dynamic(head) else "float32"
+        return {head.name or "": form, **{n.name or "": "float32" for n in fused}}
+
+    def _can_be_dynamic(self, head: ir.Node) -> bool:
+        position = weight_of(head)
+        weight = None if position is None else const_of(head.inputs[position])
+        return weight is not None and weight.size >= MIN_ELEMENTS and not dynamic_reason(head, self._scheme)
+
+
+def rounded_together(model: Model, plan: QuantPlan, scheme: Scheme) -> tuple[Rounded, ...]:
+    """The plan's values, those together that operators hand on unchanged and in the same parameters (rule 1)."""
+    groups = Groups()
+    values = {v.name or "": v for n in model.nodes() for v in n.outputs}
+    values.update({v.name or "": v for v in model.graph.inputs})
+    for name in plan.activations:
+        groups.add(name)
+    for node in model.nodes():
+        if plan.nodes[node.name or ""].scheme not in STATIC or node.op_type not in scheme.same_scale_ops:
+            continue
+        names = [v.name or "" for v in (*node.inputs, *node.outputs) if v is not None and v.name in plan.activations]
+        if within_inputs(node) and names and len({plan.activations[n].qparams for n in names}) == 1:
+            groups.join(names)
+    found = []
+    for members in groups.sets().values():
+        writers = [p.name or "" for n in members if (p := values[n].producer()) is not None]
+        readers = [u.name or "" for n in members for u, _ in values[n].uses()]
+        found.append(
+            Rounded(values=tuple(members), writers=tuple(dict.fromkeys(writers)), readers=tuple(dict.fromkeys(readers)))
+        )
+    return tuple(found)
+
+
+def mixer(target: Target, backend: str) -> Mixer | None:
+    """What mixes int8 plans for a target; None where it allows nothing, or computes in integers from end to end."""
+    if target.io_dtype != "float32" or not scheme_of(target, backend).accuracy_allowance:
+        return None
+    return Mixer(target, backend)
+
+
+@dataclass(frozen=True, slots=True)
+class Mixer:
+    """Finds a plan's mixture, and makes the plan with it."""
+
+    target: Target
+    backend: str
+
+    def find(self, model: Model, plan: QuantPlan, feeds: Sequence[Mapping[str, Array]]) -> Mixture:
+        """The mixture for a plan of `model`, from a few samples; empty when nothing pays."""
+        allowance = self._allowance(model, plan)
+        if allowance is None:
+            return Mixture()
+        work = max(sum(multiplications(node) for node in model.nodes()) * len(feeds), 1)
+        measured = allowance.worth_measuring()[: max(_FEWEST, int(_WORK / work))]
+        noise = noise_alone(model, plan, [allowance.groups[i].values for i in measured], feeds)
+        return allowance.choose(dict(zip(measured, noise, strict=True)))
+
+    def light(self, model: Model, plan: QuantPlan) -> Mixture:
+        """int8 weights alone for all products, and float for the rest; empty where that takes longer than allowed."""
+        allowance = self._allowance(model, plan)
+        return Mixture() if allowance is None else allowance.without_int8_data()
+
+    def _allowance(self, model: Model, plan: QuantPlan) -> Allowance | None:
+        """What may be spent; None without coefficients, or for a plan that is not of int8 data."""
+        costs = costs_of(model, self.target, self.backend)
+        if costs is None or not plan.activations or any(n.scheme == "int16x8" for n in plan.nodes.values()):
+            return None
+        return Allowance(model, plan, self.target, self.backend, costs)
+
+    def plan(
+        self,
+        model: Model,
+        stats: Statistics | None,
+        method: RangeMethod,
+        mixture: Mixture,
+        reverted: Mapping[str, NodeScheme] | None = None,
+    ) -> QuantPlan:
+        """The plan with a mixture's nodes, and its reasons in it; `reverted` goes before the mixture."""
+        made = make_plan(
+            model,
+            stats,
+            self.target,
+            self.backend,
+            "int8",
+            range_method=method,
+            float_nodes=[n for n in mixture.float_nodes if n not in (reverted or {})],
+            dynamic_nodes=[n for n in mixture.dynamic_nodes if n not in (reverted or {})],
+            reverted=reverted,
+        )
+        reasons = {**mixture.float_nodes, **{n: f"int8 weights alone: {r}" for n, r in mixture.dynamic_nodes.items()}}
+        nodes = {
+            name: node if node.scheme in STATIC else replace(node, reason=reasons.get(name, node.reason))
+            for name, node in made.nodes.items()
+        }
+        return replace(made, nodes=nodes, findings=_told(made, mixture))
+
+
+def _told(plan: QuantPlan, mixture: Mixture) -> tuple[Finding, ...]:
+    """The plan's findings; that nothing is int8 any more is said as what it is: a choice, of which weights remain."""
+    if not mixture.dynamic_nodes or any(node.scheme in STATIC for node in plan.nodes.values()):
+        return plan.findings
+    said = Finding(
+        code="quant/weights-alone",
+        message="only weights are int8: this target's runtime multiplies them as fast beside float data",
+        severity=Severity.INFO,
+        hint="--effort fast, or accuracy_allowance = 0.0 in a profile of your own, quantizes data as well",
+    )
+    return (*(f for f in plan.findings if f.code != "quant/nothing-quantized"), said)

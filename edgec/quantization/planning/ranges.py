@@ -1,0 +1,133 @@
+"""The range that each value is quantized over, before scales are shared.
+
+1. A graph value has what calibration saw, cut by the chosen method (`range_of`).
+2. Sigmoid and the like have the range of their function, seen or not. A Softmax over many values comes nowhere near 1:
+   where it was observed, it has all of what was seen, as its largest values are what it is for.
+3. A mover's output that was not observed has the range of its inputs; a Pad adds the constant it writes,
+   unless that is far outside (it then saturates, which is what −inf before a MaxPool means).
+4. What ends in a Relu or Clip keeps to its bounds.
+5. What is read for its maximum over all positions alone keeps the largest values that were seen.
+6. Rules 1 and 2 leave room for what inputs to come add to what calibration saw (`roomy_range_of`), within those bounds.
+7. Beyond where its readers are flat (HardSwish below −3) a value saturates: its steps are finer for it (`flat`).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+
+import onnx_ir as ir
+
+from edgec.graph.model import const_of
+from edgec.graph.traits import MOVES, clip_bounds, data_inputs, finite_extent, pad_value, within_inputs
+from edgec.quantization.calibration.range_choice import RangeMethod, roomy_range_of
+from edgec.quantization.planning.affine import Extent, union
+from edgec.quantization.planning.flat import flat_outside
+from edgec.quantization.types import Statistics, TensorStats
+
+#: Operators whose output range is a property of the function.
+NATURAL: dict[str, Extent] = {
+    "Sigmoid": (0.0, 1.0),
+    "HardSigmoid": (0.0, 1.0),
+    "Softmax": (0.0, 1.0),
+    "Tanh": (-1.0, 1.0),
+}
+
+#: Those of them whose values sum to one: the more there are, the smaller they are.
+SPREADING = ("Softmax",)
+
+#: What gives a maximum, and what may stand before it: functions that rise, and what moves values about.
+_MAXIMA = frozenset({"GlobalMaxPool", "ReduceMax"})
+_RISING = MOVES | {"Add", "Clip", "Elu", "Erf", "Gelu", "HardSigmoid", "HardSwish", "LeakyRelu", "Mish", "Mul", "Relu"}
+_RISING |= {"Selu", "Sigmoid", "Softplus", "Softsign", "Swish", "Tanh"}
+
+#: A pad value this many times outside the data's range saturates instead of stretching the range.
+_FAR = 16.0
+
+
+class Ranges:
+    """Chosen ranges by value, computed once each."""
+
+    def __init__(self, stats: Statistics | None, method: RangeMethod) -> None:
+        self._stats: Mapping[str, TensorStats] = {} if stats is None else stats.tensors
+        self._method = method
+        self._known: dict[str, Extent | None] = {}
+
+    def of(self, value: ir.Value) -> Extent | None:
+        """The range of a value, 0 included; None where nothing tells it."""
+        name = value.name or ""
+        if name not in self._known:
+            self._known[name] = None  # a cycle would end here
+            self._known[name] = self._find(value)
+        return self._known[name]
+
+    def why(self, value: ir.Value) -> str:
+        """Where the range is from, for the plan's reason."""
+        producer = value.producer()
+        if const_of(value) is not None:
+            return "values of the constant"
+        if producer is not None and producer.op_type in NATURAL:
+            seen = producer.op_type in SPREADING and value.name in self._stats
+            return "all that calibration saw" if seen else f"range of {producer.op_type}"
+        return f"{self._method} range" if value.name in self._stats else "range of its inputs"
+
+    def _find(self, value: ir.Value) -> Extent | None:
+        constant = const_of(value)
+        if constant is not None:
+            return union(finite_extent(constant))
+        producer = value.producer()
+        stats = self._stats.get(value.name or "")
+        if producer is not None and producer.op_type in NATURAL:  # rule 2
+            floor, ceiling = NATURAL[producer.op_type]
+            if stats is None or producer.op_type not in SPREADING:
+                return union((floor, ceiling))
+            low, high = roomy_range_of(stats, "minmax")  # rule 6
+            return max(low, floor), min(high, ceiling)
+        if producer is not None and producer.op_type == "Pad":  # rule 3, seen or not: what it writes may be -inf
+            return self._inherited(producer)
+        if stats is not None:  # rule 1
+            low, high = roomy_range_of(stats, self._method)  # rule 6
+            high = max(high, stats.maximum) if _read_for_maximum(value) else high  # rule 5
+            low, high = self._bounded((low, high), producer)
+            floor, ceiling = flat_outside(value)  # rule 7
+            return union((max(low, floor), min(high, ceiling))) if floor < high and ceiling > low else (low, high)
+        if producer is not None and within_inputs(producer):  # rule 3
+            return self._inherited(producer)
+        return None
+
+    def _bounded(self, extent: Extent, producer: ir.Node | None) -> Extent:
+        low, high = extent
+        if producer is not None:  # rule 4
+            floor, ceiling = clip_bounds(producer)
+            low, high = max(low, floor), min(high, ceiling)
+        return union((low, high)) if low <= high else (0.0, 0.0)
+
+    def _inherited(self, producer: ir.Node) -> Extent | None:
+        extents = [self.of(v) for i in data_inputs(producer) if (v := producer.inputs[i]) is not None]
+        known = [e for e in extents if e is not None]
+        if not known or len(known) != len(extents):
+            return None
+        whole = union(*known)
+        padding = pad_value(producer)
+        width = whole[1] - whole[0]
+        if math.isfinite(padding) and abs(padding) <= _FAR * width:
+            whole = union(whole, (padding, padding))
+        return whole
+
+
+def _read_for_maximum(value: ir.Value) -> bool:
+    """Whether all that is made of a value ends in maxima, an activation as several operators on the way included."""
+    waiting, seen, found = [value], {value}, False
+    while waiting:
+        current = waiting.pop()
+        if current.is_graph_output():
+            return False
+        for user, _ in current.uses():
+            if user.op_type in _MAXIMA:
+                found = True
+            elif user.op_type not in _RISING:
+                return False
+            elif user.outputs[0] not in seen:
+                seen.add(user.outputs[0])
+                waiting.append(user.outputs[0])
+    return found

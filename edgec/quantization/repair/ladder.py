@@ -1,0 +1,325 @@
+"""Climb the repair ladder: each rung is tried on samples that it has not learnt from, and kept only where it helps.
+
+1. Ranges: the least-error range of each tensor against the full one, whichever serves the whole model better.
+2. Equalisation: differences between channels move from activations into weights (`equalize`).
+3. Mixing: all data leaves 8 bits where the runtime multiplies int8 weights as fast beside floats; elsewhere what 8 bits
+   hurt most does, within the target's allowance (`allowance`). Weights are rounded after it, for the layers left.
+4. Following: weights rounded, and biases set, so that each layer's output keeps closest to float for what the
+   quantized model gives it (`follow`).
+5. Rounding: the same for what float gives it (`rounding`), which is surer where samples are few.
+6. Bias: each output's mean error goes into its bias (`bias`).
+
+Weights are rounded last, and better than to nearest; so rungs 1 to 3 are judged with weights of finer steps, as if that
+were done already: what moves differences into weights would not stay otherwise.
+
+Effort `fast` climbs nothing and judges nothing; `balanced` takes rungs 5 and 6 only where 4 did not help; `max` takes
+them before it, tries more ranges, learns from more positions, and corrects the biases once more from runs of the
+quantized model.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from functools import partial
+from typing import Any, Literal
+
+from edgec.graph.model import Model, shape_of
+from edgec.quantization.calibration.range_choice import RangeMethod
+from edgec.quantization.measures.judge import Feeds, Judge
+from edgec.quantization.mix.allowance import Mixer, Mixture
+from edgec.quantization.repair.bias import STRETCHES, correct_fully, own_shift, shifted
+from edgec.quantization.repair.follow import follow
+from edgec.quantization.repair.layers import Layer, find_layers
+from edgec.quantization.repair.moments import gather
+from edgec.quantization.repair.rounding import Moments, round_rows
+from edgec.quantization.run.apply import apply_plan
+from edgec.quantization.run.cores import in_order, one_thread_a_call, physical_cores
+from edgec.quantization.run.run_time import round_at_run_time
+from edgec.quantization.types import QuantPlan, Statistics
+from edgec.tensors import Array, DType
+
+Effort = Literal["fast", "balanced", "max"]
+
+#: An evener form of the model that a plan is of, with its statistics; None where there is nothing to even out.
+Even = Callable[[QuantPlan], tuple[Model, Statistics] | None]
+#: Plans a model from its statistics, with one way to choose ranges.
+Plan = Callable[[Model, Statistics | None, RangeMethod], QuantPlan]
+
+#: A rung stays where it gains this many standard errors over the judging samples: less may be luck.
+_SURE = 1.0
+
+#: Rounding for a layer's output leaves about a tenth of the noise that rounding to nearest does: a third of the steps.
+_FINER = 3.0
+
+#: Repairs that stay without a word of the judge: it has nothing to say of models without float outputs.
+_TRUSTED = ("rounding", "bias", "following")
+
+#: Multiplications that one look at all judging samples may take: small models are judged by more.
+_JUDGING_WORK = 4e9
+_FEWEST = 16
+
+#: Samples that say what each rounding costs (rule 3).
+_RANKING = 2
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Reach:
+    """How far an effort goes: the fewest samples to learn from, the most to judge by, positions a sample, ranges."""
+
+    learn: int
+    judge: int
+    positions: int
+    ranges: tuple[RangeMethod, ...]
+    full_bias: bool
+
+
+REACH: dict[Effort, Reach] = {
+    "fast": Reach(learn=0, judge=0, positions=0, ranges=("auto",), full_bias=False),
+    "balanced": Reach(learn=16, judge=50, positions=96, ranges=("auto", "minmax"), full_bias=False),
+    "max": Reach(learn=50, judge=50, positions=256, ranges=("auto", "minmax", "mse", "percentile"), full_bias=True),
+}
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Rung:
+    """One repair: what the judging samples said before and after, and whether it stayed."""
+
+    name: str
+    before_db: float | None
+    after_db: float
+    kept: bool
+    seconds: float
+
+    def as_dict(self) -> dict[str, Any]:
+        """A JSON-ready dict, without the seconds: the same build gives the same numbers."""
+        before = None if self.before_db is None else round(self.before_db, 2)
+        return {
+            "rung": self.name,
+            "before_db": before,
+            "after_db": round(self.after_db, 2),
+            "kept": self.kept,
+        }
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Climb:
+    """Where the ladder led: the plan, its QDQ model, every rung tried, and how the plan's ranges are chosen.
+
+    `evened` is the float model that the plan is of where equalisation stayed, with its statistics; `mixture` what the
+    target's allowance took out of int8.
+    """
+
+    plan: QuantPlan
+    model: Model
+    rungs: tuple[Rung, ...]
+    ranges: RangeMethod = "auto"
+    evened: tuple[Model, Statistics] | None = None
+    mixture: Mixture = field(default_factory=Mixture)
+
+
+@one_thread_a_call()
+def climb(
+    model: Model,
+    make: Plan,
+    stats: Statistics | None,
+    feeds: Feeds,
+    *,
+    effort: Effort = "balanced",
+    weight_bits: int = 8,
+    even: Even | None = None,
+    mix: Mixer | None = None,
+    progress: Callable[[int, int], None] | None = None,
+) -> Climb:
+    """The best plan that `effort` finds. `make` plans a model; `feeds` are samples; `even` prepares rung 2,
+    `mix` rung 3.
+
+    Without samples, or where nothing is quantized, the plan is the first that `make` gives.
+    """
+    reach = REACH[effort]
+    plan = make(model, stats, reach.ranges[0])
+    if not reach.learn or not feeds or not (plan.activations or plan.weights):
+        return Climb(plan=plan, model=apply_plan(model, plan), rungs=())
+    count = reach.judge if effort == "max" else _affordable(model, plan, reach.judge)
+    learn, judged = split(feeds, max(reach.learn, count), count)  # what small models cost is not their samples
+    methods = reach.ranges[1:] if plan.activations else ()
+    ladder = _Ladder(model, Judge(model, judged), plan)
+    total = len(methods) + (even is not None) + (mix is not None) + 3
+
+    def step(name: str, change: Callable[[QuantPlan], QuantPlan], of: Model) -> bool:
+        if progress is not None:
+            progress(min(len(ladder.rungs) - 1, total - 1), total)
+        return ladder.step(name, change, of)
+
+    ranges: RangeMethod = reach.ranges[0]
+    for method in methods:
+        if step(f"ranges: {method}", partial(_with_ranges, make, method, (model, stats)), model):
+            ranges = method
+    evened = even(ladder.plan) if even is not None and plan.activations else None
+    if evened is not None and not step("equalisation", partial(_with_ranges, make, ranges, evened), evened[0]):
+        evened = None
+    base = model if evened is None else evened[0]
+    mixture = Mixture()
+    if mix is not None and plan.activations:
+        seen = stats if evened is None else evened[1]
+        finders: dict[str, Callable[[Model, QuantPlan], Mixture]] = {
+            "int8 weights alone": mix.light,
+            "mixed": partial(mix.find, feeds=_spread(learn, _RANKING)),
+        }
+        for name, find in finders.items():
+            found = find(base, ladder.plan) if not mixture else Mixture()
+            if found and step(name, partial(_with_mixture, mix.plan, base, seen, ranges, found), base):
+                mixture = found
+    ladder.settle(base)
+    how = {"positions": reach.positions, "bits": weight_bits}
+    means: dict[str, Array] = {}
+
+    def following() -> bool:
+        stretches = 2 * STRETCHES if effort == "max" else STRETCHES
+        return step("following", lambda p: follow(base, p, learn, stretches=stretches, **how), base)
+
+    def rounding() -> None:
+        step("rounding", lambda p: round_weights(base, p, learn, means=means, **how), base)
+        if plan.biases:
+            step("bias", lambda p: correct_biases(base, p, means), base)
+
+    if not ladder.plan.activations:
+        rounding()
+    elif reach.full_bias:
+        rounding()
+        following()
+    elif not following():
+        rounding()
+    if plan.biases and reach.full_bias:
+        step("bias, full", lambda p: correct_fully(base, p, find_layers(base, p), learn), base)
+    rungs = tuple(ladder.rungs)
+    quantized = apply_plan(base, ladder.plan)
+    return Climb(plan=ladder.plan, model=quantized, rungs=rungs, ranges=ranges, evened=evened, mixture=mixture)
+
+
+def _finer(plan: QuantPlan) -> QuantPlan:
+    """The plan with weights that are rounded in finer steps."""
+    weights = {
+        key: replace(
+            entry,
+            dtype=DType.INT16,
+            qparams=replace(entry.qparams, scale=tuple(scale / _FINER for scale in entry.qparams.scale)),
+        )
+        for key, entry in plan.weights.items()
+        if entry.dtype is DType.INT8 and entry.data is None
+    }
+    return replace(plan, weights={**plan.weights, **weights})
+
+
+def _affordable(model: Model, plan: QuantPlan, most: int) -> int:
+    """How many judging samples a model's size allows, by its multiplications: the same on every machine."""
+    sizes = {node.name: math.prod(shape_of(node.outputs[0])) for node in model.nodes() if node.outputs}
+    work = sum(abs(sizes[layer.node]) * layer.shape[2] for layer in find_layers(model, plan))
+    return min(most, max(_FEWEST, int(_JUDGING_WORK / max(work, 1))))
+
+
+def _with_ranges(make: Plan, method: RangeMethod, of: tuple[Model, Statistics | None], _: QuantPlan) -> QuantPlan:
+    return make(*of, method)
+
+
+def _with_mixture(make: Callable[..., QuantPlan], *arguments: Any) -> QuantPlan:
+    return make(*arguments[:-1])
+
+
+class _Ladder:
+    """The best so far."""
+
+    def __init__(self, model: Model, judge: Judge, plan: QuantPlan) -> None:
+        start = time.perf_counter()
+        self._judge, self._early = judge, bool(plan.activations)
+        self.plan = plan
+        self._noise = self._first = judge.noise(self._judged(model, plan), consume=True)
+        self.score = self._noise.pooled_db
+        first = Rung(
+            name="ranges: auto", before_db=None, after_db=self.score, kept=True, seconds=time.perf_counter() - start
+        )
+        self.rungs = [first]
+
+    def step(self, name: str, change: Callable[[QuantPlan], QuantPlan], model: Model) -> bool:
+        """Try one repair of a plan of `model`, and keep it where most samples gain; True when it stays."""
+        start = time.perf_counter()
+        plan = change(self.plan)
+        noise = self._judge.noise(self._judged(model, plan), consume=True)
+        gain, deviation = noise.gain_over(self._noise)
+        kept = gain > _SURE * deviation and noise.gain_over(self._first)[0] > 0
+        kept = kept or (not noise.error.size and name in _TRUSTED)
+        score = self.score + gain
+        seconds = time.perf_counter() - start
+        self.rungs.append(Rung(name=name, before_db=self.score, after_db=score, kept=kept, seconds=seconds))
+        if kept:
+            self.plan, self.score, self._noise = plan, score, noise
+        return kept
+
+    def settle(self, model: Model) -> None:
+        """From here on judge weights as they are: rounded to nearest, until a rung rounds them better."""
+        if self._early:
+            self._early = False
+            self._noise = self._first = self._judge.noise(self._judged(model, self.plan), consume=True)
+            self.score = self._noise.pooled_db
+
+    def _judged(self, model: Model, plan: QuantPlan) -> Model:
+        return round_at_run_time(apply_plan(model, _finer(plan) if self._early else plan))
+
+
+def split(feeds: Feeds, learn: int, judge: int) -> tuple[Feeds, Feeds]:
+    """Samples to learn from and others to judge by, both spread over all; one sample has to serve for both."""
+    if len(feeds) < 2:
+        return feeds, feeds
+    return _spread(feeds[0::2], learn), _spread(feeds[1::2], judge)
+
+
+def _spread(feeds: Feeds, count: int) -> Feeds:
+    step = max(1, math.ceil(len(feeds) / count))
+    return feeds[::step][:count]
+
+
+def round_weights(
+    model: Model,
+    plan: QuantPlan,
+    feeds: Feeds,
+    *,
+    positions: int,
+    bits: int = 8,
+    means: dict[str, Array] | None = None,
+) -> QuantPlan:
+    """The plan with weights rounded for their layers' outputs; `means` receives what the layers read on average."""
+    weights = dict(plan.weights)
+    limit = 2 ** (bits - 1) - 1
+
+    def take(moments: Mapping[str, Moments], part: tuple[Layer, ...]) -> None:
+        def rounded(layer: Layer) -> Array:
+            found = moments[layer.key].flush()
+            return layer.weight_of(round_rows(layer.rows(layer.weight), layer.scales(), found, limit=limit))
+
+        once = {layer.key: layer for layer in part}.values()
+        for layer, data in zip(once, in_order(rounded, once, physical_cores()), strict=True):
+            reason = f"{layer.plan.reason}; rounded for the layer's output"
+            if means is not None:
+                means[layer.key] = moments[layer.key].mean
+            weights[layer.key] = replace(layer.plan, data=data, reason=reason)
+
+    gather(find_layers(model, plan), feeds, model, take, positions=positions)
+    return replace(plan, weights=weights)
+
+
+def correct_biases(model: Model, plan: QuantPlan, means: Mapping[str, Array]) -> QuantPlan:
+    """The plan with biases that hold the mean error of their own layer's rounding.
+
+    `means` are those of what the layers read, by weight key, as `round_weights` and `gather_means` give them.
+    """
+    layers = tuple(layer for layer in find_layers(model, plan) if layer.bias_key is not None)
+    shifts: dict[str, tuple[Array, Array]] = {}
+    for layer in layers:
+        assert layer.bias_key is not None and layer.bias is not None
+        rounded = layer.plan.data
+        if rounded is None:
+            rounded = layer.plan.qparams.quantize(layer.weight, layer.plan.dtype)
+        shifts[layer.bias_key] = (layer.bias, own_shift(layer, rounded, means[layer.key]))
+    return shifted(plan, shifts)

@@ -1,0 +1,59 @@
+"""Comparison of two models: sums over samples equal the metric over all of them, worst layers first."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from edgec.metrics import MAX_DB, cosine, sqnr_db
+from edgec.quantization.measures.fidelity import Comparison, layer_fidelity, output_fidelity
+from edgec.quantization.planning.plan import make_plan
+from edgec.quantization.run.apply import apply_plan
+from edgec.targets.load import load_target
+from tests.support.graphs import random_feeds
+from tests.support.plans import kernel, measured, typed
+
+
+def test_sums_over_samples_are_the_metric_over_all() -> None:
+    rng = np.random.default_rng(0)
+    reference = rng.standard_normal((5, 1, 7)).astype(np.float32)
+    value = (reference + rng.standard_normal(reference.shape) * 0.1).astype(np.float32)
+    comparison = Comparison("y")
+    for a, b in zip(reference, value, strict=True):
+        comparison.add(a, b)
+    found = comparison.result()
+    assert found.sqnr_db == pytest.approx(sqnr_db(reference, value), abs=1e-9)
+    assert found.cosine == pytest.approx(cosine(reference, value), abs=1e-12)
+    assert found.max_abs == pytest.approx(float(np.abs(reference - value).max()), rel=1e-6)
+    assert found.top1 is not None and 0 <= found.top1 <= 1 and found.samples == 5
+
+
+@pytest.mark.parametrize(
+    ("value", "db"), [(np.ones((1, 3)), MAX_DB), (np.full((1, 3), np.nan), -MAX_DB), (np.full((1, 3), np.inf), -MAX_DB)]
+)
+def test_equal_and_not_finite(value: np.ndarray, db: float) -> None:
+    comparison = Comparison("y")
+    comparison.add(np.ones((1, 3), np.float32), value.astype(np.float32))
+    assert comparison.result().sqnr_db == db
+
+
+def test_no_signal_and_maps_without_scores() -> None:
+    comparison = Comparison("y")
+    comparison.add(np.zeros((2, 2, 2), np.float32), np.ones((2, 2, 2), np.float32))
+    found = comparison.result()
+    assert (found.sqnr_db, found.cosine, found.top1) == (-MAX_DB, 0.0, None)
+
+
+def test_outputs_and_layers() -> None:
+    text = "(float[1,3,4,4] x) => (float[1,4,4,4] y) { c = Conv(x, w) r = Relu(c) y = Conv(r, v) }"
+    model = typed(text, {"w": kernel(4, 3, 1, 1), "v": kernel(4, 4, 1, 1)})
+    samples = [random_feeds(model, seed) for seed in range(3)]
+    target = load_target("raspberrypi4")
+    plan = make_plan(model, measured(model, samples), target, "tflite", "int8", range_method="minmax")
+    result = apply_plan(model, plan)
+    (output,) = output_fidelity(model, result, samples)
+    assert output.name == "y" and 30 < output.sqnr_db < 60 and output.samples == 3
+    layers = layer_fidelity(model, result, samples)
+    assert [f.sqnr_db for f in layers] == sorted(f.sqnr_db for f in layers)
+    assert {f.name for f in layers} == {"x", "r", "y"}
+    assert next(f for f in layers if f.name == "y").sqnr_db == pytest.approx(output.sqnr_db, abs=1e-6)

@@ -1,0 +1,76 @@
+"""The judge hears every sample alike, and nothing of what a Softmax throws away."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from edgec.quantization.measures.judge import Judge, Noise
+from edgec.tensors import Array
+from tests.support.graphs import graph
+
+
+def noise(*errors: float) -> Noise:
+    return Noise(error=np.asarray([errors]), signal=np.ones((1, len(errors))))
+
+
+def test_one_loud_sample_does_not_outvote_the_others() -> None:
+    before = noise(1, 1, 1, 1, 1, 1, 1, 100)
+    after = noise(0.25, 0.25, 0.25, 0.25, 0.25, 0.25, 0.25, 110)
+    gain, deviation = after.gain_over(before)
+    assert gain > 3 * deviation and after.pooled_db < before.pooled_db
+    # Seven of eight samples gain 6 dB; δ is 2 % of a mean noise of 13.4.
+    assert gain == pytest.approx(7 / 8 * 10 * np.log10(1.268 / 0.518), abs=0.1)
+
+
+def test_luck_has_a_large_error() -> None:
+    gain, deviation = noise(1, 1, 1, 0.01).gain_over(noise(1, 1, 1, 1))
+    assert 0 < gain < 1.1 * deviation
+
+
+def test_samples_without_noise_say_nothing() -> None:
+    gain, _ = noise(1e-9, 1e-9, 1).gain_over(noise(1e-12, 1e-12, 1))
+    assert gain == pytest.approx(0, abs=1e-3)
+
+
+def test_the_output_that_loses_speaks_for_all() -> None:
+    before = Noise(error=np.ones((2, 4)), signal=np.ones((2, 4)))
+    after = Noise(error=np.stack([np.full(4, 0.1), np.full(4, 2.0)]), signal=np.ones((2, 4)))
+    assert after.gain_over(before)[0] == pytest.approx(10 * np.log10(1.02 / 2.02), abs=1e-6)
+
+
+def test_nothing_to_judge_gains_nothing() -> None:
+    nothing = Noise(error=np.zeros((0, 3)), signal=np.zeros((0, 3)))
+    assert nothing.gain_over(nothing) == (0.0, 0.0) and nothing.pooled_db == 300.0
+
+
+def test_values_that_are_not_finite_are_the_worst() -> None:
+    source = graph("(float[1,4] x) => (float[1,4] y) { y = Identity(x) }")
+    broken = graph("(float[1,4] x) => (float[1,4] y) { z = Sub(x, x) y = Div(x, z) }")
+    judge = Judge(source, [{"x": np.ones((1, 4), np.float32)}] * 2)
+    gain, _ = judge.noise(broken).gain_over(judge.noise(source))
+    assert gain < -300 and np.isfinite(gain)
+
+
+def scores(values: list[float]) -> dict[str, Array]:
+    return {"x": np.asarray([values], np.float32)}
+
+
+def test_what_lies_far_below_the_first_class_does_not_count() -> None:
+    source = graph("(float[1,3] x) => (float[1,3] y) { z = Mul(x, x) y = Softmax(z) }")
+    lowest = {"low": np.asarray(20, np.float32)}
+    clipped = graph(
+        "(float[1,3] x) => (float[1,3] y) { q = Mul(x, x) z = Max(q, low) y = Softmax(z) }", constants=lowest
+    )
+    judge = Judge(source, [scores([6, 5.5, 0]), scores([6, 5.4, 1])])
+    assert judge.noise(clipped).error.max() == 0  # 20 below 36 is as impossible as 0
+    near = Judge(source, [scores([6, 5.5, 5.4]), scores([6.1, 5.6, 5.4])])
+    shifted = graph(
+        "(float[1,3] x) => (float[1,3] y) { q = Mul(x, x) z = Add(q, low) y = Softmax(z) }", constants=lowest
+    )
+    assert near.noise(shifted).error.max() < 1e-6  # a Softmax does not see what all its scores share
+    doubled = {"two": np.asarray(2, np.float32)}
+    wrong = graph(
+        "(float[1,3] x) => (float[1,3] y) { q = Mul(x, x) z = Mul(q, two) y = Softmax(z) }", constants=doubled
+    )
+    assert near.noise(wrong).error.min() > 1

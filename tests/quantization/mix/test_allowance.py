@@ -1,0 +1,235 @@
+"""The allowance goes where rounding makes noise and float costs little, never past its limits, and into files that
+compute what the plan says."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import ClassVar
+
+import numpy as np
+import pytest
+
+from edgec.backends.base import CompileOptions, load_backend
+from edgec.graph.model import Model
+from edgec.metrics import sqnr_db, step_differences
+from edgec.quantization.mix.allowance import Allowance, Mixer, Mixture, Rounded, mixer, rounded_together
+from edgec.quantization.mix.costs import costs_of
+from edgec.quantization.planning.plan import make_plan, scheme_of
+from edgec.quantization.repair.ladder import climb
+from edgec.quantization.run.apply import apply_plan
+from edgec.quantization.run.executor import Executor
+from edgec.quantization.types import NodeScheme, QuantPlan, Statistics
+from edgec.runners.base import run_artifact
+from edgec.targets.load import load_target
+from edgec.targets.profile import Target
+from edgec.tensors import Array
+from tests.support.graphs import random_feeds
+from tests.support.plans import kernel, measured, typed, with_scheme
+
+TARGET = load_target("raspberrypi4")
+
+#: Heavy convolutions, whose rounding the average evens out, then a light tail that gives floats to the user.
+NET = """(float[1,16,16,16] x) => (float[1,40] y)
+{ a = Conv <pads = [1,1,1,1]> (x, w1) ar = Relu(a) b = Conv <pads = [1,1,1,1]> (ar, w2) br = Relu(b)
+  c = Conv <pads = [1,1,1,1]> (br, w3) cr = Relu(c) p = GlobalAveragePool(cr) f = Flatten(p) y = Gemm(f, w4) }"""
+
+
+def exact_in_int8(*shape: int, seed: int, channel_axis: int = 0) -> Array:
+    """Weights that int8 holds as they are, so that what is left is the noise of activations."""
+    whole = np.random.default_rng(seed).integers(-127, 128, shape)
+    np.moveaxis(whole, channel_axis, -1)[(0,) * (len(shape) - 1)] = 127  # of every channel one weight
+    return (whole * 2.0**-10).astype(np.float32)
+
+
+def net() -> Model:
+    constants = {
+        "w1": exact_in_int8(64, 16, 3, 3, seed=1),
+        "w2": exact_in_int8(64, 64, 3, 3, seed=2),
+        "w3": exact_in_int8(64, 64, 3, 3, seed=3),
+        "w4": exact_in_int8(64, 40, seed=4, channel_axis=1),
+    }
+    return typed(NET, constants)
+
+
+class Setting:
+    """The net, its samples and its int8 plan."""
+
+    def __init__(self, target: Target = TARGET) -> None:
+        self.model, self.target = net(), target
+        self.feeds: list[dict[str, Array]] = [random_feeds(self.model, seed) for seed in range(8)]
+        self.stats: Statistics = measured(self.model, self.feeds)
+        self.plan = self.make()
+
+    def make(self) -> QuantPlan:
+        return make_plan(self.model, self.stats, self.target, "tflite", "int8", range_method="minmax")
+
+    def found(self) -> Mixture:
+        return Mixer(self.target, "tflite").find(self.model, self.plan, self.feeds)
+
+
+def test_the_last_layer_leaves_int8_and_the_heavy_one_does_not() -> None:
+    case = Setting()
+    found = case.found()
+    reasons = {**found.float_nodes, **found.dynamic_nodes}
+    assert "Gemm_y" in reasons and "Conv_b" not in reasons
+    assert "of the noise" in reasons["Gemm_y"] and "estimated latency" in reasons["Gemm_y"]
+
+
+def test_the_mix_is_less_noisy_within_its_costs() -> None:
+    case = Setting()
+    mixed = Mixer(TARGET, "tflite").plan(case.model, case.stats, "minmax", case.found())
+    costs = costs_of(case.model, TARGET, "tflite")
+    assert costs is not None
+    before, after = ({name: node.scheme for name, node in plan.nodes.items()} for plan in (case.plan, mixed))
+    share = scheme_of(TARGET, "tflite").accuracy_allowance
+    assert 0 < share < 0.1
+    assert costs.total_seconds(after) <= (1 + share) * costs.total_seconds(before)
+    exact = Executor(case.model)
+    expected = np.stack([exact.run(feed)["y"] for feed in case.feeds])
+
+    def db(plan: QuantPlan) -> float:
+        quantized = Executor(apply_plan(case.model, plan))
+        return sqnr_db(expected, np.stack([quantized.run(feed)["y"] for feed in case.feeds]))
+
+    assert db(mixed) > db(case.plan) + 3
+
+
+def test_an_allowance_of_nothing_and_a_target_of_integers_have_no_mixer() -> None:
+    assert mixer(TARGET, "tflite") is not None
+    assert mixer(with_scheme(accuracy_allowance=0.0), "tflite") is None
+    assert mixer(with_scheme(io_dtype="int8"), "tflite") is None
+    assert mixer(load_target("coral-edgetpu"), "tflite") is None
+    assert mixer(load_target("cortex-m7"), "tflite") is None
+
+
+def test_a_small_allowance_takes_only_what_is_free() -> None:
+    case = Setting(with_scheme(accuracy_allowance=1e-9))
+    costs = costs_of(case.model, case.target, "tflite")
+    assert costs is not None
+    allowance = Allowance(case.model, case.plan, case.target, "tflite", costs)
+    found = allowance.choose(dict.fromkeys(range(len(allowance.groups)), 1.0))
+    after: dict[str, NodeScheme] = {name: node.scheme for name, node in case.plan.nodes.items()}
+    for name in (*found.float_nodes, *found.dynamic_nodes):
+        after[name] = "float32" if name in found.float_nodes else "dynamic"
+    assert costs.total_seconds(after) <= allowance.seconds * (1 + 1e-6)
+
+
+class _Priced:
+    """Costs of a plan in which the first convolution without int8 takes all bytes, and the last layer most seconds."""
+
+    seconds: ClassVar = {"Gemm_y": 0.02}
+    sizes: ClassVar = {"Conv_a": 30_000, "Gemm_y": 10_000}
+
+    def touching(self) -> dict[str, tuple[str, ...]]:
+        return {}
+
+    def total_seconds(self, schemes: Mapping[str, NodeScheme]) -> float:
+        return 1.0 + sum(s for name, s in self.seconds.items() if schemes[name] != "int8")
+
+    def total_bytes(self, schemes: Mapping[str, NodeScheme]) -> int:
+        return 1_000_000 + sum(s for name, s in self.sizes.items() if schemes[name] != "int8")
+
+    def difference(
+        self, schemes: Mapping[str, NodeScheme], changes: Mapping[str, NodeScheme], _: object
+    ) -> tuple[float, int]:
+        after = {**schemes, **changes}
+        seconds = self.total_seconds(after) - self.total_seconds(schemes)
+        return seconds, self.total_bytes(after) - self.total_bytes(schemes)
+
+
+def _leaving(noise_of_x: float, noise_of_y: float) -> set[str]:
+    """Which of the priced layers leave int8."""
+    case = Setting()
+    allowance = Allowance(case.model, case.plan, TARGET, "tflite", _Priced())  # type: ignore[arg-type]  # as much as is asked
+    alone = {"x": noise_of_x, "y": noise_of_y}
+    noise = {i: alone[v] for i, group in enumerate(allowance.groups) for v in group.values if v in alone}
+    found = allowance.choose(noise)
+    return {*found.float_nodes, *found.dynamic_nodes} & {"Conv_a", "Gemm_y"}
+
+
+@pytest.mark.parametrize(("noise_of_x", "left"), [(2e-4, "Gemm_y"), (2e-3, "Conv_a")])
+def test_what_takes_no_time_but_all_bytes_is_not_free(noise_of_x: float, left: str) -> None:
+    """Both do not fit: the one that takes more noise away for its share of what it has less of goes first."""
+    assert _leaving(noise_of_x, 1e-3) == {left}
+
+
+def test_noise_above_the_usual_budget_may_take_more_bytes() -> None:
+    """The last layer goes first and leaves 0.2 of the output's power as noise: 14 dB below the usual budget."""
+    assert _leaving(0.2, 1.0) == {"Conv_a", "Gemm_y"}
+
+
+def test_products_alone_keep_their_weights_in_int8_where_that_is_as_fast() -> None:
+    """Matrix products between normalisations: the runtime multiplies int8 as fast beside float data."""
+    constants = {"w1": kernel(64, 256), "w2": kernel(256, 64, seed=1), "g": np.ones(64, np.float32)}
+    model = typed(
+        """(float[1,32,64] x) => (float[1,32,64] y)
+        { n = LayerNormalization<axis=-1>(x, g) a = MatMul(n, w1) b = Gelu(a) c = MatMul(b, w2) y = Add(c, x) }""",
+        constants,
+    )
+    feeds = [random_feeds(model, seed) for seed in range(8)]
+    plan = make_plan(model, measured(model, feeds), TARGET, "tflite", "int8")
+    found = Mixer(TARGET, "tflite").light(model, plan)
+    assert len(found.dynamic_nodes) == 2 and all("latency" in why for why in found.dynamic_nodes.values())
+    # That no data is int8 any more is told as a choice.
+    made = Mixer(TARGET, "tflite").plan(model, measured(model, feeds), "auto", found)
+    assert [f.code for f in made.findings] == ["quant/weights-alone"]
+    # OpenVINO widens such weights and multiplies in float; an int8 net of convolutions is faster as it is.
+    intel = load_target("intel-cpu")
+    assert not Mixer(intel, "openvino").light(
+        model, make_plan(model, measured(model, feeds), intel, "openvino", "int8")
+    )
+    setting = Setting()
+    assert not Mixer(TARGET, "tflite").light(setting.model, setting.plan)
+
+
+def test_noise_of_a_group_follows_who_writes_and_reads_it() -> None:
+    group = Rounded(values=("v",), writers=("w",), readers=("r",))
+    assert group.roundings({"w": "int8", "r": "int8"}) == 1
+    assert group.roundings({"w": "float32", "r": "int8"}) == 1
+    assert group.roundings({"w": "float32", "r": "dynamic"}) == 1  # at run time
+    assert group.roundings({"w": "int8", "r": "dynamic"}) == 2  # and once more
+    assert group.roundings({"w": "float32", "r": "float32"}) == 0
+
+
+def test_moved_values_are_rounded_together() -> None:
+    case = Setting()
+    groups = rounded_together(case.model, case.plan, scheme_of(TARGET, "tflite"))
+    assert {"p", "f"} <= {*next(g for g in groups if "p" in g.values).values}
+    assert all(set(g.values) == {"br"} for g in groups if "br" in g.values)  # an average is rounded anew
+
+
+def test_the_ladder_shows_the_rung_and_keeps_what_helps() -> None:
+    case = Setting()
+
+    def make(model: Model, stats: Statistics | None, method: object) -> QuantPlan:
+        return case.make()
+
+    found = climb(case.model, make, case.stats, case.feeds, mix=mixer(TARGET, "tflite"))
+    rung = next(r for r in found.rungs if r.name == "mixed")
+    assert rung.kept and rung.after_db > (rung.before_db or 0) + 3
+    assert found.plan.nodes["Gemm_y"].scheme in ("dynamic", "float32") and found.mixture
+    assert climb(case.model, make, case.stats, case.feeds).mixture == Mixture()
+
+
+@pytest.mark.parametrize("name", ["raspberrypi4", "intel-cpu"])
+def test_the_mixed_artifact_computes_what_its_graph_says(name: str) -> None:
+    target = load_target(name)
+    case = Setting(target)
+    backend_name = target.default_backend
+    backend = load_backend(backend_name)
+    legal = backend.legalize(case.model, target, "int8")
+    stats = measured(legal, case.feeds)
+    plan = make_plan(legal, stats, target, backend_name, "int8", range_method="minmax")
+    heads = {n.op_type: n.name or "" for n in legal.nodes()}
+    mixture = Mixture(dynamic_nodes={heads["Gemm"]: "test"}, float_nodes={heads["GlobalAveragePool"]: "test"})
+    assert plan.nodes[heads["Conv"]].scheme == "int8"
+    model = apply_plan(legal, Mixer(target, backend_name).plan(legal, stats, "minmax", mixture))
+    artifact = backend.compile(model, target, CompileOptions(precision="int8"))
+    executor = Executor(model)
+    expected = np.stack([executor.run(feed)["y"] for feed in case.feeds])
+    raw = run_artifact(
+        artifact, [{b.artifact.name: b.to_artifact(f[b.source.name]) for b in artifact.inputs} for f in case.feeds]
+    )
+    actual = np.stack([b.to_source(r[b.artifact.name]) for r in raw for b in artifact.outputs])
+    step = float(expected.max() - expected.min()) / 255
+    assert step_differences(expected, actual, step=step).within_2 >= 0.99

@@ -1,0 +1,39 @@
+"""Noise of single roundings: what a switch says is what the model with that one rounding does."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from edgec.metrics import sqnr_db
+from edgec.quantization.mix.alone import noise_alone
+from edgec.quantization.planning.plan import make_plan
+from edgec.quantization.run.apply import apply_plan
+from edgec.quantization.run.executor import Executor
+from edgec.quantization.types import QuantPlan
+from edgec.targets.load import load_target
+from tests.support.graphs import random_feeds
+from tests.support.plans import kernel, measured, typed
+
+TARGET = load_target("raspberrypi4")
+
+NET = """(float[1,8] x) => (float[1,4] y)
+{ a = Gemm(x, w1) ar = Relu(a) b = Gemm(ar, w2) br = Relu(b) y = Gemm(br, w3) }"""
+
+
+@pytest.mark.parametrize("name", ["x", "ar", "br", "y"])
+def test_a_switch_is_the_model_with_that_rounding_alone(name: str) -> None:
+    model = typed(NET, {"w1": kernel(8, 8), "w2": kernel(8, 8, seed=1), "w3": kernel(8, 4, seed=2)})
+    feeds = [random_feeds(model, seed) for seed in range(4)]
+    plan = make_plan(model, measured(model, feeds), TARGET, "tflite", "int8", range_method="minmax")
+    groups = [["x"], ["ar"], ["br"], ["y"]]
+    found = noise_alone(model, plan, groups, feeds)[groups.index([name])]
+    alone = QuantPlan(activations={name: plan.activations[name]}, nodes=plan.nodes)
+    quantized, exact = Executor(apply_plan(model, alone)), Executor(model)
+    expected = sqnr_db(np.stack([exact.run(f)["y"] for f in feeds]), np.stack([quantized.run(f)["y"] for f in feeds]))
+    assert -10 * np.log10(found) == pytest.approx(expected, abs=1e-3)  # float32 of two different graphs
+
+
+def test_nothing_to_measure_is_nothing() -> None:
+    model = typed(NET, {"w1": kernel(8, 8), "w2": kernel(8, 8, seed=1), "w3": kernel(8, 4, seed=2)})
+    assert noise_alone(model, QuantPlan(), [], []) == []
