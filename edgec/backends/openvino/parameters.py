@@ -13,7 +13,7 @@ import onnx_ir as ir
 
 from edgec.backends.openvino.division import divided, quantized
 from edgec.backends.openvino.integers import compared, ordered, rectified, without_sign, wrapped
-from edgec.backends.openvino.reductions import widened
+from edgec.backends.openvino.reductions import fenced
 from edgec.graph.build import Builder
 from edgec.graph.edit import Editor, remove_dead
 from edgec.graph.model import Model, attr, const_of, static_shape
@@ -134,10 +134,6 @@ def suppressed(node: ir.Node, editor: Editor) -> bool:
     return True
 
 
-def _reduction(node: ir.Node, editor: Editor) -> bool:
-    return reduced(node, editor) or widened(node, editor)
-
-
 _REDUCTIONS = ["L1", "L2", "LogSum", "LogSumExp", "Max", "Mean", "Min", "Prod", "Sum", "SumSquare"]
 
 #: Operator and rule.
@@ -155,19 +151,24 @@ RULES: dict[str, OwnRule] = {
     **dict.fromkeys(("Abs", "Add", "Mul", "Neg", "Sub"), wrapped),
     **dict.fromkeys(("Equal", "Greater", "GreaterOrEqual", "Less", "LessOrEqual"), compared),
     **dict.fromkeys(("Max", "Min"), ordered),
-    **dict.fromkeys(("GlobalAveragePool", "GlobalMaxPool"), widened),
-    **{f"Reduce{kind}": _reduction for kind in _REDUCTIONS},
+    **{f"Reduce{kind}": reduced for kind in _REDUCTIONS},
 }
+
+#: The same, when the others are done: what it puts behind its fence has to stay as it is.
+LAST: dict[str, OwnRule] = dict.fromkeys(
+    ("GlobalAveragePool", "GlobalMaxPool", *(f"Reduce{kind}" for kind in _REDUCTIONS)), fenced
+)
 
 
 def adjust(model: Model) -> None:
     """Apply all rules, in place."""
     editor = Editor(model)
     changed = False
-    for node in model.nodes():
-        rule = RULES.get(node.op_type) if node.domain == "" else None
-        if rule is not None and rule(node, editor):
-            changed = True
+    for rules in (RULES, LAST):
+        for node in tuple(model.nodes()):
+            rule = rules.get(node.op_type) if node.domain == "" and node.graph is not None else None
+            if rule is not None and rule(node, editor):
+                changed = True
     if changed:
         remove_dead(model.ir)
         run_passes(model, (FoldConstants(), Eliminate()), rounds=2)

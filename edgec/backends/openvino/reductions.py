@@ -1,11 +1,15 @@
-"""Widen the constants behind a reduction to its shape: the CPU plugin, which fuses them, reads beside narrower ones.
+"""Keep the CPU plugin from taking what varies along an axis into the reduction before it: it reads beside it.
 
-Seen in OpenVINO 2026.4 where a reduction of three dimensions is followed, perhaps after operators with one number, by
-a constant that varies along the second alone: `ReduceSum [2, 5, 1] → Sub [1, 5, 1]` gives garbage. A constant as large
-as the result is read right, so each one of several numbers becomes that, with its DequantizeLinear where it has one.
+Seen in OpenVINO 2026.4: a reduction takes in the operators behind it, and FakeQuantize with the products and sums
+before that, and finds the channels of their constants by an axis of its own input. `ReduceSum [2, 5, 1] → Sub
+[1, 5, 1]` gives garbage, and so does a batch normalisation that is quantized behind a mean over tokens.
+A reshape in between prevents it, if it changes the shape: so the reduction keeps its axes, what follows works without
+axes of one element and on constants in full, and the shape is restored behind it.
 """
 
 from __future__ import annotations
+
+from collections.abc import Sequence
 
 import numpy as np
 import onnx_ir as ir
@@ -34,26 +38,52 @@ _UNARY = frozenset(
 )
 
 
-def widened(node: ir.Node, editor: Editor) -> bool:
-    """Every constant that the plugin might fuse into this reduction, in full; True when one was narrower."""
-    value, done = node.outputs[0], False
-    shape = static_shape(value)
-    while shape and (user := sole_consumer(value)) is not None and static_shape(user.outputs[0]) == shape:
+def fenced(node: ir.Node, editor: Editor) -> bool:
+    """A reduction whose followers the plugin cannot take in; True where one of them varies along an axis."""
+    shape = static_shape(node.outputs[0])
+    if not shape:
+        return False
+    chain, varies = _followers(node.outputs[0], shape)
+    inner = tuple(d for d in shape if d > 1)
+    if not varies or not inner:
+        return False
+    b = Builder(editor, chain[-1])
+    attributes = {name: attr(node, name) for name in node.attributes}
+    if not node.op_type.startswith("Global"):
+        attributes["keepdims"] = 1
+    value = b("Reshape", b(node.op_type, *node.inputs, **attributes), b.ints(*inner))
+    before = node.outputs[0]
+    for user in chain:
+        inputs = [value if v is before else _fitting(b, v, user, shape, inner) for v in user.inputs]
+        value = b(user.op_type, *inputs, **{name: attr(user, name) for name in user.attributes})
+        before = user.outputs[0]
+    b.done(value if inner == shape else b("Reshape", value, b.ints(*shape)))
+    return True
+
+
+def _followers(value: ir.Value, shape: Sequence[int]) -> tuple[list[ir.Node], bool]:
+    """What the plugin might take in, in order, and whether anything of it varies along an axis."""
+    chain: list[ir.Node] = []
+    varies = False
+    while (user := sole_consumer(value)) is not None and static_shape(user.outputs[0]) == shape:
         if user.op_type in _BINARY and len(user.inputs) == 2:
-            index = 1 if user.inputs[0] is value else 0
-            narrow = _constant(user.inputs[index])
-            if narrow is None:
+            constant = _stored(user.inputs[1 if user.inputs[0] is value else 0])
+            if constant is None:
                 break
-            if narrow.size > 1 and narrow.shape != shape:
-                _widen(user, index, shape, editor)
-                done = True
-        elif user.op_type not in _UNARY:
+            varies |= constant.size > 1
+        elif user.op_type not in _UNARY or _varies(user):
             break
+        chain.append(user)
         value = user.outputs[0]
-    return done
+    return chain, varies
 
 
-def _constant(value: ir.Value | None) -> np.ndarray | None:
+def _varies(user: ir.Node) -> bool:
+    """Whether it quantizes each channel its own way."""
+    return user.op_type in ("DequantizeLinear", "QuantizeLinear") and bool(static_shape(user.inputs[1]))
+
+
+def _stored(value: ir.Value | None) -> np.ndarray | None:
     """What a value holds, as it is stored."""
     producer = None if value is None else value.producer()
     if producer is not None and producer.op_type == "DequantizeLinear":
@@ -61,24 +91,19 @@ def _constant(value: ir.Value | None) -> np.ndarray | None:
     return const_of(value)
 
 
-def _widen(user: ir.Node, index: int, shape: tuple[int, ...], editor: Editor) -> None:
-    value = user.inputs[index]
-    assert value is not None
-    stored = _constant(value)
-    assert stored is not None
-    full = editor.const(np.broadcast_to(stored, shape), f"{value.name}/full")
+def _fitting(
+    b: Builder, value: ir.Value | None, user: ir.Node, shape: Sequence[int], inner: Sequence[int]
+) -> ir.Value | None:
+    """An operand as large as `shape`, and without its axes of one element."""
+    stored = _stored(value)
+    if value is None or stored is None or user.op_type not in _BINARY:
+        return value
     old = value.producer()
     if old is None or old.op_type != "DequantizeLinear":
-        user.replace_input_with(index, full)
-        return
+        return b.constant(stored.reshape(()) if stored.size == 1 else np.broadcast_to(stored, shape).reshape(inner))
     attributes = {name: attr(old, name) for name in old.attributes}
     scale = old.inputs[1]
     if scale is not None and static_shape(scale):  # the axis counts from the front
         attributes["axis"] = int(attr(old, "axis", 1)) % stored.ndim + len(shape) - stored.ndim
-    b = Builder(editor, old)
-    made = b("DequantizeLinear", full, *old.inputs[1:], **attributes)
-    made.type, made.shape = value.type, ir.Shape(shape)
-    container = user.graph
-    assert container is not None
-    container.insert_before(user, b.nodes)
-    user.replace_input_with(index, made)
+    full = b("DequantizeLinear", b.constant(np.broadcast_to(stored, shape)), *old.inputs[1:], **attributes)
+    return b("Reshape", full, b.ints(*inner))
