@@ -44,6 +44,13 @@ def test_no_signal_and_maps_without_scores() -> None:
     assert (found.sqnr_db, found.cosine, found.top1) == (-MAX_DB, 0.0, None)
 
 
+def test_what_a_tanh_gives_has_no_first_class() -> None:
+    text = "(float[1,8] x) => (float[1,4] scores, float[1,4] feature) { scores = MatMul(x, w) feature = Tanh(scores) }"
+    model = typed(text, {"w": kernel(8, 4)})
+    scores, feature = output_fidelity(model, model, [random_feeds(model, seed) for seed in range(3)])
+    assert (scores.top1, feature.top1) == (1.0, None)
+
+
 def test_outputs_and_layers() -> None:
     text = "(float[1,3,4,4] x) => (float[1,4,4,4] y) { c = Conv(x, w) r = Relu(c) y = Conv(r, v) }"
     model = typed(text, {"w": kernel(4, 3, 1, 1), "v": kernel(4, 4, 1, 1)})
