@@ -25,6 +25,7 @@ from edgec.pipeline.stages import Clock
 from edgec.quantization.calibration.calibrate import calibrate as run_calibration
 from edgec.quantization.calibration.range_choice import RangeMethod
 from edgec.quantization.data.samples import SampleSource
+from edgec.quantization.measures.fidelity import features
 from edgec.quantization.mix.allowance import Mixture, mixer
 from edgec.quantization.mix.mixed import Mixed
 from edgec.quantization.planning.plan import make_plan, tensors_to_observe
@@ -223,7 +224,7 @@ class Build:
         """How what the backend makes of a model does in its runtime, with the task's metric where there is one."""
         options = CompileOptions(precision=precision, io_layout=self.io_layout)
         artifact = self.backend.compile(model, self.target, options)
-        found = measure.fidelity(self.float_outputs, list(_run_all(artifact, self.feeds)))
+        found = self._measured(list(_run_all(artifact, self.feeds)))
         task = self.budget.task
         return found if task is None else {**found, "task": task.measure(partial(_run_all, artifact))}
 
@@ -245,12 +246,15 @@ class Build:
         self.findings += [f for f in self.statistics.findings if f not in self.findings]
         return self.statistics
 
+    def _measured(self, outputs: measure.Outputs) -> dict[str, Any]:
+        return measure.fidelity(self.float_outputs, outputs, features=features(self.model))
+
     def _fidelity(self, quantized: Model) -> dict[str, Any]:
         with self.clock.stage("judge"):
             return self._outcome(quantized)
 
     def _outcome(self, quantized: Model) -> dict[str, Any]:
-        found = measure.fidelity(self.float_outputs, self._outputs(quantized))
+        found = self._measured(self._outputs(quantized))
         return (
             found
             if self.budget.task is None
@@ -316,7 +320,7 @@ class Build:
             Golden(inputs=i, raw_inputs=ri, raw_outputs=ro, reference_outputs=r, float_outputs=f)
             for i, ri, ro, r, f in zip(self.feeds, raw_in, raw_out, references, self.float_outputs, strict=True)
         ][:_GOLDENS]
-        fidelity = measure.fidelity(self.float_outputs, outputs)
+        fidelity = self._measured(outputs)
         fidelity["reference_sqnr_db"] = form.fidelity.get("sqnr_db")
         if (task := (form.there or form.fidelity).get("task")) is not None:
             fidelity["task"] = task

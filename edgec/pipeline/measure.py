@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -39,13 +39,16 @@ def _random(rng: np.random.Generator, spec: TensorSpec, limit: int, words: Array
     return rng.integers(0, limit, spec.shape).astype(spec.dtype.numpy)
 
 
-def fidelity(reference: Outputs, value: Outputs) -> dict[str, Any]:
+def fidelity(reference: Outputs, value: Outputs, *, features: Collection[str] = ()) -> dict[str, Any]:
     """SQNR (dB), cosine, largest difference and top-1 agreement; the worst output speaks for all.
 
-    An SQNR of None means: no difference at all.
+    An SQNR of None means: no difference at all. `features` are outputs that have no first class.
     """
     names = list(reference[0]) if reference else []
-    outputs = {name: _one([r[name] for r in reference], [v[name] for v in value]) for name in names}
+    outputs = {
+        name: _one([r[name] for r in reference], [v[name] for v in value], classes=name not in features)
+        for name in names
+    }
     finite = [o["sqnr_db"] for o in outputs.values() if o["sqnr_db"] is not None]
     tops = [o["top1_agreement"] for o in outputs.values() if o["top1_agreement"] is not None]
     return {
@@ -58,14 +61,14 @@ def fidelity(reference: Outputs, value: Outputs) -> dict[str, Any]:
     }
 
 
-def _one(reference: list[Array], value: list[Array]) -> dict[str, Any]:
+def _one(reference: list[Array], value: list[Array], *, classes: bool) -> dict[str, Any]:
     r, v = np.stack(reference), np.stack(value)
     if r.dtype.kind != "f":
         same = float(np.mean(r == v)) if r.size else 1.0
         return {"sqnr_db": None, "cosine": same, "max_abs": 0.0 if same == 1 else 1.0, "top1_agreement": None}
     db = sqnr_db(r, v)
     rows = _rows(r)
-    agreement = None if _no_classes(rows) else top1_agreement(rows, _rows(v))
+    agreement = top1_agreement(rows, _rows(v)) if classes and not _no_classes(rows) else None
     return {
         "sqnr_db": None if db >= MAX_DB else round(db, 4),
         "cosine": round(cosine(r, v), 6),

@@ -32,3 +32,10 @@ def test_logits_and_probabilities_have_one() -> None:
     for scores in (logits, probabilities):
         top1 = judged(scores)["top1_agreement"]
         assert top1 is not None and top1 >= 0.95
+
+
+def test_features_have_none_whatever_they_look_like() -> None:
+    logits = RNG.standard_normal((10, 8)).astype(np.float32)
+    rows = [{"y": row[None]} for row in logits]
+    assert fidelity(rows, rows)["top1_agreement"] == 1.0
+    assert fidelity(rows, rows, features={"y"})["top1_agreement"] is None

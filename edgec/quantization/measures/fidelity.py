@@ -92,6 +92,11 @@ def output_fidelity(
     return _compare(model, quantized, samples, {name: name for name in names}, threads)
 
 
+def features(model: Model) -> frozenset[str]:
+    """Values that a Tanh gives, as a BERT's pooled token: of many that are near 1 the largest says nothing."""
+    return frozenset(v.name or "" for n in model.nodes() if n.op_type == "Tanh" for v in n.outputs)
+
+
 def layer_fidelity(
     model: Model,
     quantized: Model,
@@ -133,9 +138,8 @@ def _compare(
 ) -> tuple[Fidelity, ...]:
     reference = Executor(model, fetch=tuple(names), threads=threads)
     candidate = Executor(quantized, fetch=tuple(names.values()), threads=threads)
-    bounded = {v.name for n in model.nodes() if n.op_type == "Tanh" for v in n.outputs}
-    # What a Tanh gives is a feature, as a BERT's pooled token: its largest of many near 1 says nothing.
-    comparisons = {name: Comparison(name, scores=name not in bounded) for name in names}
+    without = features(model)
+    comparisons = {name: Comparison(name, scores=name not in without) for name in names}
     ours, theirs = itertools.tee(samples)
     for expected, actual in zip(reference.run_all(ours), candidate.run_all(theirs), strict=True):
         for name, stand_in in names.items():
