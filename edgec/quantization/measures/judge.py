@@ -6,12 +6,13 @@
    that. How much a sample amplifies noise cancels out; pooled noise would be that of the one that amplifies most.
 3. δ, a share of the mean noise, stands beside each noise: samples that are all but exact under both say nothing.
 4. Of several outputs the worst counts: each gains on what it had, and the worst before is held against the worst after.
+5. Two plans run on a few samples first, and on more only while these might still change what is said of them.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -30,6 +31,15 @@ _NEGLIGIBLE = 0.02
 
 #: Rule 1: e⁻⁸ of the first class's share is nothing.
 _FAR = 8.0
+
+#: A gain of so many standard errors is more than luck.
+_SURE = 1.0
+
+#: Rule 5: samples of the first look; each further look is at twice as many.
+_FIRST_LOOK = 6
+
+#: Rule 5: of so many standard errors the samples not seen yet are not expected to be off.
+_DECIDED = 3.0
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -53,7 +63,13 @@ class Noise:
         return np.clip(found, -MAX_DB, MAX_DB)
 
     def gain_over(self, other: Noise) -> tuple[float, float]:
-        """How many dB better the worst output is than the worst of `other` (rule 4), and that mean's standard error."""
+        """How many dB better the worst output is than the worst of `other` (rule 4), and that mean's standard error.
+
+        Over the samples that both have.
+        """
+        both = min(self.error.shape[1], other.error.shape[1])
+        if self.error.shape[1] != other.error.shape[1]:
+            return self.until(both).gain_over(other.until(both))
         if not self.error.size:
             return 0.0, 0.0
         delta = _NEGLIGIBLE * np.minimum(self.error, other.error).mean(axis=1, keepdims=True) + 1e-30
@@ -65,20 +81,58 @@ class Noise:
         gain = levels[worst] + means[worst] - levels.min()
         return float(gain), float(gains[worst].std(ddof=1) / math.sqrt(count)) if count > 1 else 0.0
 
+    def until(self, count: int) -> Noise:
+        """The same of the first samples alone."""
+        return Noise(error=self.error[:, :count], signal=self.signal[:, :count])
+
+    def then(self, other: Noise) -> Noise:
+        """The same of these samples, and of others behind them."""
+        return Noise(
+            error=np.concatenate([self.error, other.error], axis=1),
+            signal=np.concatenate([self.signal, other.signal], axis=1),
+        )
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Verdict:
+    """How many dB a trial gains on another, whether that is more than luck, and whether there was anything to judge."""
+
+    gain: float
+    sure: bool
+    heard: bool
+
+
+class Trial:
+    """What one model does on a judge's samples, run as far as anybody asked."""
+
+    def __init__(self, run: Callable[[int, int], Noise], outputs: int) -> None:
+        self._run = run
+        self.known = Noise(error=np.zeros((outputs, 0)), signal=np.zeros((outputs, 0)))
+
+    def noise(self, count: int) -> Noise:
+        """On the first `count` samples."""
+        seen = self.known.error.shape[1]
+        if seen < count:
+            self.known = self.known.then(self._run(seen, count))
+        return self.known.until(count)
+
 
 class Judge:
     """Holds what the float model makes of some samples against what quantized models make of them."""
 
     def __init__(self, model: Model, feeds: Feeds) -> None:
-        self._feeds, self._model = feeds, model
+        # in a drawn order: data often comes sorted, and the first look is to be at all sorts
+        self._feeds = [feeds[i] for i in np.random.default_rng(0).permutation(len(feeds))]
+        self._model = model
         outputs = [v for v in model.graph.outputs if v.dtype is not None and v.dtype.is_floating_point()]
         self._judged = tuple(_judged(v) for v in outputs)
-        self._expected = list(Executor(model, fetch=self._names(), any_layout=True).run_all(feeds))
+        self._expected = list(Executor(model, fetch=self._names(), any_layout=True).run_all(self._feeds))
         self._far = {name: _reach([e[name] for e in self._expected]) for name, scores in self._judged if scores}
 
     def __call__(self, quantized: Model) -> float:
         """Signal to noise of the judged outputs in dB, the worst one's; `MAX_DB` for a model without float outputs."""
-        names, found = self._run(quantized)
+        names = self._stand_ins(quantized)
+        found = list(Executor(quantized, fetch=names, any_layout=True).run_all(self._feeds))
         return min(
             (
                 sqnr_db(np.stack([e[name] for e in self._expected]), np.stack([a[other] for a in found]))
@@ -87,25 +141,59 @@ class Judge:
             default=MAX_DB,
         )
 
-    def noise(self, quantized: Model, *, consume: bool = False) -> Noise:
-        """Sample by sample. `consume` leaves nothing of the model, and saves a copy."""
-        names, found = self._run(quantized, consume)
-        error = np.zeros((len(names), len(self._feeds)))
+    @property
+    def count(self) -> int:
+        """The number of samples."""
+        return len(self._feeds)
+
+    def noise(self, quantized: Model) -> Noise:
+        """Sample by sample, on all of them."""
+        return self.trial(quantized.clone()).noise(self.count)
+
+    def trial(self, quantized: Model) -> Trial:
+        """To be run on as many samples as it takes (rule 5). Nothing is left of the model."""
+        names = self._stand_ins(quantized)
+        executor = Executor(quantized, fetch=names, consume=True, any_layout=True)
+
+        def run(start: int, stop: int) -> Noise:
+            return self._noise(start, stop, names, executor.run_all(self._feeds[start:stop]))
+
+        return Trial(run, len(names))
+
+    def first_look(self, trial: Trial) -> Noise:
+        """On the samples that every trial is run on."""
+        return trial.noise(min(_FIRST_LOOK, self.count))
+
+    def verdict(self, new: Trial, old: Trial) -> Verdict:
+        """How much better one is than the other, on as many samples as it takes to be sure (rule 5)."""
+        count = min(_FIRST_LOOK, self.count)
+        while True:
+            noise = new.noise(count)
+            gain, deviation = noise.gain_over(old.noise(count))
+            at_end = deviation * math.sqrt(count / self.count)  # as far as is known
+            still_open = _DECIDED * deviation * math.sqrt(1 - count / self.count)
+            if abs(gain - _SURE * at_end) >= still_open:
+                return Verdict(gain=gain, sure=gain > _SURE * at_end, heard=bool(noise.error.size))
+            # what another look would leave over is taken along
+            count = 2 * count if 3 * count <= self.count else self.count
+
+    def _noise(self, start: int, stop: int, names: Sequence[str], found: Iterable[Mapping[str, Array]]) -> Noise:
+        """What a model gives for some samples against float; `names` are its outputs."""
+        error = np.zeros((len(names), stop - start))
         signal = np.zeros_like(error)
-        for i, (name, other) in enumerate(zip(self._names(), names, strict=True)):
-            for j, (expected, actual) in enumerate(zip(self._expected, found, strict=True)):
+        for j, (expected, actual) in enumerate(zip(self._expected[start:stop], found, strict=True)):
+            for i, (name, other) in enumerate(zip(self._names(), names, strict=True)):
                 wanted, got = self._seen(name, expected[name]), self._seen(name, actual[other])
                 error[i, j] = np.sum(np.square(wanted - got))
                 signal[i, j] = np.sum(np.square(wanted))
         return Noise(error=np.where(np.isfinite(error), np.minimum(error, 1e200), 1e200), signal=signal)
 
+    def _stand_ins(self, quantized: Model) -> list[str]:
+        replaced = stand_ins(self._model, quantized)
+        return [replaced.get(name, name) for name in self._names()]
+
     def _names(self) -> tuple[str, ...]:
         return tuple(name for name, _ in self._judged)
-
-    def _run(self, quantized: Model, consume: bool = False) -> tuple[list[str], list[dict[str, Array]]]:
-        replaced = stand_ins(self._model, quantized)
-        names = [replaced.get(name, name) for name in self._names()]
-        return names, list(Executor(quantized, fetch=names, consume=consume, any_layout=True).run_all(self._feeds))
 
     def _seen(self, name: str, value: Array) -> Array:
         """What counts of a value: of the scores before a Softmax what is not far below the first (rule 1)."""

@@ -5,24 +5,32 @@
 1. All switches off is the float model; one on is the noise of that group of values, over the signal, as a mean over the
    outputs. An output that a Softmax gives is measured at what goes into it.
 2. What an int8 kernel wrote is rounded for all who read it; what float wrote for the int8 kernels alone.
+3. What lies before a rounding is as in float. So the model is run in parts, each time from the part on that it is in.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import itertools
+from bisect import bisect_right
+from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 import onnx_ir as ir
 
 from edgec.graph.edit import Editor
 from edgec.graph.model import Model
-from edgec.quantization.run.executor import Executor
+from edgec.graph.work import multiplications
+from edgec.quantization.run.cores import in_order
 from edgec.quantization.run.run_time import rounded_rows
+from edgec.quantization.run.segment import MOST_BYTES, Part, bytes_of, living
 from edgec.quantization.types import STATIC, QuantPlan
 from edgec.tensors import Array
 
 #: The input that holds the switches.
 SWITCHES = "edgec/switches"
+
+#: Parts of a model: of more, each has a session to open and values to hand on.
+PARTS = 5
 
 
 def noise_alone(
@@ -31,24 +39,11 @@ def noise_alone(
     """Noise power over signal power at the outputs, for each group of the plan's values rounded alone."""
     if not groups:
         return []
-    outputs = float_outputs(model)
     editor = Switched(model, plan, len(groups))
     for i, names in enumerate(groups):
         for name in names:
             editor.round(name, i)
-    fetch = [editor.stand_in(judged(v)) for v in outputs]
-    executor = Executor(editor.model, fetch=fetch, consume=True, any_layout=True)
-    signal, noise = np.zeros(len(outputs)), np.zeros((len(groups), len(outputs)))
-    settings = np.eye(len(groups) + 1, len(groups), k=-1, dtype=bool)  # none first, then each alone
-    runs = executor.run_all({**feed, SWITCHES: switches} for feed in feeds for switches in settings)
-    for _ in feeds:
-        exact = list(next(runs).values())
-        signal += [power(value) for value in exact]
-        for i in range(len(groups)):
-            found = next(runs).values()
-            noise[i] += [power(f.astype(np.float64) - e) for f, e in zip(found, exact, strict=True)]
-    relative = noise / np.maximum(signal, np.finfo(np.float64).tiny)
-    return [float(row) for row in relative.mean(axis=1)] if outputs else [0.0] * len(groups)
+    return Passes(editor, float_outputs(model), feeds).noise(range(len(groups)))
 
 
 def float_outputs(model: Model) -> list[ir.Value]:
@@ -69,12 +64,85 @@ def power(value: Array) -> float:
     return float(np.square(finite).sum())
 
 
+class Passes:
+    """Runs of a switched model: once as float, and with each switch from the part on that its roundings are in (3)."""
+
+    def __init__(self, switched: Switched, outputs: Sequence[ir.Value], feeds: Sequence[Mapping[str, Array]]) -> None:
+        model, self._switches = switched.model, switched.switches
+        self._fetch = tuple(switched.stand_in(judged(v)) for v in outputs)
+        order = {node.name or "": i for i, node in enumerate(model.nodes())}
+        cuts = _cuts(switched, len(feeds))
+        self._first = {i: bisect_right(cuts, min(order[n] for n in names)) for i, names in switched.places.items()}
+        self._parts = _parts(model, cuts, self._fetch)
+        self._at_once = min(part.at_once for part in self._parts)
+        self._exact = list(in_order(self._through, feeds, self._at_once))
+
+    def noise(self, switches: Iterable[int]) -> list[float]:
+        """Noise over signal with each switch alone on (rule 1)."""
+        wanted = list(switches)
+        runs = in_order(self._off, itertools.product(self._exact, wanted), self._at_once)
+        noise, signal = np.zeros((len(wanted), len(self._fetch))), np.zeros(len(self._fetch))
+        for exact in self._exact:
+            signal += [power(exact[-1][name]) for name in self._fetch]
+            for i in range(len(wanted)):
+                noise[i] += next(runs)
+        relative = noise / np.maximum(signal, np.finfo(np.float64).tiny)
+        return [float(row.mean()) if row.size else 0.0 for row in relative]
+
+    def _through(self, feed: Mapping[str, Array]) -> list[Mapping[str, Array]]:
+        """What is known before each part, and at the end."""
+        known: list[Mapping[str, Array]] = [{**feed, SWITCHES: np.zeros(self._switches, bool)}]
+        for part in self._parts:
+            known.append({**known[0], **part.run(known[-1])})
+        return known
+
+    def _off(self, run: tuple[list[Mapping[str, Array]], int]) -> list[float]:
+        """How far one switch brings each output off."""
+        exact, switch = run
+        first = self._first[switch]
+        values = dict(exact[first])
+        values[SWITCHES] = np.arange(self._switches) == switch
+        for part in self._parts[first:]:
+            values.update(part.run(values))
+        return [power(values[name].astype(np.float64) - exact[-1][name]) for name in self._fetch]
+
+
+def _cuts(switched: Switched, samples: int) -> list[int]:
+    """Positions that leave about as many multiplications between them; where what lives there is little."""
+    nodes = list(switched.model.nodes())
+    own = [i for i, node in enumerate(nodes) if (node.name or "") in switched.own]  # not between a rounding's nodes
+    done = np.cumsum([multiplications(nodes[i]) for i in own])
+    wanted = np.arange(1, PARTS) / PARTS * (done[-1] if own else 0)
+    places = {int(at) for at in np.searchsorted(done, wanted, side="right")} - {0, len(own)}
+    cuts = [own[place] for place in sorted(places)]
+    most = MOST_BYTES / PARTS / max(samples, 1)
+    return [at for at in cuts if bytes_of(switched.model, living(switched.model, nodes[at].name or "")) <= most]
+
+
+def _parts(model: Model, cuts: Sequence[int], fetch: Sequence[str]) -> list[Part]:
+    """The model in parts that begin at `cuts`; each hands on what lives behind it, and the outputs known by then."""
+    nodes = list(model.nodes())
+    made = {v.name or "": i for i, node in enumerate(nodes) for v in node.outputs}
+    found: list[Part] = []
+    given: list[str] = []
+    for cut in (*cuts, len(nodes)):
+        known = [name for name in fetch if made.get(name, -1) < cut]
+        lives = living(model, nodes[cut].name or "") if cut < len(nodes) else ()
+        wanted = list(dict.fromkeys([*lives, *known]))
+        found.append(Part(model, given, wanted))
+        given = wanted
+    return found
+
+
 class Switched:
     """A copy of the float model whose values can be rounded by a switch."""
 
     def __init__(self, model: Model, plan: QuantPlan, switches: int) -> None:
-        self.model = model.clone()
+        self.model, self.switches = model.clone(), switches
         self._plan, graph = plan, self.model.graph
+        #: The names of the model's own nodes, and of those that each switch works in.
+        self.own = {n.name or "" for n in graph}
+        self.places: dict[int, list[str]] = {}
         self._values = {v.name or "": v for v in (*graph.inputs, *(v for n in graph for v in n.outputs))}
         self._nodes = {n.name or "": n for n in graph}
         self._stands: dict[str, str] = {}
@@ -134,6 +202,8 @@ class Switched:
         chosen = ir.node("Where", [on.outputs[0], yes, no], name=f"{name}/edgec-where")
         for node in (on, chosen):
             node.outputs[0].name = f"{node.name}/out"
+        chosen.outputs[0].shape, chosen.outputs[0].type = no.shape, no.type
+        self.places.setdefault(switch, []).append(on.name or "")
         return on, chosen
 
     def _is_static(self, node: ir.Node) -> bool:

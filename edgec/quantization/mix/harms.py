@@ -2,25 +2,24 @@
 
 A plan of int8 weights alone has no such values: what its kernels round at run time counts with their weights.
 
-1. One session holds the float model with a switch at every rounding (`alone`); a source's noise is that of the model
-   with its switch alone on, over the signal, from one pass of each of a few samples.
+1. The float model gets a switch at every rounding (`alone`); a source's noise is that of the model with its switch
+   alone on, over the signal, from one pass of each of a few samples.
 2. Where there are more than `MAX_SOURCES`, neighbours share a switch, and what is measured is split evenly.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
+from functools import cache, partial
 from typing import TypeVar
 
 import numpy as np
 
 from edgec.graph.model import Model, const_of
 from edgec.quantization.mix.allowance import Rounded
-from edgec.quantization.mix.alone import SWITCHES, Switched, float_outputs, judged, power
+from edgec.quantization.mix.alone import Passes, Switched, float_outputs
 from edgec.quantization.run.apply import integers_of
-from edgec.quantization.run.executor import Executor
 from edgec.quantization.types import QuantPlan
 from edgec.quantization.use_keys import lookup
 from edgec.tensors import Array, DType
@@ -60,74 +59,31 @@ def measure_harms(
     if rows:  # also of nodes whose weights lose nothing
         constants = {n: constants.get(n, {}) for n, node in plan.nodes.items() if node.scheme == "dynamic"}
     weights, values = _shared(list(constants)), _shared(range(len(groups)))
-    session = _Session(model, plan, feeds, len(weights) + len(values))
+    count = len(weights) + len(values)
+
+    @cache  # not before the first measurement that is not remembered
+    def passes() -> Passes:
+        editor = Switched(model, plan, count)
+        for i, names in enumerate(weights):
+            for name in names:
+                for position, real in constants[name].items():
+                    editor.swap(name, position, real, i)
+                if rows:
+                    editor.round_rows(name, i)
+        for i, members in enumerate(values):
+            for value in (v for m in members for v in groups[m].values):
+                editor.round(value, len(weights) + i)
+        return Passes(editor, float_outputs(model), feeds)
 
     def measured(switch: int) -> float:
-        progress(switch * len(feeds), session.switches * len(feeds))
-        if not session.ready:
-            for i, names in enumerate(weights):
-                for name in names:
-                    session.swap(name, constants[name], i)
-                    if rows:
-                        session.editor.round_rows(name, i)
-            for i, members in enumerate(values):
-                for value in (v for m in members for v in groups[m].values):
-                    session.editor.round(value, len(weights) + i)
-        return session.noise(switch)
+        progress(switch * len(feeds), count * len(feeds))
+        return passes().noise([switch])[0]
 
-    found = [keep(str(switch), partial(measured, switch)) for switch in range(session.switches)]
+    found = [keep(str(switch), partial(measured, switch)) for switch in range(count)]
     return Harms(
         weights={n: found[i] / len(names) for i, names in enumerate(weights) for n in names},
         values=[found[len(weights) + i] / len(members) for i, members in enumerate(values) for _ in members],
     )
-
-
-class _Session:
-    """The switched model, opened when the first measurement is not remembered."""
-
-    def __init__(self, model: Model, plan: QuantPlan, feeds: Sequence[Mapping[str, Array]], switches: int) -> None:
-        self._outputs, self._feeds, self.switches = float_outputs(model), feeds, switches
-        self._model, self._plan = model, plan
-        self._editor: Switched | None = None
-        self._executor: Executor | None = None
-        self._exact: list[list[Array]] = []
-
-    @property
-    def ready(self) -> bool:
-        """Whether the session is open."""
-        return self._executor is not None
-
-    @property
-    def editor(self) -> Switched:
-        """The model to be switched, made at the first look."""
-        if self._editor is None:
-            self._editor = Switched(self._model, self._plan, self.switches)
-        return self._editor
-
-    def swap(self, node: str, constants: Mapping[int, Array], switch: int) -> None:
-        """Put a node's rounded constants behind a switch."""
-        for position, real in constants.items():
-            self.editor.swap(node, position, real, switch)
-
-    def noise(self, switch: int) -> float:
-        """Rule 1; the mean over the outputs."""
-        if self._executor is None:
-            names = [self.editor.stand_in(judged(v)) for v in self._outputs]
-            self._executor = Executor(self.editor.model, fetch=names, any_layout=True)
-            self._exact = list(self._runs(None))
-        noise, signal = np.zeros(len(self._outputs)), np.zeros(len(self._outputs))
-        for found, exact in zip(self._runs(switch), self._exact, strict=True):
-            noise += [power(f.astype(np.float64) - e) for f, e in zip(found, exact, strict=True)]
-            signal += [power(e) for e in exact]
-        relative = noise / np.maximum(signal, np.finfo(np.float64).tiny)
-        return float(relative.mean()) if self._outputs else 0.0
-
-    def _runs(self, switch: int | None) -> Iterator[list[Array]]:
-        """The outputs for each sample, with one switch on, or none."""
-        assert self._executor is not None
-        on = np.arange(self.switches) == (-1 if switch is None else switch)
-        for found in self._executor.run_all({**feed, SWITCHES: on} for feed in self._feeds):
-            yield list(found.values())
 
 
 def _constants(model: Model, plan: QuantPlan) -> dict[str, dict[int, Array]]:

@@ -20,7 +20,7 @@ from edgec.quantization.types import QuantPlan, Statistics, TensorStats
 from edgec.tensors import Array
 
 #: Rule 2.
-_SAMPLES = 64
+_SAMPLES = 32
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +51,8 @@ def evener(model: Model, stats: Statistics, feeds: Sequence[Mapping[str, Array]]
             return None
         work, changed = found
         wanted = {name: moved for name, moved in changed.items() if moved.origin in stats.tensors}
-        few = [dict(feed) for feed in feeds[:: max(1, len(feeds) // _SAMPLES)][:_SAMPLES]]
+        places = np.linspace(0, len(feeds) - 1, min(_SAMPLES, len(feeds)))
+        few = [dict(feeds[round(place)]) for place in places]
         seen = collect(work, _Few(few), list(wanted)).merged()
         fresh = {name: _widened(seen[name], stats.tensors[moved.origin], moved) for name, moved in wanted.items()}
         return work, replace(stats, tensors={**stats.tensors, **fresh})

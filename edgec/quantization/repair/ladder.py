@@ -28,7 +28,7 @@ from typing import Any, Literal
 
 from edgec.graph.model import Model, shape_of
 from edgec.quantization.calibration.range_choice import RangeMethod
-from edgec.quantization.measures.judge import Feeds, Judge
+from edgec.quantization.measures.judge import Feeds, Judge, Trial
 from edgec.quantization.mix.allowance import Mixer, Mixture
 from edgec.quantization.repair.bias import STRETCHES, correct_fully, own_shift, shifted
 from edgec.quantization.repair.follow import follow
@@ -47,9 +47,6 @@ Effort = Literal["fast", "balanced", "max"]
 Even = Callable[[QuantPlan], tuple[Model, Statistics] | None]
 #: Plans a model from its statistics, with one way to choose ranges.
 Plan = Callable[[Model, Statistics | None, RangeMethod], QuantPlan]
-
-#: A rung stays where it gains this many standard errors over the judging samples: less may be luck.
-_SURE = 1.0
 
 #: Rounding for a layer's output leaves about a tenth of the noise that rounding to nearest does: a third of the steps.
 _FINER = 3.0
@@ -235,37 +232,38 @@ class _Ladder:
         start = time.perf_counter()
         self._judge, self._early = judge, bool(plan.activations)
         self.plan = plan
-        self._noise = self._first = judge.noise(self._judged(model, plan), consume=True)
-        self.score = self._noise.pooled_db
-        first = Rung(
-            name="ranges: auto", before_db=None, after_db=self.score, kept=True, seconds=time.perf_counter() - start
-        )
-        self.rungs = [first]
+        self._best, self._first, self.score = self._begun(model)
+        seconds = time.perf_counter() - start
+        self.rungs = [Rung(name="ranges: auto", before_db=None, after_db=self.score, kept=True, seconds=seconds)]
 
     def step(self, name: str, change: Callable[[QuantPlan], QuantPlan], model: Model) -> bool:
         """Try one repair of a plan of `model`, and keep it where most samples gain; True when it stays."""
         start = time.perf_counter()
         plan = change(self.plan)
-        noise = self._judge.noise(self._judged(model, plan), consume=True)
-        gain, deviation = noise.gain_over(self._noise)
-        kept = gain > _SURE * deviation and noise.gain_over(self._first)[0] > 0
-        kept = kept or (not noise.error.size and name in _TRUSTED)
-        score = self.score + gain
+        trial = self._trial(model, plan)
+        verdict = self._judge.verdict(trial, self._best)
+        kept = verdict.sure and trial.known.gain_over(self._first.known)[0] > 0
+        kept = kept or (not verdict.heard and name in _TRUSTED)
+        score = self.score + verdict.gain
         seconds = time.perf_counter() - start
         self.rungs.append(Rung(name=name, before_db=self.score, after_db=score, kept=kept, seconds=seconds))
         if kept:
-            self.plan, self.score, self._noise = plan, score, noise
+            self.plan, self.score, self._best = plan, score, trial
         return kept
 
     def settle(self, model: Model) -> None:
         """From here on judge weights as they are: rounded to nearest, until a rung rounds them better."""
         if self._early:
             self._early = False
-            self._noise = self._first = self._judge.noise(self._judged(model, self.plan), consume=True)
-            self.score = self._noise.pooled_db
+            self._best, self._first, self.score = self._begun(model)
 
-    def _judged(self, model: Model, plan: QuantPlan) -> Model:
-        return round_at_run_time(apply_plan(model, _finer(plan) if self._early else plan))
+    def _begun(self, model: Model) -> tuple[Trial, Trial, float]:
+        """The plan's trial as the best and the first, which all that comes is held against, and its dB."""
+        trial = self._trial(model, self.plan)
+        return trial, trial, self._judge.first_look(trial).pooled_db
+
+    def _trial(self, model: Model, plan: QuantPlan) -> Trial:
+        return self._judge.trial(round_at_run_time(apply_plan(model, _finer(plan) if self._early else plan)))
 
 
 def split(feeds: Feeds, learn: int, judge: int) -> tuple[Feeds, Feeds]:

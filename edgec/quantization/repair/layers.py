@@ -11,7 +11,7 @@ import math
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from typing import Any
+from functools import lru_cache
 
 import numpy as np
 import onnx_ir as ir
@@ -171,33 +171,44 @@ def _stride(size: int, wanted: int) -> int:
 
 def _patches(data: Array, window: Window, groups: int, positions: int) -> Array:
     """What the kernel sees at some output positions: [groups, positions, channels a group · kernel]."""
-    rank = len(window.kernel)
     total = math.prod(window.output)
     step = _stride(total * data.shape[0], positions)
     while any(math.gcd(step, n) != 1 for n in window.output[-1:] if n > 1):  # not always the same column
         step += 1
+    flat = data.reshape(*data.shape[:2], -1)
     if math.prod(window.kernel) == 1 and window.output == data.shape[2:] and not any(window.pads):
-        taken = data.reshape(*data.shape[:2], -1)[:, :, ::step]  # nothing to gather
+        taken = flat[:, :, ::step]  # nothing to gather
         taken = taken.reshape(len(data), groups, -1, taken.shape[2]).transpose(1, 0, 3, 2)
         return taken.copy().reshape(groups, -1, taken.shape[3])
-    picked = np.arange(0, total, step)
+    places, padding = _places(window, data.shape[2:], step)
+    taken = flat.take(places.reshape(-1), axis=2).reshape(*flat.shape[:2], *places.shape)
+    if padding is not None:
+        taken[:, :, padding] = 0
+    batch, channels = taken.shape[:2]
+    taken = taken.reshape(batch, groups, channels // groups, *places.shape)
+    taken = taken.transpose(1, 0, 3, 2, 4)  # groups, batch, positions, channels, kernel
+    return taken.reshape(groups, batch * len(places), -1)
+
+
+@lru_cache(maxsize=512)
+def _places(window: Window, size: tuple[int, ...], step: int) -> tuple[Array, Array | None]:
+    """Where in a flat image the kernel reads at every `step`th output position, [positions, kernel], and what of it is
+    padding; None where nothing is.
+    """
+    rank = len(window.kernel)
+    picked = np.arange(0, math.prod(window.output), step)
     where = np.unravel_index(picked, window.output)
-    padded = data
-    if any(window.pads):
-        around = [(window.pads[i], window.pads[rank + i]) for i in range(rank)]
-        padded = np.pad(data, [(0, 0), (0, 0), *around])
-    index: list[Any] = []
+    flat, outside = np.zeros((len(picked), *window.kernel), np.int64), np.zeros((len(picked), *window.kernel), bool)
     for i in range(rank):
-        offsets = np.arange(window.kernel[i]) * window.dilations[i]
+        offsets = np.arange(window.kernel[i]) * window.dilations[i] - window.pads[i]
         at = where[i][:, None] * window.strides[i] + offsets  # [positions, kernel_i]
         shape = [len(picked)] + [1] * rank
         shape[1 + i] = window.kernel[i]
-        index.append(at.reshape(shape))
-    taken = padded[(slice(None), slice(None), *index)]  # [batch, channels, positions, *kernel]
-    batch, channels = taken.shape[:2]
-    taken = taken.reshape(batch, groups, channels // groups, len(picked), -1)
-    taken = taken.transpose(1, 0, 3, 2, 4)  # groups, batch, positions, channels, kernel
-    return taken.reshape(groups, batch * len(picked), -1)
+        inside = np.clip(at, 0, size[i] - 1)
+        flat = flat * size[i] + inside.reshape(shape)
+        outside |= (at != inside).reshape(shape)
+    flat, outside = flat.reshape(len(picked), -1), outside.reshape(len(picked), -1)
+    return flat, outside if outside.any() else None
 
 
 def in_slices(layers: tuple[Layer, ...], limit_bytes: int) -> Iterator[tuple[Layer, ...]]:

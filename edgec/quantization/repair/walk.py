@@ -8,8 +8,7 @@
 
 from __future__ import annotations
 
-import itertools
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 
 from edgec.graph.model import Model
 from edgec.quantization.repair.layers import Layer, in_slices
@@ -17,15 +16,12 @@ from edgec.quantization.repair.moments import SLICE_BYTES
 from edgec.quantization.repair.rounding import Moments
 from edgec.quantization.run.apply import apply_plan, renew
 from edgec.quantization.run.executor import Executor
-from edgec.quantization.run.segment import bytes_of, living, segment
+from edgec.quantization.run.segment import MOST_BYTES, Part, bytes_of, living
 from edgec.quantization.types import QuantPlan
 from edgec.tensors import Array
 
 Feed = Mapping[str, Array]
 Halves = tuple[Moments, Moments]
-
-#: Rule 3, for the values of all samples.
-MOST_BYTES = 512 * 2**20
 
 
 class Walk:
@@ -52,10 +48,10 @@ class Walk:
             given, living_here = self._given, () if part[0] is not layers[0] else self._living(part[0].node)
             carried = dict(zip(living_here, _written(quantized, living_here), strict=True))
             wanted = [*(reads[layer.node] for layer in part), *carried.values()]
-            run = _Part(quantized, _written(quantized, given), wanted)
+            run = Part(quantized, _written(quantized, given), wanted)
             moments = {layer.key: _halves(layer, cross=layer.key in self._float[0]) for layer in part}
             known = ({**feed, **values} for feed, values in zip(self._feeds, self._values, strict=True))
-            for i, found in enumerate(run(known)):
+            for i, found in enumerate(run.run_all(known)):
                 for layer in part:
                     read = self._reads(layer, found[reads[layer.node]])
                     moments[layer.key][i % 2].add(read, self._float[i].get(layer.key))
@@ -82,25 +78,6 @@ class Walk:
         """What lives before a node; nothing where that is too much (rule 3)."""
         names = living(self._model, node)
         return names if bytes_of(self._model, names) * len(self._feeds) <= MOST_BYTES else ()
-
-
-class _Part:
-    """What computes some values from given ones; given ones may be among them."""
-
-    def __init__(self, model: Model, given: Sequence[str], fetch: Sequence[str]) -> None:
-        known = {*given, *(v.name or "" for v in model.graph.inputs)}
-        wanted = [name for name in dict.fromkeys(fetch) if name not in known]
-        self._fetch = fetch
-        self._executor = (
-            Executor(segment(model, given, wanted), fetch=wanted, consume=True, any_layout=True) if wanted else None
-        )
-
-    def __call__(self, feeds: Iterable[Feed]) -> Iterator[dict[str, Array]]:
-        """The fetched values of each sample."""
-        feeds, known = itertools.tee(feeds)
-        computed: Iterable[Feed] = itertools.repeat({}) if self._executor is None else self._executor.run_all(feeds)
-        for found, feed in zip(computed, known, strict=False):
-            yield {name: found[name] if name in found else feed[name] for name in self._fetch}
 
 
 def _written(quantized: Model, names: Sequence[str]) -> tuple[str, ...]:

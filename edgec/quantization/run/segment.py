@@ -3,11 +3,17 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 
 import onnx_ir as ir
 
 from edgec.graph.model import Model, static_shape
+from edgec.quantization.run.cores import in_order
+from edgec.quantization.run.executor import Executor
+from edgec.tensors import Array
+
+#: What the values between two parts may take, of all samples together.
+MOST_BYTES = 512 * 2**20
 
 
 def segment(model: Model, given: Collection[str], fetch: Sequence[str]) -> Model:
@@ -20,6 +26,28 @@ def segment(model: Model, given: Collection[str], fetch: Sequence[str]) -> Model
     known = list(dict.fromkeys([*inputs, *given]))
     part = ir.convenience.extract(graph, known, list(dict.fromkeys(fetch)))
     return Model(ir=ir.Model(part, ir_version=model.ir.ir_version), source=model.source, name=model.name)
+
+
+class Part:
+    """What computes some values from given ones; given ones may be among them. `at_once`: runs at a time at most."""
+
+    def __init__(self, model: Model, given: Sequence[str], fetch: Sequence[str]) -> None:
+        known = {*given, *(v.name or "" for v in model.graph.inputs)}
+        wanted = [name for name in dict.fromkeys(fetch) if name not in known]
+        self._fetch = fetch
+        self._executor = (
+            Executor(segment(model, given, wanted), fetch=wanted, consume=True, any_layout=True) if wanted else None
+        )
+        self.at_once = 1 if self._executor is None else self._executor.at_once
+
+    def run(self, feed: Mapping[str, Array]) -> dict[str, Array]:
+        """The fetched values of one sample."""
+        found = {} if self._executor is None else self._executor.run(feed)
+        return {name: found[name] if name in found else feed[name] for name in self._fetch}
+
+    def run_all(self, feeds: Iterable[Mapping[str, Array]]) -> Iterator[dict[str, Array]]:
+        """The fetched values of each sample."""
+        return in_order(self.run, feeds, self.at_once)
 
 
 def living(model: Model, node: str) -> tuple[str, ...]:
