@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from edgec.quantization.measures.judge import Judge, Noise
+from edgec.graph.model import Model
+from edgec.quantization.measures.judge import Judge, Noise, Trial
 from edgec.tensors import Array
 from tests.support.graphs import graph
 
@@ -74,3 +75,48 @@ def test_what_lies_far_below_the_first_class_does_not_count() -> None:
         "(float[1,3] x) => (float[1,3] y) { q = Mul(x, x) z = Mul(q, two) y = Softmax(z) }", constants=doubled
     )
     assert near.noise(wrong).error.min() > 1
+
+
+def scaled(factor: float) -> Model:
+    constants = {"k": np.asarray(factor, np.float32)}
+    return graph("(float[1,4] x) => (float[1,4] y) { y = Mul(x, k) }", constants=constants)
+
+
+def looked_at(trial: Trial) -> int:
+    return int(trial.known.error.shape[1])
+
+
+def test_what_is_clear_is_said_after_the_first_look() -> None:
+    rng = np.random.default_rng(0)
+    judge = Judge(scaled(1.0), [{"x": rng.standard_normal((1, 4)).astype(np.float32)} for _ in range(40)])
+    near, far = judge.trial(scaled(1.01)), judge.trial(scaled(1.1))
+    better = judge.verdict(near, far)
+    assert better.sure and better.gain == pytest.approx(20, abs=0.5)  # a tenth of the error
+    worse = judge.verdict(judge.trial(scaled(1.1)), near)
+    assert not worse.sure and worse.gain == pytest.approx(-20, abs=0.5)
+    assert looked_at(near) == looked_at(far) == 6
+
+
+def test_what_is_in_doubt_is_looked_at_longer() -> None:
+    # One is better on some samples, the other on others, by turns.
+    feeds = [{"x": np.asarray([[i % 2, (i + 1) % 2]], np.float32)} for i in range(40)]
+    first, second = (
+        graph("(float[1,2] x) => (float[1,2] y) { y = Mul(x, k) }", constants={"k": np.asarray(factors, np.float32)})
+        for factors in ([1.02, 1.01], [1.01, 1.02])
+    )
+    judge = Judge(graph("(float[1,2] x) => (float[1,2] y) { y = Identity(x) }"), feeds)
+    new, old = judge.trial(first), judge.trial(second)
+    verdict = judge.verdict(new, old)
+    assert not verdict.sure and looked_at(new) == looked_at(old) == len(feeds)
+    assert verdict.gain == pytest.approx(0, abs=1e-3)
+
+
+def test_sorted_data_is_not_looked_at_in_order() -> None:
+    """Twenty samples of one kind first, on which the plan is better, then twenty on which it is worse by more."""
+    kinds = [[1, 0]] * 20 + [[0, 1]] * 20
+    feeds = [{"x": np.asarray([kind], np.float32)} for kind in kinds]
+    text = "(float[1,2] x) => (float[1,2] y) { y = Mul(x, k) }"
+    better_first = graph(text, constants={"k": np.asarray([1.01, 1.1], np.float32)})
+    even = graph(text, constants={"k": np.asarray([1.02, 1.02], np.float32)})
+    judge = Judge(graph("(float[1,2] x) => (float[1,2] y) { y = Identity(x) }"), feeds)
+    assert not judge.verdict(judge.trial(better_first), judge.trial(even)).sure

@@ -5,13 +5,16 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from edgec.graph.model import Model
 from edgec.metrics import sqnr_db
+from edgec.quantization.mix import alone
 from edgec.quantization.mix.alone import noise_alone
 from edgec.quantization.planning.plan import make_plan
 from edgec.quantization.run.apply import apply_plan
 from edgec.quantization.run.executor import Executor
 from edgec.quantization.types import QuantPlan
 from edgec.targets.load import load_target
+from edgec.tensors import Array
 from tests.support.graphs import random_feeds
 from tests.support.plans import kernel, measured, typed
 
@@ -21,15 +24,19 @@ NET = """(float[1,8] x) => (float[1,4] y)
 { a = Gemm(x, w1) ar = Relu(a) b = Gemm(ar, w2) br = Relu(b) y = Gemm(br, w3) }"""
 
 
-@pytest.mark.parametrize("name", ["x", "ar", "br", "y"])
-def test_a_switch_is_the_model_with_that_rounding_alone(name: str) -> None:
+def planned() -> tuple[Model, QuantPlan, list[dict[str, Array]]]:
     model = typed(NET, {"w1": kernel(8, 8), "w2": kernel(8, 8, seed=1), "w3": kernel(8, 4, seed=2)})
     feeds = [random_feeds(model, seed) for seed in range(4)]
-    plan = make_plan(model, measured(model, feeds), TARGET, "tflite", "int8", range_method="minmax")
+    return model, make_plan(model, measured(model, feeds), TARGET, "tflite", "int8", range_method="minmax"), feeds
+
+
+@pytest.mark.parametrize("name", ["x", "ar", "br", "y"])
+def test_a_switch_is_the_model_with_that_rounding_alone(name: str) -> None:
+    model, plan, feeds = planned()
     groups = [["x"], ["ar"], ["br"], ["y"]]
     found = noise_alone(model, plan, groups, feeds)[groups.index([name])]
-    alone = QuantPlan(activations={name: plan.activations[name]}, nodes=plan.nodes)
-    quantized, exact = Executor(apply_plan(model, alone)), Executor(model)
+    one = QuantPlan(activations={name: plan.activations[name]}, nodes=plan.nodes)
+    quantized, exact = Executor(apply_plan(model, one)), Executor(model)
     expected = sqnr_db(np.stack([exact.run(f)["y"] for f in feeds]), np.stack([quantized.run(f)["y"] for f in feeds]))
     assert -10 * np.log10(found) == pytest.approx(expected, abs=1e-3)  # float32 of two different graphs
 
@@ -37,3 +44,13 @@ def test_a_switch_is_the_model_with_that_rounding_alone(name: str) -> None:
 def test_nothing_to_measure_is_nothing() -> None:
     model = typed(NET, {"w1": kernel(8, 8), "w2": kernel(8, 8, seed=1), "w3": kernel(8, 4, seed=2)})
     assert noise_alone(model, QuantPlan(), [], []) == []
+
+
+def test_parts_measure_what_the_whole_does(monkeypatch: pytest.MonkeyPatch) -> None:
+    model, plan, feeds = planned()
+    groups = [[name] for name in plan.activations]
+    in_parts = noise_alone(model, plan, groups, feeds)
+    monkeypatch.setattr(alone, "PARTS", 1)
+    whole = noise_alone(model, plan, groups, feeds)
+    assert in_parts == pytest.approx(whole, rel=1e-4)  # float32 sums in another order
+    assert len(set(whole)) > 1
