@@ -38,7 +38,7 @@ from edgec.tensors import Array
 MAX_MEASURED = 40
 _FEWEST = 8
 
-#: Multiplications that measuring may take in all: a large model's values are not all measured.
+#: Multiplications that measuring may take in all: of a large model fewer samples are looked at, and fewer values.
 _WORK = 4e10
 
 #: So many bytes more may always go into weights: a small model's last layer is a few.
@@ -307,8 +307,9 @@ class Mixer:
         allowance = self._allowance(model, plan)
         if allowance is None:
             return Mixture()
-        work = max(sum(multiplications(node) for node in model.nodes()) * len(feeds), 1)
-        measured = allowance.worth_measuring()[: max(_FEWEST, int(_WORK / work))]
+        runs = _WORK / max(sum(multiplications(node) for node in model.nodes()), 1)
+        feeds = feeds[: max(1, int(runs / _FEWEST))]
+        measured = allowance.worth_measuring()[: max(_FEWEST, int(runs / max(len(feeds), 1)))]
         noise = noise_alone(model, plan, [allowance.groups[i].values for i in measured], feeds)
         return allowance.choose(dict(zip(measured, noise, strict=True)))
 
