@@ -12,14 +12,13 @@ axis its scales run, which one the bias. Inputs in no list are parameters (shape
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import StrEnum
 
 import numpy as np
 import onnx_ir as ir
 
-from edgec.graph.model import attr, const_of, shape_of
+from edgec.graph.model import attr, const_of
 
 
 class Kind(StrEnum):
@@ -185,11 +184,6 @@ def is_vector_bias(value: ir.Value | None, channels: int) -> bool:
 def is_float(value: ir.Value | None) -> bool:
     """True for a float32 tensor, the only element type that quantization touches."""
     return value is not None and value.dtype == ir.DataType.FLOAT
-
-
-def has_static_shape(values: Iterable[ir.Value | None]) -> bool:
-    """True when every value's shape is known and has no free dimension."""
-    return all(v is None or (v.shape is not None and -1 not in shape_of(v)) for v in values)
 
 
 def finite_extent(array: np.ndarray) -> tuple[float, float]:

@@ -33,11 +33,6 @@ class Arena:
     scratch_bytes: int
     runtime: str
 
-    @property
-    def advised_bytes(self) -> int:
-        """What the sources reserve: room for optimised kernels too, in steps of 16 bytes."""
-        return -(-(self.smallest_bytes + self.scratch_bytes) // 16) * 16
-
 
 def measure_arena(model: bytes, work: Sequence[OpWork], *, timeout_s: float = 300.0) -> Arena:
     """Rules 1 and 2. Raises `EdgecError` (validate/…) when TFLM is missing, refuses the model or crashes on it."""

@@ -1,19 +1,13 @@
-"""How far a quantized model is from its float model: the outputs over many samples, and value by value inside.
-
-Both models run in ONNX Runtime; samples stream through, and only sums are kept.
-"""
+"""How far a tensor of a quantized model is from the float model's over many samples, of which only sums are kept."""
 
 from __future__ import annotations
 
-import itertools
-from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from edgec.graph.model import Model
 from edgec.metrics import MAX_DB, looks_like_scores, top1_agreement
-from edgec.quantization.run.executor import Executor
 from edgec.tensors import Array
 
 
@@ -30,14 +24,14 @@ class Fidelity:
 
 
 class Comparison:
-    """Sums over pairs of arrays: reference and value. Without `scores` their largest values are not compared."""
+    """Sums over pairs of arrays: reference and value."""
 
-    def __init__(self, name: str, *, scores: bool = True) -> None:
+    def __init__(self, name: str) -> None:
         self.name = name
         self._signal = self._noise = self._dot = self._power = self._peak = 0.0
         self._finite = True
         self._agree: list[float] = []
-        self._scores = scores
+        self._scores = True
         self._samples = 0
 
     def add(self, reference: Array, value: Array) -> None:
@@ -84,35 +78,9 @@ class Comparison:
         return self._dot / norms
 
 
-def output_fidelity(
-    model: Model, quantized: Model, samples: Iterable[Mapping[str, Array]], *, threads: int | None = None
-) -> tuple[Fidelity, ...]:
-    """Every output of the quantized model against the float model's, in the order of the outputs."""
-    names = [spec.name for spec in model.outputs()]
-    return _compare(model, quantized, samples, {name: name for name in names}, threads)
-
-
 def features(model: Model) -> frozenset[str]:
     """Values that a Tanh gives, as a BERT's pooled token: of many that are near 1 the largest says nothing."""
     return frozenset(v.name or "" for n in model.nodes() if n.op_type == "Tanh" for v in n.outputs)
-
-
-def layer_fidelity(
-    model: Model,
-    quantized: Model,
-    samples: Iterable[Mapping[str, Array]],
-    *,
-    tensors: Sequence[str] | None = None,
-    threads: int | None = None,
-) -> tuple[Fidelity, ...]:
-    """Values inside the graph, worst first: what the quantized model has in place of each quantized value.
-
-    `tensors` are names in the float model; by default all that carry a DequantizeLinear.
-    """
-    stands_for = stand_ins(model, quantized)
-    if tensors is not None:
-        stands_for = {name: stands_for.get(name, name) for name in tensors}
-    return tuple(sorted(_compare(model, quantized, samples, stands_for, threads), key=lambda f: f.sqnr_db))
 
 
 def stand_ins(model: Model, quantized: Model) -> dict[str, str]:
@@ -127,21 +95,3 @@ def stand_ins(model: Model, quantized: Model) -> dict[str, str]:
         if name in own:
             found[name] = node.outputs[0].name or ""
     return found
-
-
-def _compare(
-    model: Model,
-    quantized: Model,
-    samples: Iterable[Mapping[str, Array]],
-    names: Mapping[str, str],
-    threads: int | None,
-) -> tuple[Fidelity, ...]:
-    reference = Executor(model, fetch=tuple(names), threads=threads)
-    candidate = Executor(quantized, fetch=tuple(names.values()), threads=threads)
-    without = features(model)
-    comparisons = {name: Comparison(name, scores=name not in without) for name in names}
-    ours, theirs = itertools.tee(samples)
-    for expected, actual in zip(reference.run_all(ours), candidate.run_all(theirs), strict=True):
-        for name, stand_in in names.items():
-            comparisons[name].add(expected[name], actual[stand_in])
-    return tuple(c.result() for c in comparisons.values())

@@ -310,7 +310,7 @@ def round_weights(
 def correct_biases(model: Model, plan: QuantPlan, means: Mapping[str, Array]) -> QuantPlan:
     """The plan with biases that hold the mean error of their own layer's rounding.
 
-    `means` are those of what the layers read, by weight key, as `round_weights` and `gather_means` give them.
+    `means` are those of what the layers read, by weight key, as `round_weights` gives them.
     """
     layers = tuple(layer for layer in find_layers(model, plan) if layer.bias_key is not None)
     shifts: dict[str, tuple[Array, Array]] = {}

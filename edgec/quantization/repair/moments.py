@@ -7,8 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 
-import numpy as np
-
 from edgec.graph.model import Model
 from edgec.quantization.repair.layers import Layer, in_slices
 from edgec.quantization.repair.rounding import Moments
@@ -43,18 +41,3 @@ def gather(
             for layer in part:
                 moments[layer.key].add(layer.reads(values[layer.data], positions))
         take(moments, part)
-
-
-def gather_means(
-    layers: tuple[Layer, ...], feeds: Feeds, model: Model, *, positions: int = POSITIONS
-) -> dict[str, Array]:
-    """Mean of what each layer reads, [groups, fan-in], by weight key."""
-    executor = Executor(model, fetch=tuple(dict.fromkeys(layer.data for layer in layers)), any_layout=True)
-    sums: dict[str, Array] = {}
-    counts: dict[str, int] = {}
-    for values in executor.run_all(feeds):
-        for layer in layers:
-            read = layer.reads(values[layer.data], positions)
-            sums[layer.key] = sums.get(layer.key, 0.0) + read.sum(axis=1, dtype=np.float64)
-            counts[layer.key] = counts.get(layer.key, 0) + read.shape[1]
-    return {key: total / counts[key] for key, total in sums.items()}

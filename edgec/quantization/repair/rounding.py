@@ -165,11 +165,6 @@ def round_rows(
     return np.where(better[:, :, None], rounded, nearest).astype(np.int8)
 
 
-def output_error(difference: Array, moments: Moments) -> Array:
-    """e·H·eᵀ of weight errors [groups, outputs, n]: the squared output error of each output."""
-    return np.asarray(np.sum((difference.astype(np.float32) @ moments.own) * difference, axis=2))
-
-
 class Curvature:
     """What errors in the weights cost at a layer's output: its H, damped, with the inputs in the order of rounding.
 

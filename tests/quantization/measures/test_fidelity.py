@@ -1,4 +1,4 @@
-"""Comparison of two models: sums over samples equal the metric over all of them, worst layers first."""
+"""Comparison of two models: sums over samples equal the metric over all of them."""
 
 from __future__ import annotations
 
@@ -6,12 +6,8 @@ import numpy as np
 import pytest
 
 from edgec.metrics import MAX_DB, cosine, sqnr_db
-from edgec.quantization.measures.fidelity import Comparison, layer_fidelity, output_fidelity
-from edgec.quantization.planning.plan import make_plan
-from edgec.quantization.run.apply import apply_plan
-from edgec.targets.load import load_target
-from tests.support.graphs import random_feeds
-from tests.support.plans import kernel, measured, typed
+from edgec.quantization.measures.fidelity import Comparison, features
+from tests.support.plans import kernel, typed
 
 
 def test_sums_over_samples_are_the_metric_over_all() -> None:
@@ -47,20 +43,4 @@ def test_no_signal_and_maps_without_scores() -> None:
 def test_what_a_tanh_gives_has_no_first_class() -> None:
     text = "(float[1,8] x) => (float[1,4] scores, float[1,4] feature) { scores = MatMul(x, w) feature = Tanh(scores) }"
     model = typed(text, {"w": kernel(8, 4)})
-    scores, feature = output_fidelity(model, model, [random_feeds(model, seed) for seed in range(3)])
-    assert (scores.top1, feature.top1) == (1.0, None)
-
-
-def test_outputs_and_layers() -> None:
-    text = "(float[1,3,4,4] x) => (float[1,4,4,4] y) { c = Conv(x, w) r = Relu(c) y = Conv(r, v) }"
-    model = typed(text, {"w": kernel(4, 3, 1, 1), "v": kernel(4, 4, 1, 1)})
-    samples = [random_feeds(model, seed) for seed in range(3)]
-    target = load_target("raspberrypi4")
-    plan = make_plan(model, measured(model, samples), target, "tflite", "int8", range_method="minmax")
-    result = apply_plan(model, plan)
-    (output,) = output_fidelity(model, result, samples)
-    assert output.name == "y" and 30 < output.sqnr_db < 60 and output.samples == 3
-    layers = layer_fidelity(model, result, samples)
-    assert [f.sqnr_db for f in layers] == sorted(f.sqnr_db for f in layers)
-    assert {f.name for f in layers} == {"x", "r", "y"}
-    assert next(f for f in layers if f.name == "y").sqnr_db == pytest.approx(output.sqnr_db, abs=1e-6)
+    assert features(model) == {"feature"}

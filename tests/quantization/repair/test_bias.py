@@ -9,7 +9,7 @@ from edgec.quantization.planning.plan import make_plan
 from edgec.quantization.repair.bias import correct_fully
 from edgec.quantization.repair.ladder import correct_biases, round_weights
 from edgec.quantization.repair.layers import find_layers
-from edgec.quantization.repair.moments import gather_means
+from edgec.quantization.repair.moments import gather
 from edgec.quantization.run.apply import apply_plan
 from edgec.quantization.types import QuantPlan
 from edgec.targets.load import load_target
@@ -35,7 +35,9 @@ def setting() -> tuple[Model, QuantPlan, list[dict[str, Array]]]:
 
 def means_of(model: Model, plan: QuantPlan, feeds: list[dict[str, Array]]) -> dict[str, Array]:
     layers = tuple(layer for layer in find_layers(model, plan) if layer.bias_key is not None)
-    return gather_means(layers, feeds, model, positions=1000) if layers else {}
+    means: dict[str, Array] = {}
+    gather(layers, feeds, model, lambda m, _: means.update({k: v.flush().mean for k, v in m.items()}), positions=1000)
+    return means
 
 
 def mean_error(model: Model, plan: QuantPlan, feeds: list[dict[str, Array]]) -> float:

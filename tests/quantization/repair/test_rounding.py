@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from edgec.quantization.repair.rounding import Moments, output_error, round_rows
+from edgec.quantization.repair.rounding import Moments, round_rows
 from edgec.tensors import Array
 
 
@@ -30,6 +30,11 @@ def case(groups: int, outputs: int, fan_in: int, seed: int = 0) -> tuple[Array, 
     rng = np.random.default_rng(seed + 100)
     weight = rng.standard_normal((groups, outputs, fan_in)).astype(np.float32)
     return weight, (np.abs(weight).max(axis=2) / 127).astype(np.float32)
+
+
+def output_error(difference: Array, moments: Moments) -> Array:
+    """e·H·eᵀ of weight errors [groups, outputs, n]: the squared output error of each output."""
+    return np.asarray(np.sum((difference.astype(np.float32) @ moments.own) * difference, axis=2))
 
 
 def errors(weight: Array, scales: Array, moments: Moments) -> tuple[float, float]:

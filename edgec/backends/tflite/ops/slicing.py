@@ -117,13 +117,6 @@ def take_slices(ctx: Context, x: Tensor, spans: Sequence[slice]) -> Tensor:
     )
 
 
-def take_along(ctx: Context, x: Tensor, axis: int, span: slice) -> Tensor:
-    """x[…, span, …] along one axis."""
-    spans = [slice(0, d, 1) for d in x.shape]
-    spans[axis] = slice(*span.indices(x.shape[axis]))
-    return take_slices(ctx, x, spans)
-
-
 def reverse(ctx: Context, x: Tensor, axes: Sequence[int]) -> Tensor:
     """x flipped along axes (REVERSE_V2 takes adjacent axes only, so one operator each)."""
     for axis in axes:
