@@ -18,6 +18,7 @@ import numpy as np
 
 from edgec.backends.tflite.quantized_ops import DATA_INPUTS, HYBRID, INT8, INT16, MOVERS, TRANSPARENT, WEIGHTED
 from edgec.backends.tflite.tir import Graph, Op, Storage, Tensor
+from edgec.backends.tflite.whole_range import in_whole_range
 from edgec.tensors import DType, QParams
 
 _FIXED = {
@@ -104,6 +105,7 @@ class _Typer:
         self.int8 = INT8 - frozenset(in_float)
         self.ops: list[Op] = []
         self.converted: dict[tuple[Tensor, Storage | None], Tensor] = {}
+        self.widened: dict[Tensor, Tensor] = {}
 
     def place(self, op: Op) -> None:
         """Append an operator with whatever conversions it needs around it."""
@@ -198,6 +200,8 @@ class _Typer:
         x, w, bias = op.inputs[source], op.inputs[1], op.inputs[position]
         assert x is not None and x.storage is not None and w is not None and w.storage is not None
         assert bias is not None and bias.data is not None
+        op.inputs[1] = w = self._wide(w, bias, x.storage.qparams.scale[0])
+        assert w.storage is not None
         scale = np.asarray(w.storage.qparams.scale, np.float32) * np.float32(x.storage.qparams.scale[0])
         wide = x.storage.dtype == DType.INT16
         dtype = DType.INT64 if wide else DType.INT32
@@ -211,10 +215,17 @@ class _Typer:
             bias = Tensor(bias.name, bias.shape, bias.dtype, data, Storage(dtype, qparams))
         op.inputs[position] = bias
 
+    def _wide(self, weight: Tensor, bias: Tensor, data_scale: float) -> Tensor:
+        """A weight's integers, the same for all who read it: few bits take the whole range of int8."""
+        if weight not in self.widened:
+            self.widened[weight] = in_whole_range(weight, bias, data_scale)
+        return self.widened[weight]
+
     # --- floats ---------------------------------------------------------------------------------------
 
     def _place_float(self, op: Op) -> None:
-        hybrid = op.kind in HYBRID and _hybrid_weights(op)
+        # a runtime that lists its kernels has none of those
+        hybrid = op.kind in HYBRID and not self.kernels and _hybrid_weights(op)
         for i, t in enumerate(op.inputs):
             if t is None or t.storage is None:
                 continue

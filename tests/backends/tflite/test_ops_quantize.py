@@ -162,3 +162,12 @@ def test_quantized_convolution_with_bias_and_channels() -> None:
     }
     feeds = {"x": RNG.integers(0, 256, (1, 3, 6, 6)).astype(np.uint8)}
     assert_exact(graph(text, constants=constants), feeds)
+
+
+def test_integers_that_are_only_dequantized_are_not_cast() -> None:
+    constants = {"s": np.asarray(0.01, np.float32), "z": np.asarray(700, np.uint16)}
+    text = """(float[4,17] x) => (float[4,17] y)
+    { q = QuantizeLinear(x, s, z) y = DequantizeLinear(q, s, z) }"""
+    model = graph(text, constants=constants)
+    assert "CAST" not in emit(model).operators
+    assert_exact(model, {"x": X})

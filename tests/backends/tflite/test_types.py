@@ -135,7 +135,8 @@ def test_constants_of_elementwise_operators_get_parameters_of_their_own() -> Non
 
 
 def test_bias_takes_the_product_of_the_scales() -> None:
-    w, bias = constant("w", np.ones((2, 3), np.int8)), constant("b", np.asarray([1.0, -2.0], np.float32))
+    w = constant("w", np.full((2, 3), 100, np.int8))
+    bias = constant("b", np.asarray([1.0, -2.0], np.float32))
     w.dtype = DType.FLOAT32
     w.storage = Storage(DType.INT8, QParams(scale=(0.5, 0.25), zero_point=(0, 0), axis=0))
     x, y = value("x", 1, 3, storage=A), value("y", 1, 2, storage=B)

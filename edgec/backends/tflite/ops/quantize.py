@@ -1,7 +1,8 @@
 """QuantizeLinear and DequantizeLinear as arithmetic, where no kernel runs on the integers between them.
 
 y = saturate(round(x / s) + z) with halves to even, as ROUND does it; x = (y − z) · s. Scales and zero points may be
-computed, one for the tensor, one for each index of an axis, or one for each block of an axis.
+computed, one for the tensor, one for each index of an axis, or one for each block of an axis. Integers that only a
+DequantizeLinear reads stay in float32, which holds them exactly: nothing is cast, and no kernel for their type needed.
 """
 
 from __future__ import annotations
@@ -34,18 +35,29 @@ def quantize(ctx: Context, node: ir.Node) -> Tensor:
         y = ctx.binary("ADD", y, offset, **_NONE)
     low, high = out.limits
     y = ctx.binary("MINIMUM", ctx.binary("MAXIMUM", y, ctx.scalar(low, y)), ctx.scalar(high, y))
-    return convert(ctx, ctx.cast(y, DType.INT32), out)
+    return y if _read_as_floats(node) else convert(ctx, ctx.cast(y, DType.INT32), out)
+
+
+def _read_as_floats(node: ir.Node) -> bool:
+    value = node.outputs[0]
+    readers = value.uses()
+    return not value.is_graph_output() and all(n.op_type == "DequantizeLinear" and i == 0 for n, i in readers)
 
 
 def dequantize(ctx: Context, node: ir.Node) -> Tensor:
     """The real values. Raises Refusal for a type that no kernel takes."""
     x, out = ctx.tensor(node.inputs[0]), dtype_of(node.outputs[0])
-    if x.dtype not in (*_RESULTS, DType.INT32) or out not in _FLOATS:
+    in_float = x.dtype == DType.FLOAT32  # as `quantize` leaves integers
+    if (not in_float and x.dtype not in (*_RESULTS, DType.INT32)) or out not in _FLOATS:
         raise Refusal("dtype", f"DequantizeLinear from {x.dtype} to {out} has no TFLite form")
-    y = convert(ctx, x, DType.INT32)
     zero = node.inputs[2] if len(node.inputs) > 2 else None
-    if zero is not None:
-        y = ctx.binary("SUB", y, convert(ctx, _aligned(ctx, node, 2, x), DType.INT32), **_NONE)
+    offset = None if zero is None else convert(ctx, _aligned(ctx, node, 2, x), DType.INT32)
+    if in_float:
+        y, offset = x, None if offset is None else convert(ctx, offset, DType.FLOAT32)
+    else:
+        y = convert(ctx, x, DType.INT32)
+    if offset is not None:
+        y = ctx.binary("SUB", y, offset, **_NONE)
     scale = ctx.cast(_aligned(ctx, node, 1, x), DType.FLOAT32)
     return ctx.cast(ctx.binary("MUL", ctx.cast(y, DType.FLOAT32), scale, **_NONE), out)
 
