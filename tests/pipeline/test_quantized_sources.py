@@ -137,7 +137,7 @@ def test_weights_of_four_bits_take_all_of_int8(tmp_path: Path) -> None:
 
 def test_a_microcontroller_runs_weights_alone_in_float(tmp_path: Path) -> None:
     """It has no kernels for int8 weights beside float data: the weights are what they stand for."""
-    constants = {"w": np.arange(-60, 60, 1, np.int8).reshape(8, 15)[:, ::-1].copy(), **_steps(w=0.01)}
+    constants = {"w": np.arange(-60, 60, dtype=np.int8).reshape(8, 15)[:, ::-1].copy(), **_steps(w=0.01)}
     model = typed("(float[1,8] x) => (float[1,15] y) { d = DequantizeLinear(w, w_s) y = MatMul(x, d) }", constants)
     feeds = [{"x": row} for row in np.random.default_rng(4).standard_normal((4, 1, 8)).astype(np.float32)]
     wanted, got, _ = _runs(tmp_path, model.to_bytes(), "cortex-m7", feeds)

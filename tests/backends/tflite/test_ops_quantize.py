@@ -165,7 +165,7 @@ def test_quantized_convolution_with_bias_and_channels() -> None:
 
 
 def test_integers_that_are_only_dequantized_are_not_cast() -> None:
-    constants = {"s": np.asarray(0.01, np.float32), "z": np.asarray(700, np.uint16)}
+    constants: dict[str, Array] = {"s": np.asarray(0.01, np.float32), "z": np.asarray(700, np.uint16)}
     text = """(float[4,17] x) => (float[4,17] y)
     { q = QuantizeLinear(x, s, z) y = DequantizeLinear(q, s, z) }"""
     model = graph(text, constants=constants)
