@@ -42,7 +42,7 @@ def run(
         bool, typer.Option("--ship-anyway", help="Build even where the accuracy budget cannot be met.")
     ] = False,
     backend: options.BackendName = None,
-    output: Annotated[Path, typer.Option("--output", metavar="DIR", help="Where the bundle goes.")] = Path(),
+    output: Annotated[Path, typer.Option("--output", "-o", metavar="DIR", help="Where the bundle goes.")] = Path(),
     inputs: options.Inputs = None,
     source_kind: options.SourceKind = None,
     trust: options.Trust = False,

@@ -74,7 +74,7 @@ Source = Annotated[
     str, typer.Argument(help="The trained model: a file, a folder, or package.module:factory.", show_default=False)
 ]
 TargetName = Annotated[
-    str, typer.Option("--target", metavar="NAME", help="Hardware profile; `edgec targets` lists them.")
+    str, typer.Option("--target", "-t", metavar="NAME", help="Hardware profile; `edgec targets` lists them.")
 ]
 Calibration = Annotated[
     str | None,

@@ -19,9 +19,7 @@ HEAVY = ("numpy", "onnx", "onnx_ir", "onnxruntime", "openvino", "ai_edge_litert"
 
 
 def edgec(*arguments: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "edgec.cli.app", *arguments], capture_output=True, text=True, timeout=60
-    )
+    return subprocess.run([sys.executable, "-m", "edgec", *arguments], capture_output=True, text=True, timeout=60)
 
 
 def test_help_imports_nothing_heavy() -> None:
