@@ -196,7 +196,10 @@ class Build:
         make = partial(self._plan, form.legal, form.statistics, form.precision, form.ranges, mixture=form.mixture)
         data = [self.samples, None if self.budget.task is None else self.budget.task.samples]
         digests = [source.digest if source else "made up" for source in data]
-        ground = Ground(target=self.target, backend=self.backend_name, usual=form.precision, max_share=max_share)
+        # The ladder may have left int8 weights alone of an int8 plan: then it is those that nodes leave.
+        schemes = {node.scheme for node in form.plan.nodes.values()}
+        usual: NodeScheme = form.precision if form.precision in schemes else "dynamic"
+        ground = Ground(target=self.target, backend=self.backend_name, usual=usual, max_share=max_share)
         with self.clock.stage("mix") as report:
             found = mix(
                 form.legal,

@@ -117,7 +117,7 @@ def mix(
         few,
         keep=lambda name, measure: float(memo.keep(f"noise/{digest}/{name}", measure)),
         progress=ranking,
-        rows=ground.usual == "dynamic" and not scheme.widened_weights,
+        rows=not scheme.widened_weights,
     )
     steps = find_way(
         legal,

@@ -7,7 +7,8 @@ Rules
 2. int8, int16x8, where the output is made of quantization steps: a share of the values within 2 steps of the QDQ
    model in the reference runtime. Deep models amplify single roundings: where the output is about as good
    against the float model as the reference is, fewer values within 2 steps are a warning. Where only the last
-   operators of an int8 model have 16 bits, a step is one of 8 bits: what went before is no finer.
+   operators of an int8 model have 16 bits, a step is one of 8 bits: what went before is no finer. Steps of int16x8 are
+   finer than some kernels (Softmax interpolates a table): there noise that no 8 bits reach is a warning as well.
 3. int8, int16x8, where float operators come last: nearly equal to the reference, or about as good against the
    float model as the reference is.
 4. dynamic: the runtime quantizes activations itself, which the reference does not; a floor in decibels.
@@ -45,6 +46,7 @@ class Tolerance:
     relative: float | None = None
     share_within_2: float | None = None
     agreement_db: float | None = None
+    beside_steps_db: float | None = None
 
 
 #: By precision. 40 dB beside steps: noise a hundred times below the signal is rounding, not another result.
@@ -52,7 +54,7 @@ TOLERANCES = {
     "float32": Tolerance(relative=1e-4),
     "float16": Tolerance(relative=1e-3),
     "int8": Tolerance(share_within_2=0.99, agreement_db=40.0),
-    "int16x8": Tolerance(share_within_2=0.99, agreement_db=40.0),
+    "int16x8": Tolerance(share_within_2=0.99, agreement_db=40.0, beside_steps_db=60.0),
     "dynamic": Tolerance(agreement_db=10.0),
 }
 #: Rule 1: what float32 arithmetic leaves on values of order 1, and how much more a warning covers.
@@ -163,6 +165,8 @@ def _disagreement(check: OutputCheck, precision: str, *, is_float: bool) -> str:
     if tolerance.share_within_2 is not None and check.steps is not None:  # rule 2
         if check.steps.within_2 >= tolerance.share_within_2 or check.sqnr_db >= check.reference_sqnr_db - FAULT_DB:
             return ""
+        if tolerance.beside_steps_db is not None and check.agreement_db >= tolerance.beside_steps_db:
+            return ""
         share = f"{check.steps.within_2:.2%} of the values within 2 steps of the reference"
         return f"{share}, {tolerance.share_within_2:.0%} are required (largest difference {check.steps.largest} steps)"
     if tolerance.agreement_db is None or check.agreement_db >= tolerance.agreement_db:  # rules 3 and 4
@@ -218,7 +222,8 @@ def _roundings(check: OutputCheck, precision: str) -> list[Finding]:
             message=message,
             severity=Severity.WARNING,
             where=f"output {check.name}",
-            hint="the model amplifies single roundings; against the float model it is as good as the reference",
+            hint="single roundings, amplified or those of a kernel coarser than the steps; beside the float model's values "
+            "they are small",
         )
     ]
 

@@ -165,7 +165,9 @@ def _fault(detail: Table, layers: list[_Layer]) -> Finding:
     place = f"{origin.path.parent.name}/{origin.path.name}: {'.'.join(keys)}"
     unknown_key = detail["type"] == "extra_forbidden" or detail["loc"][-1:] == ("[key]",)
     if not unknown_key:
-        return Finding(code="target/invalid", message=f"{place}: {detail['msg'].lower()}", where=str(origin.path))
+        own = detail["type"] == "value_error"  # a rule of the profile's, in its own words
+        why = detail["msg"].removeprefix("Value error, ") if own else detail["msg"].lower()
+        return Finding(code="target/invalid", message=f"{place}: {why}", where=str(origin.path))
     hint = did_you_mean(keys[-1], _known_keys(keys[:-1]))
     near = hint.split("?")[0] + "?" if "?" in hint else hint
     return Finding(

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from edgec.targets.scheme import Scheme
 
@@ -62,6 +62,15 @@ class BackendFacts(_Facts):
     faster_in_float: tuple[str, ...] = ()
     packaging: tuple[str, ...] = ()
     scheme: Scheme = Scheme()
+
+    @model_validator(mode="after")
+    def _precisions_have_operators(self) -> Self:
+        """A precision that no operator has would give a float model under another name."""
+        listed = {"int8": "int8_ops", "int16x8": "int16_ops", "dynamic": "dynamic_ops"}
+        for precision in self.precisions:
+            if precision in listed and not getattr(self.scheme, listed[precision]):
+                raise ValueError(f"{precision} is one of its precisions, and scheme.{listed[precision]} is empty")
+        return self
 
 
 class Limits(_Facts):

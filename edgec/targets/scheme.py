@@ -5,11 +5,18 @@ Sources of the rows stand in the TOML files (TFLite quantization spec, XNNPACK d
 
 from __future__ import annotations
 
-from typing import Literal
+import math
+from typing import Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from edgec.tensors import DType
+
+#: What activations can be stored in.
+_STORED = (DType.INT8, DType.UINT8, DType.INT16)
+
+#: Pairs of scales are compared as `low <= ratio < high`.
+_Ratio = tuple[float, float]
 
 Reverted = Literal["int16x8", "dynamic", "float16", "float32"]
 
@@ -43,14 +50,17 @@ class Scheme(_Facts):
     accuracy: layers that 8 bits hurt run with int8 weights beside float data, or in float. 0 keeps all of it in int8.
     `revert_to`: what single nodes of an int8 model may run in where an accuracy budget asks for more than int8 gives;
     none where the device computes in int8 alone.
+    `power_of_two_scales`: kernels rescale by shifts alone, so every scale is a power of two, the smallest one that
+    covers the range.
     """
 
     activation_dtype: DType = DType.INT8
     activation_symmetric: bool = False
     weight_granularity: Literal["channel", "tensor"] = "channel"
-    weight_symmetric: bool = True
+    weight_symmetric: Literal[True] = True
     weight_narrow: bool = True
     weight_bits: int = Field(default=8, ge=4, le=8)
+    power_of_two_scales: bool = False
     int8_ops: frozenset[str] = frozenset()
     int16_ops: frozenset[str] = frozenset()
     dynamic_ops: frozenset[str] = frozenset()
@@ -65,5 +75,34 @@ class Scheme(_Facts):
     same_scale_ops: frozenset[str] = frozenset()
     fixed_output: dict[str, FixedOutput] = Field(default_factory=dict)
     fused_activations: frozenset[str] = frozenset()
-    add_scale_ratio: tuple[float, float] | None = None
-    mul_scale_ratio: tuple[float, float] | None = None
+    add_scale_ratio: _Ratio | None = None
+    mul_scale_ratio: _Ratio | None = None
+
+    @field_validator("activation_dtype")
+    @classmethod
+    def _is_stored(cls, dtype: DType) -> DType:
+        if dtype not in _STORED:
+            raise ValueError(f"activations are stored in {', '.join(_STORED)}, not in {dtype}")
+        return dtype
+
+    @field_validator("add_scale_ratio", "mul_scale_ratio")
+    @classmethod
+    def _is_a_range(cls, ratio: _Ratio | None) -> _Ratio | None:
+        if ratio is not None and not 0 <= ratio[0] < ratio[1]:
+            raise ValueError(f"no ratio is at least {ratio[0]:g} and below {ratio[1]:g}")
+        return ratio
+
+    @model_validator(mode="after")
+    def _rows_agree(self) -> Self:
+        """Rows that contradict each other are refused, where one of them would silently win."""
+        if both := sorted(self.same_scale_ops & self.fixed_output.keys()):
+            raise ValueError(f"{both[0]} is in same_scale_ops, and fixed_output gives it a scale of its own")
+        low, high = self.activation_dtype.limits
+        for op, fixed in self.fixed_output.items():
+            if not low <= fixed.zero_point <= high:
+                raise ValueError(
+                    f"fixed_output.{op}: zero_point {fixed.zero_point} is no {self.activation_dtype} ({low} to {high})"
+                )
+            if self.power_of_two_scales and math.frexp(fixed.scale)[0] != 0.5:
+                raise ValueError(f"fixed_output.{op}: scale {fixed.scale:g} is no power of two")
+        return self

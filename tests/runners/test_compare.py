@@ -78,6 +78,18 @@ def test_a_last_layer_of_16_bits_behind_8_is_compared_in_steps_of_8() -> None:
             assert ("validate/disagreement" not in codes) == passes, (moved, precision)
 
 
+def test_a_kernel_coarser_than_steps_of_16_bits_is_a_warning() -> None:
+    """A Softmax of 16 bits in TensorFlow Lite Micro is off by up to 16 of 32768 steps; probabilities near 1 hide that."""
+    fine = QParams.per_tensor(2.0**-15, 0)
+    inside = TensorSpec(name="y", shape=(1, 1000), dtype=DType.INT16, qparams=fine)
+    wide = IoBinding(source=TensorSpec(name="y", shape=(1, 1000), dtype=DType.FLOAT32), artifact=inside)
+    exact = np.full((1, 1000), 0.5, np.float32)  # its reference is exact
+    for moved, expected in ((10, "validate/amplified-rounding"), (100, "validate/disagreement")):
+        raw = fine.quantize(exact, DType.INT16)
+        raw[0, :100] += np.int16(moved)
+        assert judge("int16x8", raw, exact, exact=exact, io=wide)[1][0] == expected
+
+
 def test_float_outputs_made_of_steps_are_compared_in_steps_too() -> None:
     raw, reference = shifted(20, 0.5)
     check, codes = judge("int8", Q.dequantize(raw), Q.dequantize(reference), step=STEP)

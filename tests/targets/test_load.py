@@ -192,6 +192,23 @@ def test_faulty_files_are_refused(fault: Fault, text: str, code: str) -> None:
     assert fault(text).code == code
 
 
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("weight_symmetric = false", "weight_symmetric"),
+        ('activation_dtype = "float32"', "not in float32"),
+        ('activation_dtype = "uint8"', "fixed_output.Sigmoid: zero_point -128 is no uint8"),
+        ("add_scale_ratio = [256.0, 0.5]", "no ratio is at least 256 and below 0.5"),
+        ('same_scale_ops = ["Softmax"]', "Softmax is in same_scale_ops"),
+        ("power_of_two_scales = true\nfixed_output.Tanh = { scale = 0.3, zero_point = 0 }", "0.3 is no power of two"),
+        ("int16_ops = []", "scheme.int16_ops is empty"),
+    ],
+)
+def test_a_scheme_that_contradicts_itself_is_refused(fault: Fault, text: str, said: str) -> None:
+    error = fault(f'extends = "raspberrypi4"\n[backends.tflite.scheme]\n{text}')
+    assert error.code == "target/invalid" and said in str(error) and "backends.tflite" in str(error)
+
+
 def test_not_text_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "x.toml"
     path.write_bytes(b"\xff\xfe\x00")

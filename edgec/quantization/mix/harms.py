@@ -1,6 +1,6 @@
 """How much noise each rounding of a plan makes at the output: of a node's weights, and of values that share a scale.
 
-A plan of int8 weights alone has no such values: what its kernels round at run time counts with their weights.
+What kernels with int8 weights beside float data round at run time counts with their weights.
 
 1. The float model gets a switch at every rounding (`alone`); a source's noise is that of the model with its switch
    alone on, over the signal, from one pass of each of a few samples.
@@ -53,11 +53,13 @@ def measure_harms(
 ) -> Harms:
     """The noise of every source of a plan of `model`. `progress` counts passes.
 
-    `rows`: a node's switch rounds what it reads as well, row by row, as kernels do at run time.
+    `rows`: the switch of a node with int8 weights beside float data rounds what it reads as well, row by row, as its
+    kernel does at run time; values of `groups` are rounded there.
     """
     constants = _constants(model, plan)
-    if rows:  # also of nodes whose weights lose nothing
-        constants = {n: constants.get(n, {}) for n, node in plan.nodes.items() if node.scheme == "dynamic"}
+    at_run_time = _round_rows(model, plan) if rows else frozenset()
+    # Also nodes whose weights lose nothing; in graph order, as neighbours share a switch.
+    constants = {n: constants.get(n, {}) for n in plan.nodes if n in constants or n in at_run_time}
     weights, values = _shared(list(constants)), _shared(range(len(groups)))
     count = len(weights) + len(values)
 
@@ -68,7 +70,7 @@ def measure_harms(
             for name in names:
                 for position, real in constants[name].items():
                     editor.swap(name, position, real, i)
-                if rows:
+                if name in at_run_time:
                     editor.round_rows(name, i)
         for i, members in enumerate(values):
             for value in (v for m in members for v in groups[m].values):
@@ -83,6 +85,17 @@ def measure_harms(
     return Harms(
         weights={n: found[i] / len(names) for i, names in enumerate(weights) for n in names},
         values=[found[len(weights) + i] / len(members) for i, members in enumerate(values) for _ in members],
+    )
+
+
+def _round_rows(model: Model, plan: QuantPlan) -> frozenset[str]:
+    """Nodes with int8 weights alone, by name, that read what nothing has rounded."""
+    return frozenset(
+        n.name or ""
+        for n in model.nodes()
+        if plan.nodes[n.name or ""].scheme == "dynamic"
+        and n.inputs[0] is not None
+        and n.inputs[0].name not in plan.activations
     )
 
 

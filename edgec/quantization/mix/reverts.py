@@ -4,7 +4,8 @@
    while an 8-bit kernel writes or reads it. int16 values and float16 weights count as exact.
 2. A kernel whose data becomes int16 keeps its int8 weights (constants that are added or multiplied become int16 too);
    one with int8 weights beside float data rounds its input at run time, about as much as an 8-bit kernel did.
-3. Of all steps the one comes next that takes most noise away for the estimated time that it costs, conversions at its
+3. What has int8 weights beside float data in an int8 plan may leave them too.
+4. Of all steps the one comes next that takes most noise away for the estimated time that it costs, conversions at its
    borders among it. So the first steps of the way are a fast mix for whatever accuracy they reach.
 """
 
@@ -115,7 +116,7 @@ def find_way(
     usual: NodeScheme = "int8",
     max_share: float = 1.0,
 ) -> tuple[Step, ...]:
-    """The steps of rule 3, at most `max_share` of the nodes in `usual` and never all; gains as shares of all noise."""
+    """The steps of rule 4, at most `max_share` of the nodes in `usual` and never all; gains as shares of all noise."""
     schemes = {name: node.scheme for name, node in plan.nodes.items()}
     weighted = {n.name or "" for n in model.nodes() if weight_of(n) is not None}
     way = _Way(schemes, usual, costs, harms, groups, scheme.int8_outputs, weighted)
@@ -167,6 +168,8 @@ def _moves(
         ops = scheme.int16_ops if usual == "int16x8" else scheme.int8_ops
         grown = cut(model, scheme, ops, backend).units
     units = {n.name or "": unit for unit in grown for n in unit.nodes if plan.nodes[n.name or ""].scheme == usual}
+    alone = {n.name or "": n for n in model.nodes() if plan.nodes[n.name or ""].scheme == "dynamic"}
+    units.update({name: Unit(nodes=(node,), kind=Kind.ANCHOR) for name, node in alone.items()})  # rule 3
     found: dict[tuple[tuple[str, NodeScheme], ...], dict[str, NodeScheme]] = {}
     around = [{name: unit} for name, unit in units.items() if weight_of(unit.head) is not None]
     around += [{n: units[n] for n in (*g.writers, *g.readers) if n in units} for g in groups]
@@ -175,7 +178,7 @@ def _moves(
             changes: dict[str, NodeScheme] = {}
             for unit in members.values():
                 changes.update(_reverted(unit, form, scheme, usual))
-            changes = {name: new for name, new in changes.items() if plan.nodes[name].scheme == usual}
+            changes = {name: new for name, new in changes.items() if plan.nodes[name].scheme in (usual, "dynamic")}
             if changes:
                 found.setdefault(tuple(sorted(changes.items())), changes)
     return list(found.values())

@@ -7,6 +7,7 @@ Scales are kept as float32 values, because that is what every runtime stores.
 3. Weights are symmetric and, where the scheme says so, narrow (−127 … 127), so that a product with the
    lowest activation cannot overflow 16 bits.
 4. A channel without weights gets the scale of the largest channel: any scale represents it.
+5. Where kernels shift instead of multiplying, a scale is the next power of two: it covers the range, and no shift is lost.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from __future__ import annotations
 import math
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from edgec.targets.scheme import Scheme
 from edgec.tensors import Array, DType, QParams
@@ -35,9 +36,22 @@ def union(*extents: Extent) -> Extent:
     return min([0.0, *(e[0] for e in extents)]), max([0.0, *(e[1] for e in extents)])
 
 
-def activation_params(extent: Extent, dtype: DType, *, symmetric: bool = False, centred: bool = False) -> QParams:
-    """Per-tensor parameters that cover `extent`. Of an unsigned type, `symmetric` gives what has no negative values
-    the zero point 0, and `centred` the middle all the same."""
+def power_of_two(scales: ArrayLike) -> NDArray[np.float64]:
+    """The smallest powers of two that are no less than `scales`, which are positive (rule 5)."""
+    mantissa, exponent = np.frexp(np.asarray(scales, np.float64))
+    return np.asarray(np.ldexp(1.0, exponent - (mantissa == 0.5)), np.float64)
+
+
+def activation_params(
+    extent: Extent, dtype: DType, *, symmetric: bool = False, centred: bool = False, powers: bool = False
+) -> QParams:
+    """Per-tensor parameters that cover `extent`, with a `power_of_two` for a scale if `powers`. Of an unsigned type,
+    `symmetric` gives what has no negative values the zero point 0, and `centred` the middle all the same."""
+
+    def at_least(scale: float) -> float:
+        scale = max(scale, MIN_SCALE)
+        return float(power_of_two(scale)) if powers else single(scale)
+
     low, high = union(extent)
     qmin, qmax = dtype.limits
     if low == high:
@@ -46,15 +60,11 @@ def activation_params(extent: Extent, dtype: DType, *, symmetric: bool = False, 
         if qmin == 0 and (low < 0 or centred):
             half = (qmax + 1) // 2
             scale = max(-low / half, high / (half - 1))
-            return QParams.per_tensor(_at_least(scale), half)
-        return QParams.per_tensor(_at_least(max(-low, high) / qmax), 0)
-    scale = _at_least((high - low) / (qmax - qmin))
+            return QParams.per_tensor(at_least(scale), half)
+        return QParams.per_tensor(at_least(max(-low, high) / qmax), 0)
+    scale = at_least((high - low) / (qmax - qmin))
     zero_point = round(qmin - low / scale)
     return QParams.per_tensor(scale, min(max(zero_point, qmin), qmax))
-
-
-def _at_least(scale: float) -> float:
-    return single(max(scale, MIN_SCALE))
 
 
 def weight_scales(weight: Array, axis: int | None, scheme: Scheme) -> NDArray[np.float64]:

@@ -245,6 +245,7 @@ def _set_params(
             numbers.dtype,
             symmetric=numbers.symmetric or not first.isdisjoint(names),
             centred=not second.isdisjoint(names),
+            powers=numbers.scheme.power_of_two_scales,
         )
         params = fixed[held[0]] if held else free
         for name in names:

@@ -12,7 +12,7 @@ from __future__ import annotations
 import onnx_ir as ir
 
 from edgec.graph.model import const_of
-from edgec.quantization.planning.affine import activation_params, single
+from edgec.quantization.planning.affine import activation_params, power_of_two, single
 from edgec.quantization.planning.assignment import Assignment, Numbers
 from edgec.quantization.planning.ranges import Ranges
 from edgec.quantization.planning.units import Unit
@@ -30,7 +30,12 @@ def plan_constants(units: list[tuple[int, Unit]], ranges: Ranges, numbers: Numbe
         for value in unit.constants():
             extent = ranges.of(value)
             if (value.name or "", head) not in result.constants and extent is not None:
-                params = activation_params(extent, numbers.dtype, symmetric=numbers.symmetric)
+                params = activation_params(
+                    extent,
+                    numbers.dtype,
+                    symmetric=numbers.symmetric,
+                    powers=numbers.scheme.power_of_two_scales,
+                )
                 result.constants[value.name or "", head] = TensorPlan(
                     dtype=numbers.dtype, qparams=params, reason=f"constant operand [{extent[0]:.6g}, {extent[1]:.6g}]"
                 )
@@ -52,25 +57,25 @@ def _check_ratio(unit: Unit, numbers: Numbers, result: Assignment) -> str:
         return ""
     out = output.qparams.scale[0]
     if op == "Mul":
-        return _check_product(unit, limits, out, result)
+        return _check_product(unit, limits, out, numbers, result)
     for value in (*unit.constants(), *unit.data()):
         plan = _plan_of(value, unit, result)
         ratio = plan.qparams.scale[0] / out
         if ratio < limits[0] and (const_of(value) is not None or _is_its_own(value, numbers)):
-            _raise_scale(value, unit, limits[0] * out, result)
+            _raise_scale(value, unit, limits[0] * out, numbers, result)
         elif not limits[0] <= ratio < limits[1]:
             return f"the scale of {value.name!r} is {ratio:.3g} × that of the output, outside the kernel's limits"
     return ""
 
 
-def _check_product(unit: Unit, limits: tuple[float, float], out: float, result: Assignment) -> str:
+def _check_product(unit: Unit, limits: tuple[float, float], out: float, numbers: Numbers, result: Assignment) -> str:
     operands = [*unit.data(), *unit.constants()]
     if len(operands) == 1:
         operands = operands * 2
     scales = [_plan_of(v, unit, result).qparams.scale[0] for v in operands]
     ratio = scales[0] * scales[1] / out
     if ratio < limits[0] and const_of(operands[1]) is not None:
-        _raise_scale(operands[1], unit, limits[0] * out / scales[0], result)
+        _raise_scale(operands[1], unit, limits[0] * out / scales[0], numbers, result)
         return ""
     if limits[0] <= ratio < limits[1]:
         return ""
@@ -91,13 +96,14 @@ def _is_its_own(value: ir.Value, numbers: Numbers) -> bool:
     return producer.op_type not in held
 
 
-def _raise_scale(value: ir.Value, unit: Unit, floor: float, result: Assignment) -> None:
+def _raise_scale(value: ir.Value, unit: Unit, floor: float, numbers: Numbers, result: Assignment) -> None:
     """Give an operand the smallest scale that the kernel takes, and a zero point from which it still fits."""
     key = (value.name or "", unit.head.name or "")
     constant = key in result.constants
     old = result.constants[key] if constant else result.activations[key[0]]
     qmin, qmax = old.dtype.limits
-    scale = single(floor * 1.01)
+    powers = numbers.scheme.power_of_two_scales
+    scale = float(power_of_two(floor)) if powers else single(floor * 1.01)
     low = (qmin - old.qparams.zero_point[0]) * old.qparams.scale[0]
     zero_point = old.qparams.zero_point[0] and min(max(round(qmin - low / scale), qmin), qmax)
     raised = TensorPlan(

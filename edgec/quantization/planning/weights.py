@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from edgec.graph.model import const_of
 from edgec.graph.traits import bias_of, weight_axis, weight_of
-from edgec.quantization.planning.affine import per_axis, weight_scales
+from edgec.quantization.planning.affine import per_axis, power_of_two, weight_scales
 from edgec.quantization.planning.units import Unit, bias_add_input
 from edgec.quantization.types import TensorPlan
 from edgec.targets.scheme import Scheme
@@ -58,9 +58,12 @@ def plan_weight(
     if scheme.weight_granularity == "tensor":
         axis = None
     scales = weight_scales(weight, axis, scheme)
+    if scheme.power_of_two_scales:
+        scales = power_of_two(scales)
     reason = "symmetric, " + ("one scale for the tensor" if axis is None else f"a scale a channel (axis {axis})")
     if data is not None:
         raised = np.maximum(scales, _floor(unit, scales, data, output))
+        raised = power_of_two(raised) if scheme.power_of_two_scales else raised
         if output is not None and float(raised.max()) * data.scale[0] / output.scale[0] >= RESCALE_LIMITS[1]:
             return None
         if bool((raised > scales).any()):

@@ -264,3 +264,37 @@ def test_on_integers_alone_16_bits_are_the_repair() -> None:
     found = case.found(25)
     assert found.met and set(found.reverted.values()) == {"int16x8"}
     assert "int8" in {node.scheme for node in found.plan.nodes.values()}
+
+
+def test_int8_weights_alone_of_an_int8_plan_leave_them_too() -> None:
+    """The ladder may give any node int8 weights beside float data; a budget takes them out like what is int8."""
+    case = Setting()
+    weights = {"Gemm_d", "Gemm_y"}
+    case.plan = make_plan(
+        case.model, case.stats, case.target, "tflite", "int8", range_method="minmax", dynamic_nodes=weights
+    )
+    case.groups = rounded_together(case.model, case.plan, case.scheme)
+    assert {name for name, node in case.plan.nodes.items() if node.scheme == "dynamic"} == weights
+    loud = Harms(weights=dict.fromkeys(weights, 0.1), values=[0.0] * len(case.groups))
+    steps = find_way(case.model, case.plan, case.scheme, "tflite", case.groups, loud, case.costs)
+    assert {(n, form) for step in steps for n, form in step.changes.items() if n in weights} == {
+        ("Gemm_d", "float32"),
+        ("Gemm_y", "float32"),
+    }
+
+
+def test_what_kernels_round_at_run_time_harms_in_an_int8_plan_too() -> None:
+    case = Setting()
+    plan = make_plan(
+        case.model, case.stats, case.target, "tflite", "int8", range_method="minmax", dynamic_nodes=["Gemm_a"]
+    )
+    groups = rounded_together(case.model, plan, case.scheme)
+
+    def measured_harms(rows: bool) -> Harms:
+        return measure_harms(
+            case.model, plan, groups, case.feeds, keep=lambda _, f: f(), progress=lambda *_: None, rows=rows
+        )
+
+    plain, whole = measured_harms(False), measured_harms(True)
+    assert whole.weights["Gemm_a"] > 1.5 * plain.weights["Gemm_a"], "its input's rounding counts with its weights"
+    assert whole.weights["Gemm_b"] == pytest.approx(plain.weights["Gemm_b"], rel=1e-6) and whole.values == plain.values

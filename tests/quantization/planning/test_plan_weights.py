@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from edgec.graph.model import Model
+from edgec.quantization.planning.affine import power_of_two
 from edgec.quantization.planning.plan import make_plan
 from edgec.quantization.types import QuantPlan
 from edgec.targets.load import load_target
@@ -45,6 +46,24 @@ def test_seven_bit_weights() -> None:
     weight = kernel(4, 3, 1, 1)
     params = plan_of(conv(weight, kernel(4)), weight_bits=7).weights["w"].qparams
     assert np.abs(params.quantize(weight, DType.INT8)).max() == 63
+
+
+def test_powers_of_two_where_kernels_shift() -> None:
+    """Every scale, the smallest one that covers its range: beside the free one it is less than twice as large."""
+    model = conv(kernel(4, 3, 1, 1), kernel(4))
+    free, shifted = plan_of(model, -0.3), plan_of(model, -0.3, power_of_two_scales=True)
+    for plans, usual in (
+        (shifted.activations, free.activations),
+        (shifted.weights, free.weights),
+        (shifted.biases, free.biases),
+    ):
+        for key, entry in plans.items():
+            scales, others = np.asarray(entry.qparams.scale), np.asarray(usual[key].qparams.scale)
+            assert set(np.frexp(scales)[0]) == {0.5}, key
+            assert np.all((scales >= others) & (scales < (4 if plans is shifted.biases else 2) * others)), key
+    x = shifted.activations["x"].qparams
+    np.testing.assert_allclose(x.dequantize(x.quantize(np.array([-1.0, 1.0]), DType.INT8)), [-1, 1], atol=x.scale[0])
+    assert power_of_two([0.5, 0.51, 1.0, 3.0]).tolist() == [0.5, 1.0, 1.0, 4.0]
 
 
 def test_bias_scale_is_input_scale_times_weight_scale() -> None:
