@@ -5,14 +5,17 @@
 
 from __future__ import annotations
 
+import inspect
 import sys
 import tomllib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from edgec.errors import EXIT_CODES
 from edgec.report.tables import cell
 from edgec.report.targets import describe_target, describe_targets
+from edgec.targets.scheme import Scheme
 
 ROOT = Path(__file__).resolve().parent.parent
 DOCS = ROOT / "docs"
@@ -47,6 +50,35 @@ One TOML file in `targets/` is one hardware profile; a file of your own can be g
 precision of the row that keeps the accuracy.
 
 """
+
+OWN_PROFILE = """\
+
+## A profile of your own
+
+    extends = "raspberrypi4"
+    id = "gateway"
+    title = "Our gateway, 256 MiB left"
+
+    [hardware]
+    memory_bytes = 268435456
+
+    [backends.tflite.scheme]
+    weight_granularity = "tensor"
+    accuracy_allowance = 0.0
+
+Tables merge with those of the profile that is extended, everything else replaces it. A key that nobody knows, an
+operator that is none and rows that contradict each other are refused. How a backend quantizes is its `scheme`:
+
+"""
+
+#: Keys of a scheme whose types say too little.
+_TAKES = {
+    "activation_dtype": "int8 or uint8",
+    "revert_to": "int16x8, dynamic, float16, float32",
+    "fixed_output": "operators with `{ scale = …, zero_point = … }`",
+    "add_scale_ratio": "the least ratio, and one that is too large",
+    "mul_scale_ratio": "the least ratio, and one that is too large",
+}
 
 OPS_INTRO = """\
 What the TFLite backend does with each ONNX operator. An operator that is not listed but that ONNX defines by simpler
@@ -108,7 +140,35 @@ def targets_page() -> str:
         ),
     ]
     parts += [_target_section(describe_target(row["name"])) for row in listed]
-    return "".join(parts)
+    parts += [
+        OWN_PROFILE,
+        table(("key", "default", "takes"), _scheme_rows()),
+        "\n",
+        inspect.cleandoc(Scheme.__doc__ or ""),
+    ]
+    return "".join(parts) + "\n"
+
+
+def _scheme_rows() -> list[tuple[str, str, str]]:
+    """The keys of a scheme, their defaults, and what they take."""
+    schema = Scheme.model_json_schema()
+    rows = []
+    for name, facts in schema["properties"].items():
+        default = facts.get("default")
+        shown = str(default).lower() if isinstance(default, bool) else str(default)
+        rows.append((f"`{name}`", "" if default in (None, [], {}) else f"`{shown}`", _TAKES.get(name) or _taken(facts)))
+    return rows
+
+
+def _taken(facts: Mapping[str, Any]) -> str:
+    """What a key takes, from its JSON schema."""
+    if "const" in facts:
+        return str(facts["const"]).lower()
+    if "enum" in facts:
+        return ", ".join(map(str, facts["enum"]))
+    limits = [f"{word} {facts[key]:g}" for key, word in (("minimum", "from"), ("maximum", "to")) if key in facts]
+    kinds = {"array": "names of operators", "boolean": "true or false"}
+    return " ".join([kinds.get(facts.get("type", ""), facts.get("type", "")), *limits])
 
 
 def _target_row(target: dict[str, object]) -> tuple[str, ...]:

@@ -23,6 +23,10 @@ def run(
         options.Effort | None,
         typer.Option("--effort", help="int8 repairs. fast: none; balanced (default): those that are cheap; max: all."),
     ] = None,
+    ranges: Annotated[
+        options.Ranges | None,
+        typer.Option("--ranges", help="How int8 ranges are chosen; default: auto, or minmax where that is better."),
+    ] = None,
     min_sqnr: Annotated[
         float | None,
         typer.Option("--min-sqnr", metavar="DB", help="Accuracy budget: revert nodes from int8 until it holds."),
@@ -85,6 +89,7 @@ def run(
             samples=samples,
             precision=precision.value,
             effort=effort.value if effort else None,
+            ranges=ranges.value if ranges else None,
             min_sqnr=min_sqnr,
             max_drop=max_drop,
             metric=metric,

@@ -35,6 +35,16 @@ class Effort(StrEnum):
     max = "max"
 
 
+class Ranges(StrEnum):
+    """Choices of --ranges."""
+
+    auto = "auto"
+    minmax = "minmax"
+    percentile = "percentile"
+    mse = "mse"
+    entropy = "entropy"
+
+
 class Backend(StrEnum):
     """Choices of --backend."""
 

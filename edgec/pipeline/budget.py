@@ -7,23 +7,26 @@ import itertools
 import math
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from edgec.errors import EdgecError
+from edgec.errors import EdgecError, Finding, Severity
 from edgec.graph.model import Model
 from edgec.pipeline.precision import keeps_accuracy
 from edgec.quantization.data.labels import labels_of
 from edgec.quantization.data.samples import SampleSource, open_samples
-from edgec.quantization.measures.task_metrics import Metric, code_of, load_metric
+from edgec.quantization.measures.task_metrics import METRICS, Metric, code_of, load_metric
 from edgec.quantization.run.executor import Executor
 from edgec.tensors import Array, TensorSpec
 
 #: Labelled samples that are evaluated at most, spread over all of them.
 MAX_SAMPLES = 1000
+
+#: Of fewer samples chance says too little.
+_FEWEST = 16
 
 #: The outputs of each set of inputs, in their order.
 RunAll = Callable[[Iterable[Mapping[str, Array]]], Iterable[Mapping[str, Array]]]
@@ -63,6 +66,7 @@ class Budget:
     min_sqnr: float | None = None
     task: Task | None = None
     ship_anyway: bool = False
+    findings: tuple[Finding, ...] = ()
 
     @property
     def asked(self) -> bool:
@@ -151,7 +155,8 @@ def open_budget(options: BudgetOptions, model: Model, calibration: str | Path | 
         )
     samples = open_samples(place, model.inputs(), count=MAX_SAMPLES)
     labels = labels_of(samples)
-    reference = evaluate(Executor(model).run_all, model.inputs(), samples, labels, metric)
+    outputs, wanted = _outputs(Executor(model).run_all, model.inputs(), samples, labels)
+    reference = metric(outputs, wanted)
     task = Task(
         metric_name=name,
         digest=digest_of(name, labels),
@@ -162,7 +167,32 @@ def open_budget(options: BudgetOptions, model: Model, calibration: str | Path | 
         max_drop=drop,
         reference=reference,
     )
-    return Budget(min_sqnr=options.min_sqnr, task=task, ship_anyway=options.ship_anyway)
+    return replace(plain, task=task, findings=_no_better_than_chance(task, outputs, wanted))
+
+
+def _no_better_than_chance(
+    task: Task, outputs: Sequence[dict[str, Array]], labels: Sequence[Any]
+) -> tuple[Finding, ...]:
+    """Labels of other samples are right by chance: a metric that likes them as well judges nothing."""
+    count = len(labels)
+    if count < _FEWEST:
+        return ()
+    try:
+        guessed = task.metric(outputs, [labels[i] for i in np.random.default_rng(0).permutation(count)])
+    except EdgecError:
+        return ()  # labels that fit no sample but their own
+    luck = 1 / math.sqrt(count) if task.metric_name in METRICS else 0.0
+    if task.reference > guessed + luck:
+        return ()
+    found = Finding(
+        code="quant/metric-chance",
+        message=f"the float model's {task.metric_name} is {task.reference:.4g}, and {guessed:.4g} with the labels "
+        "shuffled: it says nothing of accuracy",
+        severity=Severity.WARNING,
+        where=task.samples.description,
+        hint="check that the labels stand in the order of the samples, and number the classes as the model does",
+    )
+    return (found,)
 
 
 def digest_of(metric: str, labels: Sequence[Any]) -> str:
@@ -188,6 +218,13 @@ def evaluate(
     run: RunAll, specs: Sequence[TensorSpec], samples: SampleSource, labels: Sequence[Any], metric: Metric
 ) -> float:
     """The metric over all labelled samples of a model that `run` runs."""
+    return metric(*_outputs(run, specs, samples, labels))
+
+
+def _outputs(
+    run: RunAll, specs: Sequence[TensorSpec], samples: SampleSource, labels: Sequence[Any]
+) -> tuple[list[dict[str, Array]], list[Any]]:
+    """The outputs of each sample, and its label."""
     outputs: list[dict[str, Array]] = []
     wanted: list[Any] = []
     asked, read = itertools.tee(samples.numbered())
@@ -196,7 +233,7 @@ def evaluate(
         for place, number in enumerate(numbers):
             outputs.append({k: _of_sample(v, place, batch) for k, v in found.items()})
             wanted.append(labels[number])
-    return metric(outputs, wanted)
+    return outputs, wanted
 
 
 def _batch(specs: Sequence[TensorSpec], feed: Mapping[str, Array], size: int) -> int:

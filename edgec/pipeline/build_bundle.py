@@ -20,7 +20,7 @@ from edgec.pipeline.deliver import BuildResult, Delivery, deliver, slug
 from edgec.pipeline.drift_reference import reference_files
 from edgec.pipeline.forms import Build, Form, IoLayout, output_steps
 from edgec.pipeline.io_facts import read_labels, recipe_facts
-from edgec.pipeline.precision import Candidates, backend_facts, candidates, check_effort
+from edgec.pipeline.precision import Candidates, backend_facts, candidates, check_effort, check_ranges
 from edgec.pipeline.ready import build_ready, check_lifted, ready_model, refuse_without_effect
 from edgec.pipeline.stages import Clock, Progress, check_stage, peak_memory_bytes
 from edgec.pipeline.summary import provenance, summarize
@@ -38,6 +38,7 @@ def run_build(
     samples: int | None = None,
     precision: str = "auto",
     effort: str | None = None,
+    ranges: str | None = None,
     min_sqnr: float | None = None,
     max_drop: str | None = None,
     metric: str | None = None,
@@ -58,9 +59,10 @@ def run_build(
     """Build a bundle and validate it on this machine.
 
     `effort` (fast, balanced unless said, max) is how far the repair ladder is climbed where there is calibration data;
-    `min_sqnr` (dB) and `max_drop` (of a `metric` on labelled data: that of `evaluation`, or of the calibration) are
-    the budget: as few nodes as it takes leave int8 for what the target offers, and nothing is shipped that misses it,
-    unless `ship_anyway`.
+    `ranges` (auto, minmax, percentile, mse, entropy) fixes how those of 8-bit values are chosen, where the ladder else
+    tries more than one. `min_sqnr` (dB) and `max_drop` (of a `metric` on labelled data: that of `evaluation`, or of the
+    calibration) are the budget: as few nodes as it takes leave int8 for what the target offers, and nothing is shipped
+    that misses it, unless `ship_anyway`.
     `inputs` fixes input shapes by name; `reading` says how to read the source where its looks do not tell.
     `stop_after` writes that stage's product into `output` and stops. `keep_graphs` puts the float and the QDQ model
     into the bundle, for `edgec compare` on other machines; this one keeps them in its cache.
@@ -70,6 +72,7 @@ def run_build(
     """
     check_stage(stop_after)
     wanted = check_effort(effort or "balanced")
+    method = check_ranges(ranges)
     profile = load_target(target)
     ready = ready_model(source, profile, backend=backend, precision=precision, inputs=inputs, reading=reading)
     if ready is not None:
@@ -81,6 +84,7 @@ def run_build(
                 "--metric": metric is not None,
                 "--evaluation": evaluation is not None,
                 "--effort": effort is not None,
+                "--ranges": ranges is not None,
                 "--ship-anyway": ship_anyway,
                 "--io-layout": io_layout != "auto",
                 "--keep-graphs": keep_graphs,
@@ -127,10 +131,11 @@ def run_build(
         output=Path(output),
         io_layout=io_layout,
         effort=wanted,
+        ranges=method,
         budget=budget,
         model=model,
         samples=opened,
-        findings=[*loaded.findings, *drawn(model), *options.findings],
+        findings=[*loaded.findings, *drawn(model), *options.findings, *budget.findings],
         labels=loaded.labels if labels is None else read_labels(labels),
         preprocessing=loaded.preprocessing or ({} if opened is None else recipe_facts(opened.recipe)),
     )

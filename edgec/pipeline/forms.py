@@ -85,6 +85,7 @@ class Build:
     model: Model
     samples: SampleSource | None
     findings: list[Finding] = field(default_factory=list)
+    ranges: RangeMethod | None = None
     labels: tuple[str, ...] = ()
     preprocessing: Mapping[str, Any] = field(default_factory=dict)
     why: str = ""
@@ -141,7 +142,7 @@ class Build:
             return self._plan(model, seen, precision, method)
 
         with self.clock.stage("quantize"):
-            planned = climb(legal, make, statistics, (), effort="fast")
+            planned = climb(legal, make, statistics, (), effort="fast", ranges=self.ranges)
         if self.samples is None or self.effort == "fast" or precision not in HAS_INT8_WEIGHTS:
             return planned
         with self.clock.stage("repair") as report:
@@ -155,6 +156,7 @@ class Build:
                 statistics,
                 self.feeds,
                 effort=self.effort,
+                ranges=self.ranges,
                 weight_bits=self.facts.scheme.weight_bits,
                 even=even,
                 mix=mix_in,

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, cast
 
 from edgec.backends.base import Precision
 from edgec.errors import EdgecError, Finding, Severity
+from edgec.graph.traits import TRAITS
+from edgec.quantization.calibration.range_choice import RANGE_METHODS, RangeMethod
+from edgec.quantization.planning.units import ACTIVATION_PRODUCT
 from edgec.quantization.repair.ladder import Effort
 from edgec.registry import did_you_mean
 from edgec.targets.profile import BackendFacts, Target
+from edgec.targets.scheme import Scheme
 
 #: Without a budget of the user's: noise a hundredth of the signal, and the same first class 99 times of 100.
 AUTO_MIN_SQNR_DB = 20.0
@@ -34,10 +39,14 @@ class Candidates:
 
 
 def backend_facts(target: Target, backend: str | None) -> tuple[str, BackendFacts]:
-    """The backend to build with and the target's facts about it. Raises `EdgecError` when the target has it not."""
+    """The backend to build with and the target's facts about it.
+
+    Raises `EdgecError` when the target has it not, or its profile names operators that are none.
+    """
     name = backend or target.default_backend
     for known, facts in target.backends.items():
         if known == name:
+            _check_operators(target, name, facts.scheme)
             return name, facts
     raise EdgecError(
         "target/no-backend",
@@ -47,8 +56,22 @@ def backend_facts(target: Target, backend: str | None) -> tuple[str, BackendFact
     )
 
 
+def _check_operators(target: Target, backend: str, scheme: Scheme) -> None:
+    """A misspelt operator would stay in float without a word."""
+    for key in ("int8_ops", "int16_ops", "dynamic_ops", "same_scale_ops", "fused_activations", "fixed_output"):
+        wrong = sorted(set(getattr(scheme, key)) - TRAITS.keys() - {ACTIVATION_PRODUCT})
+        if wrong:
+            raise EdgecError(
+                "target/invalid",
+                f"backends.{backend}.scheme.{key}: {wrong[0]!r} is no ONNX operator that can be quantized",
+                where=target.id,
+                hint=did_you_mean(wrong[0], TRAITS),
+            )
+
+
 def candidates(asked: str, target: Target, backend: str, facts: BackendFacts, *, calibrated: bool) -> Candidates:
     """Resolve `--precision`. Raises `EdgecError` for an unknown one, or for int8 without calibration data."""
+    notes = _unheard(target, backend)
     if asked not in _KNOWN:
         raise EdgecError("cli/unknown-precision", f"there is no precision {asked!r}", hint=did_you_mean(asked, _KNOWN))
     if asked != "auto":
@@ -62,15 +85,15 @@ def candidates(asked: str, target: Target, backend: str, facts: BackendFacts, *,
             )
         if precision in NEEDS_CALIBRATION and not calibrated:
             raise _no_samples(precision, facts.precisions)
-        return Candidates((precision,), f"{precision} was asked for")
+        return Candidates((precision,), f"{precision} was asked for", notes)
     order: Sequence[Precision] = facts.precisions
     # float16 and int16x8 behind float32 are there to be asked for
     order = order[: order.index("float32") + 1] if "float32" in order else order
     if calibrated:
-        return Candidates(tuple(order), facts.why)
+        return Candidates(tuple(order), facts.why, notes)
     kept = tuple(p for p in order if p not in NEEDS_CALIBRATION)
     if kept == tuple(order):
-        return Candidates(kept, facts.why)
+        return Candidates(kept, facts.why, notes)
     if not kept:
         raise _no_samples(target.id + " computes in integers alone, which", order)
     note = Finding(
@@ -79,7 +102,21 @@ def candidates(asked: str, target: Target, backend: str, facts: BackendFacts, *,
         severity=Severity.INFO,
         hint="give --calibration with typical samples: int8 is the smallest and fastest form on this target",
     )
-    return Candidates(kept, facts.why, (note,))
+    return Candidates(kept, facts.why, (*notes, note))
+
+
+def _unheard(target: Target, backend: str) -> tuple[Finding, ...]:
+    """What the profile asks for and the backend has not."""
+    if target.io_dtype == "float32" or backend == "tflite":
+        return ()
+    note = Finding(
+        code="target/no-effect",
+        message=f"io_dtype = {target.io_dtype!r} has no effect with {backend}, whose inputs and outputs stay float",
+        severity=Severity.WARNING,
+        where=target.id,
+        hint="take --backend tflite for integers at the border",
+    )
+    return (note,)
 
 
 def _no_samples(what: str, offered: Sequence[Precision]) -> EdgecError:
@@ -98,6 +135,20 @@ def check_effort(name: str) -> Effort:
         if effort == name:
             return effort
     raise EdgecError("cli/unknown-effort", f"there is no effort {name!r}", hint=did_you_mean(name, EFFORTS))
+
+
+def check_ranges(name: str | None) -> RangeMethod | None:
+    """The way to choose ranges of that name; None leaves it to the ladder. Raises `EdgecError` (cli/unknown-ranges)."""
+    for method in RANGE_METHODS:
+        if method == name:
+            return method
+    if name is None:
+        return None
+    raise EdgecError(
+        "cli/unknown-ranges",
+        f"there is no way to choose ranges named {name!r}",
+        hint=did_you_mean(name, RANGE_METHODS),
+    )
 
 
 def keeps_accuracy(fidelity: Mapping[str, Any], *, min_sqnr: float | None = None) -> tuple[bool, str]:
@@ -122,13 +173,14 @@ def low_fidelity(precision: str, fidelity: Mapping[str, Any]) -> tuple[Finding, 
         return ()
     sqnr = fidelity.get("sqnr_db") or 0.0
     collapsed = sqnr < COLLAPSE_SQNR_DB
+    better = AUTO_MIN_SQNR_DB if sqnr < AUTO_MIN_SQNR_DB else math.ceil(sqnr) + 5
     return (
         Finding(
             code="quant/collapsed" if collapsed else "quant/low-fidelity",
             message=f"{precision} {'collapses' if collapsed else 'loses accuracy'}: {words} against the float model "
             f"(budget {AUTO_MIN_SQNR_DB:.0f} dB, {100 * AUTO_MIN_TOP1:.0f} %)",
             severity=Severity.WARNING,
-            hint="take --min-sqnr 20 to leave the worst nodes in float, --precision auto, which falls back as needed, "
-            "or int16x8; or give more typical samples",
+            hint=f"take --min-sqnr {better:.0f} to take the worst nodes out of int8, or --precision auto, which falls "
+            "back as needed, or int16x8; or give more typical samples",
         ),
     )

@@ -33,6 +33,7 @@ def summarize(
         summary["nodes"] = dict(sorted(schemes.items()))
     if form.ladder:
         summary["effort"] = work.effort
+        summary["ranges"] = form.ranges
         summary["ladder"] = [rung.as_dict() for rung in form.ladder]
     if form.mixed is not None:
         summary["mixed"] = form.mixed.as_dict()

@@ -222,8 +222,8 @@ def _roundings(check: OutputCheck, precision: str) -> list[Finding]:
             message=message,
             severity=Severity.WARNING,
             where=f"output {check.name}",
-            hint="single roundings, amplified or those of a kernel coarser than the steps; beside the float model's values "
-            "they are small",
+            hint="single roundings that the model amplifies, or those of a kernel that is coarser than the steps; the "
+            "float model's values are large beside them",
         )
     ]
 

@@ -12,8 +12,8 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator, model_valida
 
 from edgec.tensors import DType
 
-#: What activations can be stored in.
-_STORED = (DType.INT8, DType.UINT8, DType.INT16)
+#: What activations of an int8 model can be stored in.
+_STORED = (DType.INT8, DType.UINT8)
 
 #: Pairs of scales are compared as `low <= ratio < high`.
 _Ratio = tuple[float, float]
@@ -82,7 +82,9 @@ class Scheme(_Facts):
     @classmethod
     def _is_stored(cls, dtype: DType) -> DType:
         if dtype not in _STORED:
-            raise ValueError(f"activations are stored in {', '.join(_STORED)}, not in {dtype}")
+            raise ValueError(
+                f"int8 models store data in {' or '.join(_STORED)}, not in {dtype}; int16 is precision int16x8"
+            )
         return dtype
 
     @field_validator("add_scale_ratio", "mul_scale_ratio")

@@ -13,9 +13,11 @@ import numpy as np
 import pytest
 
 from edgec.errors import EdgecError
+from edgec.frontends.base import load_source
 from edgec.graph.model import Model
+from edgec.passes.pipelines import canonicalize
 from edgec.pipeline import BuildResult, mixing, run_build
-from edgec.pipeline.budget import Budget, parse_drop
+from edgec.pipeline.budget import Budget, BudgetOptions, open_budget, parse_drop
 from edgec.pipeline.forms import Build
 from edgec.quantization.mix.memo import Memo
 from tests.support.graphs import run_ort
@@ -251,6 +253,17 @@ def test_refusals(tmp_path: Path, options: dict[str, Any], code: str) -> None:
     with pytest.raises(EdgecError) as error:
         _built(tmp_path, **options)
     assert error.value.code == code
+
+
+@pytest.mark.parametrize(("metric", "shuffled"), [("top1", True), ("auc", True), ("top1", False), ("f1", False)])
+def test_labels_of_other_samples_are_noticed(metric: str, shuffled: bool, tmp_path: Path) -> None:
+    model, data = _write(tmp_path)
+    held = dict(np.load(data))
+    labels = np.random.default_rng(5).permutation(held["labels"]) if shuffled else held["labels"]
+    np.savez(data, x=held["x"], labels=labels)
+    asked = BudgetOptions(max_drop="99%", metric=metric)
+    found = open_budget(asked, canonicalize(load_source(model).model), data).findings
+    assert [f.code for f in found] == (["quant/metric-chance"] if shuffled else [])
 
 
 def test_how_a_drop_is_written() -> None:

@@ -36,6 +36,13 @@ def test_fast_repairs_nothing_and_balanced_says_what_it_did(tmp_path: Path) -> N
     assert balanced["fidelity"]["sqnr_db"] >= fast["fidelity"]["sqnr_db"] - 1
 
 
+@pytest.mark.parametrize("method", ["minmax", "percentile", "mse", "entropy", "auto"])
+def test_ranges_that_were_asked_for_are_the_only_ones(method: str, tmp_path: Path) -> None:
+    summary = built(tmp_path, ranges=method, stop_after="bundle").summary
+    tried = [rung["rung"] for rung in summary["ladder"] if rung["rung"].startswith("ranges")]
+    assert tried == [f"ranges: {method}"] and summary["ranges"] == method
+
+
 def test_an_unknown_effort_is_refused(tmp_path: Path) -> None:
     with pytest.raises(EdgecError) as error:
         built(tmp_path, effort="balancd")

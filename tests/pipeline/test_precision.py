@@ -10,10 +10,11 @@ from edgec.pipeline.precision import (
     COLLAPSE_SQNR_DB,
     backend_facts,
     candidates,
+    check_ranges,
     keeps_accuracy,
     low_fidelity,
 )
-from edgec.targets.load import load_target
+from edgec.targets.load import list_targets, load_target
 from edgec.targets.profile import Target
 
 PI = load_target("raspberrypi4")
@@ -105,3 +106,44 @@ def test_a_loss_is_said_loudly(sqnr: float | None, codes: list[str]) -> None:
     found = low_fidelity("int8", {"sqnr_db": sqnr, "top1_agreement": None})
     assert [f.code for f in found] == codes
     assert all("--precision auto" in f.hint for f in found)
+
+
+def with_tflite(target: Target, **changes: object) -> Target:
+    facts = target.backends["tflite"]
+    scheme = facts.scheme.model_copy(update=changes)
+    return target.model_copy(update={"backends": {"tflite": facts.model_copy(update={"scheme": scheme})}})
+
+
+@pytest.mark.parametrize("name", list_targets())
+def test_operators_of_the_shipped_profiles_are_known(name: str) -> None:
+    target = load_target(name)
+    for backend in target.backends:
+        backend_facts(target, backend)
+
+
+@pytest.mark.parametrize("key", ["int8_ops", "same_scale_ops", "fused_activations"])
+def test_a_misspelt_operator_in_a_profile_is_refused(key: str) -> None:
+    with pytest.raises(EdgecError) as error:
+        backend_facts(with_tflite(PI, **{key: frozenset({"Cnov", "Relu"})}), None)
+    assert error.value.code == "target/invalid" and f"scheme.{key}: 'Cnov'" in str(error.value)
+    assert "Conv" in error.value.finding.hint
+
+
+def test_integers_at_the_border_are_the_tflite_backend_s() -> None:
+    target = PI.model_copy(update={"io_dtype": "int8"})
+    for backend, codes in (("tflite", []), ("openvino", ["target/no-effect"])):
+        name, facts = backend_facts(target, backend)
+        assert [f.code for f in candidates("int8", target, name, facts, calibrated=True).findings] == codes
+
+
+def test_the_budget_that_is_proposed_asks_for_more_than_there_is() -> None:
+    for sqnr, proposed in ((15.0, "--min-sqnr 20"), (26.7, "--min-sqnr 32")):
+        (finding,) = low_fidelity("int8", {"sqnr_db": sqnr, "top1_agreement": 0.9})
+        assert proposed in finding.hint
+
+
+def test_ways_to_choose_ranges() -> None:
+    assert check_ranges(None) is None and check_ranges("mse") == "mse"
+    with pytest.raises(EdgecError) as error:
+        check_ranges("entrpy")
+    assert error.value.code == "cli/unknown-ranges" and "entropy" in error.value.finding.hint

@@ -79,7 +79,7 @@ def test_a_last_layer_of_16_bits_behind_8_is_compared_in_steps_of_8() -> None:
 
 
 def test_a_kernel_coarser_than_steps_of_16_bits_is_a_warning() -> None:
-    """A Softmax of 16 bits in TensorFlow Lite Micro is off by up to 16 of 32768 steps; probabilities near 1 hide that."""
+    """A Softmax of 16 bits in TensorFlow Lite Micro is off by up to 16 of its 32768 steps."""
     fine = QParams.per_tensor(2.0**-15, 0)
     inside = TensorSpec(name="y", shape=(1, 1000), dtype=DType.INT16, qparams=fine)
     wide = IoBinding(source=TensorSpec(name="y", shape=(1, 1000), dtype=DType.FLOAT32), artifact=inside)

@@ -197,6 +197,7 @@ def test_faulty_files_are_refused(fault: Fault, text: str, code: str) -> None:
     [
         ("weight_symmetric = false", "weight_symmetric"),
         ('activation_dtype = "float32"', "not in float32"),
+        ('activation_dtype = "int16"', "int16 is precision int16x8"),
         ('activation_dtype = "uint8"', "fixed_output.Sigmoid: zero_point -128 is no uint8"),
         ("add_scale_ratio = [256.0, 0.5]", "no ratio is at least 256 and below 0.5"),
         ('same_scale_ops = ["Softmax"]', "Softmax is in same_scale_ops"),

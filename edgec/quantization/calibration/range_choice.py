@@ -1,9 +1,10 @@
 """Choose a tensor's range from its statistics, and say how much of it the choice leaves out.
 
 `minmax` keeps everything, `percentile` cuts the same share off each end. `mse` and `auto` search the range with the
-least squared error of 8 bits: rounding, step²/12 for each value inside, and what is cut off outside. `auto` counts
-what is cut off twice, as the largest values are the ones that the network acts on. `entropy` keeps the
-distribution, by the least Kullback-Leibler divergence.
+least squared error of 8 bits: rounding of what is inside, and what is cut off outside. `mse` rounds the histogram
+itself. `auto` counts step²/12 for each value, also for those beside a step so small that they vanish and lose less; and
+what is cut off twice, as the largest values are the ones that the network acts on. `entropy` keeps the distribution, by
+the least Kullback-Leibler divergence.
 
 Inputs to come go beyond the samples where those are few. How far is read off the samples themselves
 (`roomy_range_of`): for values with bounds of their own it is next to nothing.
@@ -12,7 +13,7 @@ Inputs to come go beyond the samples where those are few. How far is read off th
 from __future__ import annotations
 
 import math
-from typing import Literal
+from typing import Literal, get_args
 
 import numpy as np
 
@@ -21,12 +22,18 @@ from edgec.tensors import Array
 
 RangeMethod = Literal["minmax", "percentile", "mse", "entropy", "auto"]
 
+RANGE_METHODS: tuple[RangeMethod, ...] = get_args(RangeMethod)
+
 #: How much more than rounding an error by cutting off counts.
 CUT_WEIGHT: dict[RangeMethod, float] = {"mse": 1.0, "auto": 2.0}
 
 #: Ends that are tried on each side, from this share of the full range up to all of it.
 _TRIED = 64
 _SMALLEST = 0.1
+
+#: Steps whose rounding is computed value by value, and places in each bin where its values are taken to lie.
+_STEPS_TRIED = 128
+_PLACES = 4
 
 #: Steps of the 8 bit numbers that the errors are of.
 _STEPS = 255
@@ -53,8 +60,10 @@ def range_of(
         low = max(low, quantile(stats, share))
         high = min(high, quantile(stats, 1.0 - share))
     low, high = min(low, 0.0), max(high, 0.0)
+    if low == high:
+        return low, high
     if method in CUT_WEIGHT and stats.counts.sum() > 0:
-        return _least_error(stats, low, high, CUT_WEIGHT[method])
+        return _least_error(stats, low, high, method)
     if method == "entropy" and stats.counts.sum() > 0:
         return _least_divergence(stats, low, high)
     return low, high
@@ -92,7 +101,7 @@ def _ends(full: float) -> Array:
     return full * np.linspace(_SMALLEST, 1.0, _TRIED) if full else np.zeros(1)
 
 
-def _least_error(stats: TensorStats, low: float, high: float, cut_weight: float) -> tuple[float, float]:
+def _least_error(stats: TensorStats, low: float, high: float, method: RangeMethod) -> tuple[float, float]:
     """The range inside [low, high] with the least expected squared error; the widest one of equals."""
     lows, highs = _ends(low), _ends(high)
     count = stats.counts.astype(np.float64)
@@ -100,11 +109,31 @@ def _least_error(stats: TensorStats, low: float, high: float, cut_weight: float)
     above = _beyond(middle, count, highs)
     below = _beyond(-middle[::-1], count[::-1], -lows)
     step = (highs[None, :] - lows[:, None]) / _STEPS
-    rounded = float(count.sum()) - _exact_zeros(stats)
-    cost = step**2 / 12 * rounded + cut_weight * (above[None, :] + below[:, None])
+    rounding = _rounded(stats, step) if method == "mse" else step**2 / 12 * (float(count.sum()) - _exact_zeros(stats))
+    cost = rounding + CUT_WEIGHT[method] * (above[None, :] + below[:, None])
     best = np.flatnonzero(cost.reshape(-1) <= cost.min() * (1 + 1e-9))[-1]
     i, j = divmod(int(best), len(highs))
     return float(lows[i]), float(highs[j])
+
+
+def _rounded(stats: TensorStats, steps: Array) -> Array:
+    """Σ (value − its nearest multiple of a step)², for many steps: 0 is one of the multiples in any range.
+
+    Exact for a few of them, the nearest of which stands for the others.
+    """
+    count = stats.counts.astype(np.float64)
+    if (zeros := _exact_zeros(stats)) > 0:
+        count[-stats.first_bin] -= zeros
+    used = np.flatnonzero(count)
+    inside = (np.arange(_PLACES) + 0.5) / _PLACES
+    places = ((used + stats.first_bin)[:, None] + inside).ravel() * stats.bin_width
+    places = np.clip(places, stats.minimum, stats.maximum)
+    weights = np.repeat(count[used] / _PLACES, _PLACES)
+    smallest, largest = math.log(float(steps.min())), math.log(float(steps.max()))
+    tried = np.exp(np.linspace(smallest, largest, _STEPS_TRIED))
+    errors = np.asarray([np.sum(weights * (places - step * np.rint(places / step)) ** 2) for step in tried])
+    position = (np.log(steps) - smallest) / max(largest - smallest, np.finfo(np.float64).tiny) * (_STEPS_TRIED - 1)
+    return np.asarray(errors[np.rint(position).astype(np.int64)])
 
 
 def _exact_zeros(stats: TensorStats) -> float:
@@ -134,8 +163,7 @@ def _divergence(stats: TensorStats, low: float, high: float) -> float:
     count = stats.counts.astype(np.float64)
     count[count.argmax()] -= _exact_zeros(stats) if count.argmax() == -stats.first_bin else 0.0
     middle = (np.arange(len(count)) + stats.first_bin + 0.5) * stats.bin_width
-    if high <= low:
-        return 0.0
+    middle = np.clip(middle, stats.minimum, stats.maximum)  # the last bin may begin at the maximum itself
     inside = (middle >= low) & (middle <= high)
     if not inside.any():
         return float("inf")

@@ -147,10 +147,15 @@ def _classes(scores: Array, label: Any) -> tuple[Array, Array]:
     """Predicted and right classes of one sample, in the same shape."""
     wanted = np.asarray(label)
     if wanted.dtype.kind not in "iub" and not (wanted.dtype.kind == "f" and np.all(wanted == np.rint(wanted))):
-        raise EdgecError("quant/metric", f"a label is {label!r}, not a class number", hint="give numbers from 0 on")
+        raise EdgecError(
+            "quant/metric",
+            f"a label is {np.asarray(label).tolist()!r}, not a class number",
+            hint="give numbers from 0 on",
+        )
     wanted = wanted.astype(np.int64)
     if wanted.size == 1:
         flat = scores.ravel()
+        _check_class(wanted, max(flat.size, 2))
         return np.atleast_1d(_decide(flat) if flat.size == 1 else np.argmax(flat)), wanted.reshape(1)
     for axis in range(scores.ndim):  # a class a position
         if np.delete(scores.shape, axis).tolist() == list(wanted.shape):
@@ -164,6 +169,16 @@ def _classes(scores: Array, label: Any) -> tuple[Array, Array]:
     )
 
 
+def _check_class(labels: Array, classes: int) -> None:
+    wrong = labels[(labels < 0) | (labels >= classes)]
+    if wrong.size:
+        raise EdgecError(
+            "quant/metric",
+            f"a label is {wrong[0]}, and the model gives scores of {classes} classes",
+            hint="number the classes from 0 on, in the order of the model's scores",
+        )
+
+
 def _decide(scores: Array) -> Array:
     """Yes or no: probabilities at a half, logits at 0."""
     limit = 0.5 if scores.size and scores.min() >= 0 and scores.max() <= 1 else 0.0
@@ -173,6 +188,8 @@ def _decide(scores: Array) -> Array:
 def _one_against_rest(outputs: Outputs, labels: Sequence[Any], measure: Callable[[Array, Array], float]) -> float:
     rows = np.stack([score.ravel().astype(np.float64) for score in _scores(outputs)])
     wanted = np.stack([np.asarray(label).ravel() for label in labels]).astype(np.int64)
+    if wanted.shape[1] == 1:
+        _check_class(wanted, max(rows.shape[1], 2))
     if wanted.shape[1] == 1 and rows.shape[1] <= 2:
         margin = rows[:, -1] - (rows[:, 0] if rows.shape[1] == 2 else 0)
         return measure(margin, wanted[:, 0] > 0)

@@ -7,7 +7,7 @@ Scales are kept as float32 values, because that is what every runtime stores.
 3. Weights are symmetric and, where the scheme says so, narrow (−127 … 127), so that a product with the
    lowest activation cannot overflow 16 bits.
 4. A channel without weights gets the scale of the largest channel: any scale represents it.
-5. Where kernels shift instead of multiplying, a scale is the next power of two: it covers the range, and no shift is lost.
+5. Where kernels shift instead of multiplying, a scale is the next power of two, so that the range is covered.
 """
 
 from __future__ import annotations

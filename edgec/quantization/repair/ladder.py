@@ -125,24 +125,26 @@ def climb(
     feeds: Feeds,
     *,
     effort: Effort = "balanced",
+    ranges: RangeMethod | None = None,
     weight_bits: int = 8,
     even: Even | None = None,
     mix: Mixer | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> Climb:
-    """The best plan that `effort` finds. `make` plans a model; `feeds` are samples; `even` prepares rung 2,
-    `mix` rung 3.
+    """The best plan that `effort` finds. `make` plans a model; `feeds` are samples; `ranges` leaves out rung 1, `even`
+    prepares rung 2, `mix` rung 3.
 
     Without samples, or where nothing is quantized, the plan is the first that `make` gives.
     """
     reach = REACH[effort]
-    plan = make(model, stats, reach.ranges[0])
+    taken, *others = reach.ranges if ranges is None else (ranges,)
+    plan = make(model, stats, taken)
     if not reach.learn or not feeds or not (plan.activations or plan.weights):
-        return Climb(plan=plan, model=apply_plan(model, plan), rungs=())
+        return Climb(plan=plan, model=apply_plan(model, plan), rungs=(), ranges=taken)
     count = reach.judge if effort == "max" else _affordable(model, plan, reach.judge)
     learn, judged = split(feeds, max(reach.learn, count), count)  # what small models cost is not their samples
-    methods = reach.ranges[1:] if plan.activations else ()
-    ladder = _Ladder(model, Judge(model, judged), plan)
+    methods = others if plan.activations else ()
+    ladder = _Ladder(model, Judge(model, judged), plan, taken)
     total = len(methods) + (even is not None) + (mix is not None) + 3
 
     def step(name: str, change: Callable[[QuantPlan], QuantPlan], of: Model) -> bool:
@@ -150,12 +152,11 @@ def climb(
             progress(min(len(ladder.rungs) - 1, total - 1), total)
         return ladder.step(name, change, of)
 
-    ranges: RangeMethod = reach.ranges[0]
     for method in methods:
         if step(f"ranges: {method}", partial(_with_ranges, make, method, (model, stats)), model):
-            ranges = method
+            taken = method
     evened = even(ladder.plan) if even is not None and plan.activations else None
-    if evened is not None and not step("equalisation", partial(_with_ranges, make, ranges, evened), evened[0]):
+    if evened is not None and not step("equalisation", partial(_with_ranges, make, taken, evened), evened[0]):
         evened = None
     base = model if evened is None else evened[0]
     mixture = Mixture()
@@ -167,7 +168,7 @@ def climb(
         }
         for name, find in finders.items():
             found = find(base, ladder.plan) if not mixture else Mixture()
-            if found and step(name, partial(_with_mixture, mix.plan, base, seen, ranges, found), base):
+            if found and step(name, partial(_with_mixture, mix.plan, base, seen, taken, found), base):
                 mixture = found
     ladder.settle(base)
     how = {"positions": reach.positions, "bits": weight_bits}
@@ -193,7 +194,7 @@ def climb(
         step("bias, full", lambda p: correct_fully(base, p, find_layers(base, p), learn), base)
     rungs = tuple(ladder.rungs)
     quantized = apply_plan(base, ladder.plan)
-    return Climb(plan=ladder.plan, model=quantized, rungs=rungs, ranges=ranges, evened=evened, mixture=mixture)
+    return Climb(plan=ladder.plan, model=quantized, rungs=rungs, ranges=taken, evened=evened, mixture=mixture)
 
 
 def _finer(plan: QuantPlan) -> QuantPlan:
@@ -228,13 +229,13 @@ def _with_mixture(make: Callable[..., QuantPlan], *arguments: Any) -> QuantPlan:
 class _Ladder:
     """The best so far."""
 
-    def __init__(self, model: Model, judge: Judge, plan: QuantPlan) -> None:
+    def __init__(self, model: Model, judge: Judge, plan: QuantPlan, ranges: RangeMethod) -> None:
         start = time.perf_counter()
         self._judge, self._early = judge, bool(plan.activations)
         self.plan = plan
         self._best, self._first, self.score = self._begun(model)
         seconds = time.perf_counter() - start
-        self.rungs = [Rung(name="ranges: auto", before_db=None, after_db=self.score, kept=True, seconds=seconds)]
+        self.rungs = [Rung(name=f"ranges: {ranges}", before_db=None, after_db=self.score, kept=True, seconds=seconds)]
 
     def step(self, name: str, change: Callable[[QuantPlan], QuantPlan], model: Model) -> bool:
         """Try one repair of a plan of `model`, and keep it where most samples gain; True when it stays."""

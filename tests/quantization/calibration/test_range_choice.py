@@ -9,7 +9,14 @@ import numpy as np
 import pytest
 
 from edgec.quantization.calibration.observers import merge, observe
-from edgec.quantization.calibration.range_choice import RangeMethod, outside, quantile, range_of, roomy_range_of
+from edgec.quantization.calibration.range_choice import (
+    RANGE_METHODS,
+    RangeMethod,
+    outside,
+    quantile,
+    range_of,
+    roomy_range_of,
+)
 from edgec.quantization.types import TensorStats
 from edgec.tensors import Array
 
@@ -154,3 +161,41 @@ class TestRoom:
             stats = _runs(*runs[:count])
             rooms.append(roomy_range_of(stats, "minmax")[1] / stats.maximum - 1)
         assert rooms[0] > rooms[1] > rooms[2] > rooms[3] == 0.0
+
+
+def error_of_integers(values: Array, low: float, high: float) -> float:
+    """Squared error of 8 bits whose zero point is an integer, as every runtime has it."""
+    step = (high - low) / 255
+    zero = np.rint(-low / step)
+    coded = (np.clip(np.rint(values.astype(np.float64) / step) + zero, 0, 255) - zero) * step
+    return float(np.sum((coded - values) ** 2))
+
+
+@pytest.mark.parametrize("tail", ["normal", "student", "cauchy", "outlier", "two"])
+def test_mse_is_the_least_error_of_all_values_with_heavy_tails_too(tail: str) -> None:
+    rng = np.random.default_rng(3)
+    values = {
+        "normal": rng.normal(size=20_000),
+        "student": rng.standard_t(2, size=20_000),
+        "cauchy": rng.standard_cauchy(20_000),
+        "outlier": np.append(rng.normal(size=100_000), 1e4),
+        "two": np.concatenate([rng.normal(-5, 0.1, 5000), rng.normal(8, 0.1, 5000)]),
+    }[tail].astype(np.float32)
+    ends = np.linspace(0.02, 1, 30)
+    least = min(error_of_integers(values, a * values.min(), b * values.max()) for a in ends for b in ends)
+    # The search takes other ends than the reference, and knows values to a bin: a few percent.
+    assert error_of_integers(values, *range_of(observe(values), "mse")) <= 1.05 * least
+
+
+def test_entropy_keeps_integers_that_fit_as_they_are() -> None:
+    values = np.random.default_rng(0).integers(0, 256, 9000).astype(np.float32)
+    assert range_of(observe(values), "entropy") == (0.0, 255.0)
+
+
+@pytest.mark.parametrize("scale", [1e-30, 1e-6, 1.0, 1e6, 1e30])
+@pytest.mark.parametrize("method", RANGE_METHODS)
+def test_no_magnitude_is_too_small_or_too_large(method: RangeMethod, scale: float) -> None:
+    values = (_normal(5000).astype(np.float64) * scale).astype(np.float32)
+    low, high = range_of(observe(values), method)
+    assert values.min() <= low < 0 < high <= values.max()
+    assert high > 0.5 * values.max() and low < 0.5 * values.min()
