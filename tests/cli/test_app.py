@@ -91,7 +91,7 @@ def test_build_hands_its_options_to_the_pipeline(
         "samples": 7,
         "precision": "int16x8",
         "effort": None,
-            "ranges": None,
+        "ranges": None,
         "min_sqnr": None,
         "max_drop": None,
         "metric": None,
