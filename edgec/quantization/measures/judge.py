@@ -103,18 +103,22 @@ class Verdict:
 
 
 class Trial:
-    """What one model does on a judge's samples, run as far as anybody asked."""
+    """What one model does on a judge's samples, run as far as anybody asked. `known` is what was found so far."""
 
     def __init__(self, run: Callable[[int, int], Noise], outputs: int) -> None:
-        self._run = run
+        self._run: Callable[[int, int], Noise] | None = run
         self.known = Noise(error=np.zeros((outputs, 0)), signal=np.zeros((outputs, 0)))
 
     def noise(self, count: int) -> Noise:
         """On the first `count` samples."""
         seen = self.known.error.shape[1]
-        if seen < count:
+        if seen < count and self._run is not None:
             self.known = self.known.then(self._run(seen, count))
         return self.known.until(count)
+
+    def close(self) -> None:
+        """Let the model go, which takes as much memory as its weights; what is known stays."""
+        self._run = None
 
 
 class Judge:

@@ -248,6 +248,7 @@ class _Ladder:
         score = self.score + verdict.gain
         seconds = time.perf_counter() - start
         self.rungs.append(Rung(name=name, before_db=self.score, after_db=score, kept=kept, seconds=seconds))
+        (self._best if kept else trial).close()
         if kept:
             self.plan, self.score, self._best = plan, score, trial
         return kept
@@ -256,6 +257,7 @@ class _Ladder:
         """From here on judge weights as they are: rounded to nearest, until a rung rounds them better."""
         if self._early:
             self._early = False
+            self._best.close()
             self._best, self._first, self.score = self._begun(model)
 
     def _begun(self, model: Model) -> tuple[Trial, Trial, float]:
