@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
@@ -298,3 +299,19 @@ def test_what_kernels_round_at_run_time_harms_in_an_int8_plan_too() -> None:
     plain, whole = measured_harms(False), measured_harms(True)
     assert whole.weights["Gemm_a"] > 1.5 * plain.weights["Gemm_a"], "its input's rounding counts with its weights"
     assert whole.weights["Gemm_b"] == pytest.approx(plain.weights["Gemm_b"], rel=1e-6) and whole.values == plain.values
+
+
+@pytest.mark.parametrize("budget_db", [3.0, 6.0, 8.0])
+def test_no_mix_at_all_is_faster(budget_db: float) -> None:
+    """All 32 mixes of a small net: what saves a conversion beside a step belongs to it."""
+    case = Setting(target="ethos-u55-128")
+    kernels = ["Gemm_a", "Gemm_b", "Mul_c", "Gemm_d", "Gemm_y"]
+    fastest = np.inf
+    for bits in itertools.product([False, True], repeat=len(kernels)):
+        asked: dict[str, NodeScheme] = {k: "int16x8" for k, wide in zip(kernels, bits, strict=True) if wide}
+        plan = keep_integers(case.make(asked), case.plan)
+        schemes = {name: node.scheme for name, node in plan.nodes.items()}
+        if "int8" in schemes.values() and case.score(apply_plan(case.model, plan)) >= budget_db:
+            fastest = min(fastest, 1e3 * case.costs.total_seconds(schemes))
+    found = case.found(budget_db).chosen
+    assert found is not None and found.met and found.estimated_ms == pytest.approx(fastest, rel=1e-9)
