@@ -9,10 +9,12 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
+import numpy as np
+
 from edgec.artifact import Artifact
 from edgec.backends.base import Backend, CompileOptions, Precision
 from edgec.bundle.golden import Golden
-from edgec.errors import Finding
+from edgec.errors import Finding, Severity
 from edgec.graph.indices import index_limits, known_texts
 from edgec.graph.model import Model, dtype_of
 from edgec.pipeline import measure
@@ -106,12 +108,20 @@ class Build:
         known = made if self.samples is None else self.samples
         asked, read = itertools.tee(itertools.islice(known, _JUDGE_SAMPLES))
         held = 0
+        broken: list[tuple[dict[str, Array], dict[str, Array]]] = []
         for feed, outputs in zip(asked, Executor(self.model).run_all(read), strict=True):
+            if any(np.isnan(array).any() for array in outputs.values() if array.dtype.kind == "f"):
+                broken.append((feed, outputs))
+                continue
             self.feeds.append(feed)
             self.float_outputs.append(outputs)
             held += sum(array.nbytes for array in (*feed.values(), *outputs.values()))
             if held > _JUDGE_BYTES and len(self.feeds) >= _GOLDENS:
                 break
+        if broken:
+            self.findings.append(_not_judged(len(broken), len(self.feeds)))
+        if not self.feeds:
+            self.feeds, self.float_outputs = [f for f, _ in broken], [o for _, o in broken]
 
     def form(self, precision: Precision) -> Form:
         """Legalize, calibrate, plan and apply one precision."""
@@ -332,6 +342,20 @@ class Build:
         quantized = form.precision in NEEDS_CALIBRATION
         agreement = measure.agreement(references, outputs, output_steps(form)) if quantized else {}
         return kept, fidelity, agreement
+
+
+def _not_judged(broken: int, good: int) -> Finding:
+    """Samples of which the float model itself makes no numbers."""
+    if good:
+        message = f"the float model gives NaN for {broken} of {broken + good} samples: they judge nothing"
+    else:
+        message = f"the float model gives NaN for every one of {broken} samples: accuracy figures say nothing"
+    return Finding(
+        code="calibration/no-numbers",
+        message=message,
+        severity=Severity.WARNING,
+        hint="look for broken samples (NaN, infinities), or a logarithm or root of what it cannot take",
+    )
 
 
 def _run_all(artifact: Artifact, feeds: Iterable[Mapping[str, Array]]) -> Iterator[dict[str, Array]]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from edgec.errors import EdgecError
@@ -61,6 +62,28 @@ def test_a_budget_within_reach_is_met(tmp_path: Path) -> None:
     met = built(tmp_path, effort="fast", min_sqnr=plain + 1).summary
     assert met["fidelity"]["sqnr_db"] >= plain + 1
     assert "reverted for accuracy" in met["why"]
+
+
+def test_a_broken_sample_does_not_judge(tmp_path: Path) -> None:
+    """One NaN among the samples is no collapse of int8, and is said; where there is nothing else, that is said too."""
+    model, data = write_small_net(tmp_path)
+    samples = np.load(data)
+    samples[1].flat[0] = np.nan
+    for broken, words in ((samples, "for 1 of "), (np.full_like(samples, np.nan), "for every one of ")):
+        np.save(data, broken)
+        done = run_build(
+            model,
+            target="raspberrypi4",
+            calibration=data,
+            output=tmp_path / "dist",
+            precision="int8",
+            effort="fast",
+            stop_after="bundle",
+        )
+        (finding,) = [f for f in done.findings if f.code == "calibration/no-numbers"]
+        assert words in finding.message
+        if broken is samples:
+            assert done.summary["fidelity"]["sqnr_db"] > 20 and done.summary["fidelity"]["samples"] == len(samples) - 1
 
 
 def test_the_budget_replaces_the_default_one() -> None:

@@ -99,6 +99,11 @@ class _Step:
     gain: float = 0.0
 
 
+def _has_int8(schemes: Mapping[str, NodeScheme]) -> bool:
+    """Whether anything is left of an int8 model."""
+    return any(form in STATIC or form == "dynamic" for form in schemes.values())
+
+
 class Allowance:
     """One model's plan, and what may be spent on it."""
 
@@ -141,7 +146,7 @@ class Allowance:
             best = max(fits, key=lambda s: (s.gain / self._share(s, more_b), sorted(s.changes)))
             settled = self._settled({**schemes, **best.changes})
             cost = self.costs.total_seconds(settled) - at[0]
-            if at[0] + cost > limit_s:
+            if at[0] + cost > limit_s or not _has_int8(settled):
                 refused.add(tuple(sorted(best.changes)))
                 continue
             why = (
@@ -173,6 +178,8 @@ class Allowance:
         seconds, size = self.costs.total_seconds(schemes), self.costs.total_bytes(schemes)
         if seconds > self.seconds * (1 + self._scheme.accuracy_allowance) or size > self.size + self._more_bytes():
             return Mixture()
+        if not _has_int8(schemes):
+            return Mixture()  # weights too small for it: that would be float32
         why = f"no int8 data anywhere: {100 * (seconds / self.seconds - 1):+.1f} % of the estimated latency"
         changed = [name for name, scheme in self.schemes.items() if scheme in STATIC]
         return Mixture(

@@ -233,3 +233,17 @@ def test_the_mixed_artifact_computes_what_its_graph_says(name: str) -> None:
     actual = np.stack([b.to_source(r[b.artifact.name]) for r in raw for b in artifact.outputs])
     step = float(expected.max() - expected.min()) / 255
     assert step_differences(expected, actual, step=step).within_2 >= 0.99
+
+
+def test_something_of_an_int8_model_stays_int8() -> None:
+    """Weights too small for int8 beside floats would all be float: another precision, under the name of this one."""
+    model = typed(
+        "(float[1,16] x) => (float[1,4] y) { a = Gemm(x, w1) ar = Relu(a) y = Gemm(ar, w2) }",
+        {"w1": kernel(16, 16), "w2": kernel(16, 4, seed=2)},
+    )
+    feeds = [random_feeds(model, seed) for seed in range(8)]
+    plan = make_plan(model, measured(model, feeds), TARGET, "tflite", "int8", range_method="minmax")
+    mix = Mixer(TARGET, "tflite")
+    assert not mix.light(model, plan)
+    mixed = mix.find(model, plan, feeds)
+    assert set(plan.nodes) - mixed.float_nodes.keys(), "not all of them in float"
