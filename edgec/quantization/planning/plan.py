@@ -15,7 +15,7 @@ import onnx_ir as ir
 
 from edgec.errors import EdgecError, Finding, Severity
 from edgec.graph.model import Model, const_of
-from edgec.graph.traits import Kind, within_inputs
+from edgec.graph.traits import Kind, data_inputs, within_inputs
 from edgec.quantization.calibration.range_choice import RangeMethod
 from edgec.quantization.planning.assign import assign
 from edgec.quantization.planning.assignment import Assignment, Numbers
@@ -165,11 +165,20 @@ class _Decision:
             unit = self.cut.units[i]
             written = unit.outputs() if self.scheme.int8_outputs else ()
             for value in (*unit.data(), *written):
-                producer = value.producer()
-                known = producer is not None and (self._is_natural(producer) or self._hands_on(producer))
-                if not known:
-                    names[value.name or ""] = None
+                self._observe(value, names)
         return tuple(names)
+
+    def _observe(self, value: ir.Value, names: dict[str, None]) -> None:
+        """Add what tells the range of a value: of what a mover writes, in int8 or not, that of what it reads."""
+        producer = value.producer()
+        if producer is not None and self._is_natural(producer):
+            return
+        if producer is None or not (_is_padded(producer) or self._hands_on(producer)):
+            names[value.name or ""] = None
+            return
+        for data in (producer.inputs[i] for i in data_inputs(producer)):
+            if data is not None and const_of(data) is None:
+                self._observe(data, names)
 
     def _is_natural(self, producer: ir.Node) -> bool:
         kind = producer.op_type
@@ -310,6 +319,14 @@ _WHY = {
     Kind.LIGHT: "quantized values reach it and quantized operators read it",
     Kind.MOVER: "it hands quantized values on",
 }
+
+
+def _is_padded(node: ir.Node) -> bool:
+    """Whether a node hands on what a Pad wrote, which may be −∞: what was seen of it tells nothing."""
+    if node.op_type == "Pad":
+        return True
+    writers = [v.producer() for i in data_inputs(node) if (v := node.inputs[i]) is not None]
+    return within_inputs(node) and any(w is not None and _is_padded(w) for w in writers)
 
 
 def _is_product(unit: Unit) -> bool:
