@@ -160,9 +160,9 @@ def test_a_microcontroller_s_budget_is_met_with_16_bits(tmp_path: Path) -> None:
     with pytest.raises(EdgecError) as missed:
         run_build(model, calibration=data, output=tmp_path, max_drop="0", min_sqnr=90, **options)
     assert missed.value.code == "quant/budget-missed" and "mixes" in missed.value.finding.message
-    summary = run_build(model, calibration=data, output=tmp_path, min_sqnr=25, **options).summary
+    summary = run_build(model, calibration=data, output=tmp_path, min_sqnr=20, **options).summary
     assert set(summary["mixed"]["reverted"].values()) == {"int16x8"}
-    assert set(summary["nodes"]) == {"int8", "int16x8"} and summary["fidelity"]["sqnr_db"] >= 25
+    assert set(summary["nodes"]) == {"int8", "int16x8"} and summary["fidelity"]["sqnr_db"] >= 20
     assert all(point["estimated_ms"] > 0 for point in summary["frontier"])
     chosen = [point for point in summary["frontier"] if point["chosen"]]
     assert len(chosen) == 1 and chosen[0]["nodes"] == summary["nodes"]

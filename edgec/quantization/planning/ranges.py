@@ -9,6 +9,8 @@
 5. What is read for its maximum over all positions alone keeps the largest values that were seen.
 6. Rules 1 and 2 leave room for what inputs to come add to what calibration saw (`roomy_range_of`), within those bounds.
 7. Beyond where its readers are flat (HardSwish below −3) a value saturates: its steps are finer for it (`flat`).
+8. Where steps are fine beyond need, as in 16 bits, the range is `room` times as wide: an input to come that goes beyond
+   what was seen costs more than all of rounding.
 """
 
 from __future__ import annotations
@@ -48,9 +50,10 @@ _FAR = 16.0
 class Ranges:
     """Chosen ranges by value, computed once each."""
 
-    def __init__(self, stats: Statistics | None, method: RangeMethod) -> None:
+    def __init__(self, stats: Statistics | None, method: RangeMethod, *, room: float = 1.0) -> None:
         self._stats: Mapping[str, TensorStats] = {} if stats is None else stats.tensors
         self._method = method
+        self._room = room
         self._known: dict[str, Extent | None] = {}
 
     def of(self, value: ir.Value) -> Extent | None:
@@ -81,12 +84,12 @@ class Ranges:
             floor, ceiling = NATURAL[producer.op_type]
             if stats is None or producer.op_type not in SPREADING:
                 return union((floor, ceiling))
-            low, high = roomy_range_of(stats, "minmax")  # rule 6
+            low, high = self._roomy(stats, "minmax")
             return max(low, floor), min(high, ceiling)
         if producer is not None and producer.op_type == "Pad":  # rule 3, seen or not: what it writes may be -inf
             return self._inherited(producer)
         if stats is not None:  # rule 1
-            low, high = roomy_range_of(stats, self._method)  # rule 6
+            low, high = self._roomy(stats, self._method)
             high = max(high, stats.maximum) if _read_for_maximum(value) else high  # rule 5
             low, high = self._bounded((low, high), producer)
             floor, ceiling = flat_outside(value)  # rule 7
@@ -94,6 +97,11 @@ class Ranges:
         if producer is not None and within_inputs(producer):  # rule 3
             return self._inherited(producer)
         return None
+
+    def _roomy(self, stats: TensorStats, method: RangeMethod) -> Extent:
+        """Rules 6 and 8."""
+        low, high = roomy_range_of(stats, method)
+        return low * self._room, high * self._room
 
     def _bounded(self, extent: Extent, producer: ir.Node | None) -> Extent:
         low, high = extent

@@ -397,10 +397,15 @@ class TestObserved:
     )
     @pytest.mark.parametrize(("name", "backend"), [("intel-cpu", "openvino"), ("raspberrypi4", "tflite")])
     def test_what_a_pad_reads_is_observed_whatever_runs_in_int8(self, name: str, backend: str, between: str) -> None:
-        """A sentinel before a MaxPool: OpenVINO keeps Pad and MaxPool apart, and the range of the padded is not seen."""
+        """A sentinel before a MaxPool: OpenVINO keeps Pad and MaxPool apart, and what it pads was not observed."""
         text = "(float[1,3,4,4] x) => (float[1,4,2,2] y) { c = Conv(x, w, b) %s"
         text += " m = MaxPool<kernel_shape=[3,3], strides=[2,2]>(j) y = Conv(m, v) }"
-        constants = {**CONV, "v": kernel(4, 4, 1, 1), "pads": np.asarray([0, 0, 0, 0, 0, 0, 1, 1]), "low": constant(-1e30)}
+        constants = {
+            **CONV,
+            "v": kernel(4, 4, 1, 1),
+            "pads": np.asarray([0, 0, 0, 0, 0, 0, 1, 1]),
+            "low": constant(-1e30),
+        }
         model, target = typed(text % between, constants), load_target(name)
         names = tensors_to_observe(model, scheme_of(target, backend), backend=backend)
         stats = statistics(dict.fromkeys(names, (-1.0, 1.0)))

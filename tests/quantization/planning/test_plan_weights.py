@@ -6,12 +6,15 @@ import numpy as np
 import pytest
 
 from edgec.graph.model import Model
+from edgec.metrics import sqnr_db
 from edgec.quantization.planning.affine import power_of_two
 from edgec.quantization.planning.plan import make_plan
+from edgec.quantization.run.apply import apply_plan
 from edgec.quantization.types import QuantPlan
 from edgec.targets.load import load_target
 from edgec.tensors import Array, DType
-from tests.support.plans import kernel, statistics, typed, with_scheme
+from tests.support.graphs import run_ort
+from tests.support.plans import kernel, measured, statistics, typed, with_scheme
 
 TARGET = load_target("raspberrypi4")
 CONV = "(float[1,3,4,4] x) => (float[1,4,4,4] y) { y = Conv(x, w, b) }"
@@ -134,8 +137,20 @@ def test_int16_activations_are_symmetric_with_int8_weights() -> None:
     plan = make_plan(conv(kernel(4, 3, 1, 1), kernel(4)), stats, TARGET, "tflite", "int16x8")
     x = plan.activations["x"]
     assert (x.dtype, x.qparams.zero_point) == (DType.INT16, (0,))
-    assert x.qparams.scale[0] == pytest.approx(3 / 32767, rel=1e-6)
+    assert x.qparams.scale[0] == pytest.approx(2 * 3 / 32767, rel=1e-6)  # room for what was not seen
     assert plan.weights["w"].dtype is DType.INT8 and plan.nodes["Conv_y"].scheme == "int16x8"
+
+
+def test_16_bits_hold_what_goes_beyond_the_samples() -> None:
+    """1.8 times what was seen: cut off in 8 bits, where steps are dear, and within a step in 16."""
+    model = conv(kernel(4, 3, 1, 1), kernel(4))
+    seen = np.linspace(-1, 1, 48, dtype=np.float32).reshape(1, 3, 4, 4)
+    stats = measured(model, [{"x": seen}])
+    noise = {}
+    for precision in ("int8", "int16x8"):
+        quantized = apply_plan(model, make_plan(model, stats, TARGET, "tflite", precision, range_method="minmax"))
+        noise[precision] = sqnr_db(run_ort(model, {"x": 1.8 * seen})["y"], run_ort(quantized, {"x": 1.8 * seen})["y"])
+    assert noise["int8"] < 15 and noise["int16x8"] > 35  # what is left are the weights' steps
 
 
 def test_int16_fixes_sigmoid_at_its_own_scale() -> None:
