@@ -4,6 +4,8 @@
    DequantizeLinear behind it, or the value of the same name. Values inside a kernel are not looked at.
 2. `loss_db` is what a layer adds: the signal to noise of the worst thing it reads, less that of what it writes.
 3. The first layer that diverges is the first in graph order whose output is below the limit.
+4. What lies beyond where all readers are flat (HardSwish below −3) is held at that end in both models: the plan gives
+   it no steps, and it changes nothing.
 
 Samples stream through once a slice of values, so memory is bounded by the model and the limit, not by the samples.
 """
@@ -21,6 +23,7 @@ import onnx_ir as ir
 
 from edgec.graph.model import Model, const_of, label, origin, static_shape
 from edgec.metrics import MAX_DB
+from edgec.quantization.flat import flat_outside
 from edgec.quantization.measures.fidelity import Comparison, stand_ins
 from edgec.quantization.run.apply import REASON_KEY, SCHEME_KEY
 from edgec.quantization.run.executor import Executor
@@ -31,6 +34,9 @@ BINS = 24
 
 #: Values of one slice of the graph that are held at a time, in both models together.
 SLICE_BYTES = 256 << 20
+
+#: What is nearer than this is float's own rounding.
+_EXACT_DB = 100.0
 
 _UNKNOWN_BYTES = 1 << 20
 _INSIDE = "part of the kernel of"
@@ -52,7 +58,8 @@ class Histogram:
 class LayerComparison:
     """One layer. `reason` is the plan's for the layer, `constants` for its weights and bias, repairs included.
 
-    `loss_db` is None where everything that the layer reads is exact; `clipped_share` where nothing is quantized.
+    `loss_db` is None where everything that the layer reads is exact, but for float's own rounding; `clipped_share`
+    where nothing is quantized.
     """
 
     layer: str
@@ -98,10 +105,10 @@ def compare_layers(
 ) -> tuple[LayerComparison, ...]:
     """All layers in graph order. `samples` must be re-iterable, as one pass is made for each slice."""
     pairs = _pairs(model, quantized)
-    extents = _extents(quantized, pairs)
+    views = _views(model, quantized, pairs)
     found: dict[str, _Tensor] = {}
     for part in _slices(model, pairs, slice_bytes):
-        found.update(_measure(model, quantized, samples, {n: pairs[n] for n in part}, extents, threads))
+        found.update(_measure(model, quantized, samples, {n: pairs[n] for n in part}, views, threads))
     return _rows(model, quantized, found)
 
 
@@ -137,6 +144,23 @@ def _is_inside(value: ir.Value, reasons: Mapping[str | None, str]) -> bool:
     """True for a value that one kernel hands from one of its nodes to the next."""
     readers = [node for node, _ in value.uses()]
     return len(readers) == 1 and reasons.get(readers[0].name, "").startswith(_INSIDE)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _View:
+    """How a value is looked at: what its integers can hold, and beyond which ends its readers are flat (rule 4)."""
+
+    extent: tuple[float, float] | None = None
+    flat: tuple[float, float] = (-math.inf, math.inf)
+
+
+def _views(model: Model, quantized: Model, pairs: Mapping[str, str]) -> dict[str, _View]:
+    extents = _extents(quantized, pairs)
+    values = {v.name: v for n in model.nodes() for v in n.outputs} | {v.name: v for v in model.graph.inputs}
+    return {
+        name: _View(extent=extents[name], flat=flat_outside(values[name])) if name in extents else _View()
+        for name in pairs
+    }
 
 
 def _extents(quantized: Model, pairs: Mapping[str, str]) -> dict[str, tuple[float, float]]:
@@ -183,15 +207,18 @@ def _bytes(value: ir.Value) -> int:
 class _Tensor:
     """Sums and histograms of one value over all samples."""
 
-    def __init__(self, name: str, extent: tuple[float, float] | None) -> None:
+    def __init__(self, name: str, view: _View) -> None:
         self.sums = Comparison(name)
-        self._extent = extent
+        self._extent = view.extent
+        self._flat = None if view.flat == _View().flat else view.flat
         self._low = self._high = 0.0
         self._edges: Array | None = None
         self._counts = np.zeros((2, BINS), np.int64)
         self._clipped = self._values = 0
 
     def add(self, expected: Array, actual: Array) -> None:
+        if self._flat is not None:
+            expected, actual = expected.clip(*self._flat), actual.clip(*self._flat)
         self.sums.add(expected, actual)
         if self._edges is None:
             self._low, self._high = self._extent or _span(expected)
@@ -233,12 +260,12 @@ def _measure(
     quantized: Model,
     samples: Samples,
     pairs: Mapping[str, str],
-    extents: Mapping[str, tuple[float, float]],
+    views: Mapping[str, _View],
     threads: int | None,
 ) -> dict[str, _Tensor]:
     reference = Executor(model, fetch=tuple(pairs), threads=threads)
     candidate = Executor(quantized, fetch=tuple(dict.fromkeys(pairs.values())), threads=threads)
-    found = {name: _Tensor(name, extents.get(name)) for name in pairs}
+    found = {name: _Tensor(name, views[name]) for name in pairs}
     ours, theirs = itertools.tee(samples)
     for expected, actual in zip(reference.run_all(ours), candidate.run_all(theirs), strict=True):
         for name, other in pairs.items():
@@ -308,7 +335,7 @@ def _row(layer: _Layer, tensor: _Tensor, name: str, before: float) -> LayerCompa
         tensor=name,
         scheme=layer.scheme,
         sqnr_db=result.sqnr_db,
-        loss_db=None if before >= MAX_DB else before - result.sqnr_db,
+        loss_db=None if before >= _EXACT_DB else before - result.sqnr_db,
         cosine=result.cosine,
         max_abs=result.max_abs,
         clipped_share=tensor.clipped,

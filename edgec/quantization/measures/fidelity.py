@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from edgec.graph.model import Model
-from edgec.metrics import MAX_DB, looks_like_scores, top1_agreement
+from edgec.metrics import MAX_DB, looks_like_scores, top1_agreement, without_agreed
 from edgec.tensors import Array
 
 
@@ -36,9 +36,9 @@ class Comparison:
 
     def add(self, reference: Array, value: Array) -> None:
         """Take in one sample."""
-        expected, actual = reference.astype(np.float64).ravel(), value.astype(np.float64).ravel()
+        expected, actual = without_agreed(reference.astype(np.float64).ravel(), value.astype(np.float64).ravel())
         self._samples += 1
-        self._finite &= bool(np.isfinite(actual).all())
+        self._finite &= bool(np.isfinite(actual).all() and np.isfinite(expected).all())
         if self._finite:
             difference = expected - actual
             self._signal += float(expected @ expected)

@@ -23,8 +23,8 @@ import onnx_ir as ir
 from edgec.graph.model import const_of
 from edgec.graph.traits import MOVES, clip_bounds, data_inputs, finite_extent, pad_value, within_inputs
 from edgec.quantization.calibration.range_choice import RangeMethod, roomy_range_of
+from edgec.quantization.flat import flat_outside
 from edgec.quantization.planning.affine import Extent, union
-from edgec.quantization.planning.flat import flat_outside
 from edgec.quantization.types import Statistics, TensorStats
 
 #: Operators whose output range is a property of the function.

@@ -92,3 +92,34 @@ def test_without_pairs_only_weights_are_rounded() -> None:
     feed = random_feeds(model)
     expected = run_ort(model, feed)["y"]
     assert sqnr_db(expected, run_ort(plain, feed)["y"]) > sqnr_db(expected, run_ort(quantized, feed)["y"])
+
+
+def test_masked_positions_are_equal_and_the_layers_behind_them_are_judged() -> None:
+    """Attention masked with −∞: the same infinity on both sides is no difference, and no reason to blame the mask."""
+    text = """(float[1,4,8] x, bool[1,1,4] keep) => (float[1,4,8] y)
+    { a = MatMul(x, wa) b = MatMul(x, wb) t = Transpose<perm=[0,2,1]>(b) s = MatMul(a, t) m = Where(keep, s, far)
+      p = Softmax<axis=-1>(m) y = MatMul(p, b) }"""
+    constants = {"wa": kernel(8, 8), "wb": kernel(8, 8, seed=1)}
+    model = typed(text, {**constants, "far": np.asarray(-np.inf, np.float32)})
+    finite = typed(text, {**constants, "far": np.asarray(-9, np.float32)})  # statistics are of finite values
+    feed = {"x": random_feeds(model)["x"], "keep": np.asarray([[[True, True, True, False]]])}
+    plan = make_plan(model, measured(finite, [feed]), load_target("raspberrypi4"), "tflite", "int8")
+    found = {layer.tensor: layer for layer in compare_layers(model, apply_plan(model, plan), [feed])}
+    assert found["m"].sqnr_db == pytest.approx(found["s"].sqnr_db, abs=3)  # of other positions, so not the same number
+    assert found["m"].cosine > 0.99 and first_diverging(tuple(found.values()), 20.0) is None
+
+
+def test_what_lies_where_its_readers_are_flat_is_no_difference() -> None:
+    """HardSwish gives 0 below −3, so the plan gives what lies there no steps: no layer is blamed for that."""
+    rng = np.random.default_rng(0)
+    values = np.where(rng.random((1, 8, 6, 6)) < 0.3, -60, rng.uniform(-3, 9, (1, 8, 6, 6))).astype(np.float32)
+    numbers = {name: np.asarray(number, np.float32) for name, number in (("zero", 0), ("three", 3), ("six", 6))}
+    model = typed(
+        """(float[1,8,6,6] x) => (float[1,8,6,6] y)
+        { h = Conv(x, w) s = Add(h, three) g = Clip(s, zero, six) y = Mul(h, g) }""",
+        {"w": np.eye(8, dtype=np.float32)[:, :, None, None], **numbers},
+    )
+    plan = make_plan(model, measured(model, [{"x": values}]), load_target("raspberrypi4"), "tflite", "int8")
+    found = {layer.tensor: layer for layer in compare_layers(model, apply_plan(model, plan), [{"x": values}])}
+    assert found["h"].sqnr_db > 25 and found["h"].clipped_share == 0
+    assert found["h"].histogram.low == pytest.approx(-3, rel=0.1)

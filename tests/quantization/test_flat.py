@@ -7,7 +7,7 @@ import math
 import numpy as np
 import pytest
 
-from edgec.quantization.planning.flat import flat_outside
+from edgec.quantization.flat import flat_outside
 from edgec.quantization.planning.plan import make_plan
 from edgec.quantization.run.apply import apply_plan
 from edgec.targets.load import load_target

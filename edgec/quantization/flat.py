@@ -15,7 +15,9 @@ import onnx_ir as ir
 from edgec.graph.model import attr
 from edgec.graph.traits import MOVES, clip_bounds
 from edgec.passes.pattern import scalar_of
-from edgec.quantization.planning.affine import Extent
+
+#: Low and high end.
+Extent = tuple[float, float]
 
 _NOWHERE = (-math.inf, math.inf)
 
