@@ -1,5 +1,6 @@
 """Compare: float against int8, layer by layer, of a bundle or of a model that is built for the purpose.
 
+The quantized model is judged as the target runs it: what its kernels round at run time is written out.
 A bundle's two graphs are read from the bundle (`--keep-graphs`) or from this machine's cache. A model file is built
 into a temporary folder first. The artifact itself is compared too, where its runtime is at hand.
 """
@@ -26,7 +27,10 @@ from edgec.pipeline.precision import AUTO_MIN_SQNR_DB
 from edgec.pipeline.stages import Progress
 from edgec.quantization.data.samples import open_samples
 from edgec.quantization.measures.compare import LayerComparison, compare_layers, first_diverging, worst_first
+from edgec.quantization.planning.plan import scheme_of
 from edgec.quantization.run.executor import Executor
+from edgec.quantization.run.run_time import as_run
+from edgec.targets.load import load_target
 from edgec.tensors import Array
 
 #: Samples that are compared when the user does not say.
@@ -98,6 +102,7 @@ def _compare(
     bundle: Bundle, data: str | Path, samples: int | None, limit_db: float, progress: Progress | None
 ) -> dict[str, Any]:
     model, quantized = _graphs(bundle)
+    quantized = _as_run(quantized, bundle)
     opened = open_samples(data, model.inputs(), count=samples or DEFAULT_SAMPLES)
     feeds = list(opened)
     if progress is not None:
@@ -165,6 +170,15 @@ def _graphs(bundle: Bundle) -> tuple[Model, Model]:
         hint="build it again here, or with --keep-graphs, or compare the model file: "
         "edgec compare MODEL --target NAME --data PATH",
     )
+
+
+def _as_run(quantized: Model, bundle: Bundle) -> Model:
+    """The quantized model with what the target's kernels round at run time; as it is for an unknown target."""
+    manifest = bundle.manifest
+    try:
+        return as_run(quantized, scheme_of(load_target(manifest.target.id), manifest.backend))
+    except EdgecError:  # a profile of the user's own that is not here
+        return quantized
 
 
 def model_of(data: bytes, name: str) -> Model:
