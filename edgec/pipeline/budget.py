@@ -17,6 +17,7 @@ from edgec.errors import EdgecError, Finding, Severity
 from edgec.graph.model import Model
 from edgec.pipeline.precision import keeps_accuracy
 from edgec.quantization.data.labels import labels_of
+from edgec.quantization.data.recipe import Recipe
 from edgec.quantization.data.samples import SampleSource, open_samples
 from edgec.quantization.measures.task_metrics import METRICS, Metric, code_of, load_metric
 from edgec.quantization.run.executor import Executor
@@ -134,10 +135,13 @@ def check_options(options: BudgetOptions) -> None:
         )
 
 
-def open_budget(options: BudgetOptions, model: Model, calibration: str | Path | None) -> Budget:
+def open_budget(
+    options: BudgetOptions, model: Model, calibration: str | Path | None, usual: Recipe | None = None
+) -> Budget:
     """The budget, with the float model measured where there is a metric.
 
-    Labels come with `evaluation`, or with the calibration data. Raises `EdgecError`: what `check_options` raises,
+    Labels come with `evaluation`, or with the calibration data; `usual` is the source's own preprocessing.
+    Raises `EdgecError`: what `check_options` raises,
     `calibration/no-labels`, `calibration/missing`.
     """
     check_options(options)
@@ -153,7 +157,7 @@ def open_budget(options: BudgetOptions, model: Model, calibration: str | Path | 
             "--max-drop needs labelled data",
             hint="give it with --evaluation, or as --calibration",
         )
-    samples = open_samples(place, model.inputs(), count=MAX_SAMPLES)
+    samples = open_samples(place, model.inputs(), count=MAX_SAMPLES, usual=usual)
     labels = labels_of(samples)
     outputs, wanted = _outputs(Executor(model).run_all, model.inputs(), samples, labels)
     reference = metric(outputs, wanted)

@@ -25,6 +25,7 @@ from edgec.pipeline.ready import build_ready, check_lifted, ready_model, refuse_
 from edgec.pipeline.stages import Clock, Progress, check_stage, peak_memory_bytes
 from edgec.pipeline.summary import provenance, summarize
 from edgec.pipeline.write import write_product
+from edgec.quantization.data.recipe import Recipe
 from edgec.quantization.data.samples import open_samples
 from edgec.quantization.run.apply import has_qdq, without_activation_pairs
 from edgec.targets.load import load_target
@@ -120,7 +121,7 @@ def run_build(
     if calibration is not None:
         opened = open_samples(calibration, model.inputs(), count=samples, usual=loaded.recipe)
     with clock.stage("judge"):
-        budget = open_budget(asked, model, calibration)
+        budget = open_budget(asked, model, calibration, loaded.recipe)
     work = Build(
         target=profile,
         backend_name=name,
@@ -163,7 +164,7 @@ def _finish(
         goldens, fidelity, agreement = work.goldens(form, artifact)
 
     def graphs(packaged: Artifact) -> Mapping[str, bytes]:
-        kept = _keep_graphs(form, packaged)
+        kept = _keep_graphs(form, packaged, work.samples.recipe if work.samples else None)
         return kept if keep_graphs else {}
 
     return deliver(
@@ -190,8 +191,9 @@ def _finish(
     )
 
 
-def _keep_graphs(form: Form, artifact: Artifact) -> Mapping[str, bytes]:
-    """The two graphs of a quantized form, kept in the cache; none for a float one, or for models too large."""
+def _keep_graphs(form: Form, artifact: Artifact, recipe: Recipe | None) -> Mapping[str, bytes]:
+    """The two graphs of a quantized form, kept in the cache with how its samples were read; none for a float one, or
+    for models too large."""
     if form.precision == "float32":
         return {}
     # A model that came quantized is compared with itself without rounding of activations.
@@ -200,7 +202,7 @@ def _keep_graphs(form: Form, artifact: Artifact) -> Mapping[str, bytes]:
     if graphs is None:
         return {}
     files = {name: kept_graphs.sha256_of(data) for name, data in artifact.files.items()}
-    kept_graphs.keep(kept_graphs.key_of(files), graphs)
+    kept_graphs.keep(kept_graphs.key_of(files), graphs, recipe)
     return graphs
 
 

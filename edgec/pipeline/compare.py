@@ -23,8 +23,10 @@ from edgec.errors import EdgecError, Finding, Severity
 from edgec.graph.model import Model, SourceInfo
 from edgec.pipeline import kept_graphs, measure
 from edgec.pipeline.build_bundle import run_build
+from edgec.pipeline.io_facts import manifest_recipe
 from edgec.pipeline.precision import AUTO_MIN_SQNR_DB
 from edgec.pipeline.stages import Progress
+from edgec.quantization.data.recipe import Recipe
 from edgec.quantization.data.samples import open_samples
 from edgec.quantization.measures.compare import LayerComparison, compare_layers, first_diverging, worst_first
 from edgec.quantization.planning.plan import scheme_of
@@ -103,7 +105,7 @@ def _compare(
 ) -> dict[str, Any]:
     model, quantized = _graphs(bundle)
     quantized = _as_run(quantized, bundle)
-    opened = open_samples(data, model.inputs(), count=samples or DEFAULT_SAMPLES)
+    opened = open_samples(data, model.inputs(), count=samples or DEFAULT_SAMPLES, usual=_usual(bundle))
     feeds = list(opened)
     if progress is not None:
         progress("compare", 0, 2)
@@ -152,8 +154,7 @@ def _graphs(bundle: Bundle) -> tuple[Model, Model]:
     if kept_graphs.FLOAT in bundle.names and kept_graphs.QUANTIZED in bundle.names:
         found = {name: bundle.read(name) for name in (kept_graphs.FLOAT, kept_graphs.QUANTIZED)}
     else:
-        files = {name: manifest.files[name].sha256 for name in manifest.model_files}
-        found = kept_graphs.find(kept_graphs.key_of(files))
+        found = kept_graphs.find(_key(bundle))
     if found is not None:
         return model_of(found[kept_graphs.FLOAT], manifest.name), model_of(found[kept_graphs.QUANTIZED], manifest.name)
     if manifest.precision == "float32":
@@ -170,6 +171,16 @@ def _graphs(bundle: Bundle) -> tuple[Model, Model]:
         hint="build it again here, or with --keep-graphs, or compare the model file: "
         "edgec compare MODEL --target NAME --data PATH",
     )
+
+
+def _key(bundle: Bundle) -> str:
+    manifest = bundle.manifest
+    return kept_graphs.key_of({name: manifest.files[name].sha256 for name in manifest.model_files})
+
+
+def _usual(bundle: Bundle) -> Recipe | None:
+    """How data that comes without a recipe is read: as the calibration data was, else as the manifest tells."""
+    return kept_graphs.find_recipe(_key(bundle)) or manifest_recipe(bundle.manifest.preprocessing)
 
 
 def _as_run(quantized: Model, bundle: Bundle) -> Model:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from edgec.errors import EdgecError
-from edgec.quantization.data.recipe import Recipe
+from edgec.quantization.data.recipe import ANY_INPUT, Recipe
 
 
 def recipe_facts(recipe: Recipe) -> dict[str, Any]:
@@ -19,6 +20,22 @@ def recipe_facts(recipe: Recipe) -> dict[str, Any]:
     if not told:
         return {}
     return {"kind": recipe.reader or "", "inputs": told}
+
+
+def manifest_recipe(preprocessing: Mapping[str, Any]) -> Recipe | None:
+    """The preparation that a manifest tells of, as a recipe; None where it tells none that we can do."""
+    kind = preprocessing.get("kind") or None
+    reader = kind if kind in ("image", "array", "jsonl", "audio", "text", "table") else None
+    tables = preprocessing.get("inputs")
+    if not isinstance(tables, Mapping):
+        recipe = preprocessing.get("recipe")
+        if not isinstance(recipe, Mapping):
+            return None
+        tables = {ANY_INPUT: recipe}
+    try:
+        return Recipe.model_validate({"reader": reader, "inputs": dict(tables)})
+    except ValueError:  # written by hand, or by another version
+        return None
 
 
 def read_labels(path: str | Path) -> tuple[str, ...]:

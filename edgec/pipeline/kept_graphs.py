@@ -1,5 +1,7 @@
 """Keep the float and the QDQ model of a build, for `edgec compare`, under the digest of the artifact made from them.
 
+In the cache the recipe that read the calibration data lies beside them: other data is read alike.
+
 They go into the cache folder, the oldest out of it beyond `MAX_KEPT` builds or `MAX_BYTES`; `--keep-graphs` puts them
 into the bundle as well. A bundle's own model files are the key, so nothing about the cache stands in it.
 """
@@ -16,9 +18,12 @@ from pathlib import Path
 from edgec.errors import EdgecError
 from edgec.graph.model import Model
 from edgec.quantization.calibration.cache import cache_folder
+from edgec.quantization.data.recipe import Recipe
 
 #: Names of the two in a bundle and in the cache.
 FLOAT, QUANTIZED = "graphs/float.onnx", "graphs/quantized.onnx"
+
+_RECIPE = "recipe.json"
 
 MAX_KEPT = 32
 MAX_BYTES = 2 << 30
@@ -47,7 +52,7 @@ def sha256_of(data: bytes) -> str:
     return hashlib.sha256(data).hexdigest()
 
 
-def keep(key: str, graphs: Graphs) -> None:
+def keep(key: str, graphs: Graphs, recipe: Recipe | None = None) -> None:
     """Put both into the cache, whole or not at all; a cache that cannot be written is no reason to fail."""
     folder = _home() / key
     with contextlib.suppress(OSError):
@@ -56,6 +61,8 @@ def keep(key: str, graphs: Graphs) -> None:
         try:
             for name, data in graphs.items():
                 (temporary / Path(name).name).write_bytes(data)
+            if recipe is not None:
+                (temporary / _RECIPE).write_text(recipe.model_dump_json(), "utf-8")
             shutil.rmtree(folder, ignore_errors=True)
             temporary.replace(folder)
         finally:
@@ -69,6 +76,14 @@ def find(key: str) -> Graphs | None:
     try:
         return {name: (folder / Path(name).name).read_bytes() for name in (FLOAT, QUANTIZED)}
     except OSError:
+        return None
+
+
+def find_recipe(key: str) -> Recipe | None:
+    """How calibration read its samples; None when the cache does not tell."""
+    try:
+        return Recipe.model_validate_json((_home() / key / _RECIPE).read_text("utf-8"))
+    except (OSError, ValueError):
         return None
 
 

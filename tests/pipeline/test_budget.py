@@ -19,6 +19,8 @@ from edgec.passes.pipelines import canonicalize
 from edgec.pipeline import BuildResult, mixing, run_build
 from edgec.pipeline.budget import Budget, BudgetOptions, open_budget, parse_drop
 from edgec.pipeline.forms import Build
+from edgec.passes.pipelines import canonicalize
+from edgec.quantization.data.recipe import Recipe
 from edgec.quantization.mix.memo import Memo
 from tests.support.graphs import run_ort
 from tests.support.plans import kernel, typed
@@ -276,3 +278,14 @@ def test_how_a_drop_is_written() -> None:
 
 def test_a_float_form_keeps_every_budget() -> None:
     assert Budget(min_sqnr=50).keeps({"sqnr_db": None, "top1_agreement": None})[0]
+
+
+def test_labelled_data_is_read_as_the_source_says(tmp_path: Path) -> None:
+    """A Transformers folder knows its preprocessing: calibration follows it, and so does the metric's data."""
+    path, data = _write(tmp_path)
+    model = canonicalize(load_source(path).model)
+    usual = Recipe.model_validate({"reader": "array", "inputs": {"x": {"mean": [0.5], "std": [2.0]}}})
+    budget = open_budget(BudgetOptions(max_drop="1%"), model, data, usual)
+    assert budget.task is not None
+    (read, *_), raw = list(budget.task.samples), np.load(data)["x"]
+    assert any(np.allclose(read["x"][0], (row - 0.5) / 2, atol=1e-6) for row in raw)

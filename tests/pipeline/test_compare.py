@@ -7,6 +7,7 @@ import os
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from edgec.cli.app import main
@@ -98,3 +99,26 @@ def test_the_cache_keeps_the_newest(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     kept_graphs.keep("d", graphs)
     assert kept_graphs.find("d") == graphs and kept_graphs.find("c") == graphs
     assert kept_graphs.find("a") is None and kept_graphs.find("b") is None
+
+
+@pytest.mark.parametrize("there", ["in the cache", "in the manifest"])
+def test_other_data_is_read_as_the_calibration_data_was(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, there: str
+) -> None:
+    """Data without a recipe of its own: the bundle knows how its model is fed, and would be judged on nonsense else."""
+    model, data = write_small_net(tmp_path)
+    recipe = tmp_path / "halves.toml"
+    recipe.write_text('reader = "array"\n[inputs.image]\nmean = [0.25]\nstd = [2.0]\n')
+    options: dict[str, Any] = {"target": "raspberrypi4", "output": tmp_path / "dist", "stop_after": "bundle"}
+    built = run_build(
+        model, calibration=f"{recipe}:{data}", precision="int8", effort="fast", keep_graphs=True, **options
+    )
+    if there == "in the manifest":
+        monkeypatch.setenv("EDGEC_CACHE", str(tmp_path / "empty"))
+    told = run_compare(built.path, data=f"{recipe}:{data}")
+    assert run_compare(built.path, data=data)["layers"] == told["layers"]
+    np.save(tmp_path / "ready.npy", ((np.load(data) - 0.25) / 2).astype(np.float32))  # and that is what it does
+    plain = tmp_path / "plain.toml"
+    plain.write_text('reader = "array"\n[inputs.image]\nmean = [0.0]\nstd = [1.0]\n')
+    ready = run_compare(built.path, data=f"{plain}:{tmp_path / 'ready.npy'}")
+    assert ready["fidelity"]["sqnr_db"] == pytest.approx(told["fidelity"]["sqnr_db"], abs=0.01)

@@ -22,6 +22,7 @@ from edgec.bundle.bundle import Bundle
 from edgec.bundle.worker import AGENT, Worker
 from edgec.devices.base import Transport
 from edgec.errors import EdgecError
+from edgec.pipeline.io_facts import manifest_recipe
 from edgec.pipeline.proof.cuts import (
     DIAGNOSED,
     Expected,
@@ -34,7 +35,7 @@ from edgec.pipeline.proof.cuts import (
 )
 from edgec.pipeline.proof.dumps import NOTHING, Dump, read_dumps
 from edgec.quantization.data.readers.base import list_files
-from edgec.quantization.data.recipe import ANY_INPUT, InputSteps, Recipe, Resize
+from edgec.quantization.data.recipe import InputSteps, Recipe, Resize
 from edgec.quantization.data.samples import SampleSource, choose, open_samples
 from edgec.runners.base import call_agent
 from edgec.tensors import Array
@@ -110,22 +111,6 @@ def _with_failures(stages: tuple[Stage, Stage, Stage], failed: Sequence[Stage], 
             preprocessing = guilty("preprocessing", unfit, preprocessing.samples)
         model = Stage(stage="model", passed=None, why="it was fed what it does not take")
     return preprocessing, model, postprocessing
-
-
-def manifest_recipe(preprocessing: Mapping[str, Any]) -> Recipe | None:
-    """The preparation that a manifest tells of, as a recipe; None where it tells none that we can do."""
-    kind = preprocessing.get("kind") or None
-    reader = kind if kind in ("image", "array", "jsonl", "audio", "text", "table") else None
-    tables = preprocessing.get("inputs")
-    if not isinstance(tables, Mapping):
-        recipe = preprocessing.get("recipe")
-        if not isinstance(recipe, Mapping):
-            return None
-        tables = {ANY_INPUT: recipe}
-    try:
-        return Recipe.model_validate({"reader": reader, "inputs": dict(tables)})
-    except ValueError:  # written by hand, or by another version
-        return None
 
 
 def _source(bundle: Bundle, application: Application) -> tuple[SampleSource | None, Recipe | None]:

@@ -21,7 +21,7 @@ from edgec.devices.base import Transport
 from edgec.errors import EdgecError, Finding
 from edgec.metrics import sqnr_db, top1_agreement
 from edgec.pipeline import kept_graphs
-from edgec.pipeline.proof.application import manifest_recipe
+from edgec.pipeline.io_facts import manifest_recipe
 from edgec.quantization.data.labels import labels_of
 from edgec.quantization.data.samples import SampleSource, open_samples
 from edgec.quantization.measures.task_metrics import Metric, load_metric
