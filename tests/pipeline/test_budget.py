@@ -19,7 +19,6 @@ from edgec.passes.pipelines import canonicalize
 from edgec.pipeline import BuildResult, mixing, run_build
 from edgec.pipeline.budget import Budget, BudgetOptions, open_budget, parse_drop
 from edgec.pipeline.forms import Build
-from edgec.passes.pipelines import canonicalize
 from edgec.quantization.data.recipe import Recipe
 from edgec.quantization.mix.memo import Memo
 from tests.support.graphs import run_ort
