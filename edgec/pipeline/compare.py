@@ -21,6 +21,7 @@ from edgec.bundle.manifest import MANIFEST
 from edgec.bundle.open import open_bundle
 from edgec.errors import EdgecError, Finding, Severity
 from edgec.graph.model import Model, SourceInfo
+from edgec.metrics import MAX_DB
 from edgec.pipeline import kept_graphs, measure
 from edgec.pipeline.build_bundle import run_build
 from edgec.pipeline.io_facts import manifest_recipe
@@ -34,6 +35,11 @@ from edgec.quantization.run.executor import Executor
 from edgec.quantization.run.run_time import as_run
 from edgec.targets.load import load_target
 from edgec.tensors import Array
+
+#: Where the compiled model is this much nearer to float, or farther, than the quantized one, the layers tell nothing of
+#: it; with both nearer than the second, single roundings make that much.
+_APART_DB = 3.0
+_NEAR_DB = 60.0
 
 #: Samples that are compared when the user does not say.
 DEFAULT_SAMPLES = 16
@@ -226,4 +232,17 @@ def _artifact(
         )
         return None
     steps = {o.source.name: o.step for o in bundle.manifest.outputs if o.step}
-    return {"fidelity": measure.fidelity(floats, actual), "agreement": measure.agreement(integers, actual, steps)}
+    there, here = measure.fidelity(floats, actual), measure.fidelity(floats, integers)
+    known = [MAX_DB if found["sqnr_db"] is None else float(found["sqnr_db"]) for found in (there, here)]
+    if abs(known[0] - known[1]) > _APART_DB and min(known) < _NEAR_DB:
+        findings.append(
+            Finding(
+                code="validate/fidelity-drop" if known[0] < known[1] else "validate/disagreement",
+                message=f"the compiled model is {known[0]:.1f} dB from float, the quantized model {known[1]:.1f} dB, and the "
+                "layers are its",
+                severity=Severity.WARNING,
+                where=str(bundle.path),
+                hint="`edgec validate` names the first layer that the runtime computes otherwise",
+            )
+        )
+    return {"fidelity": there, "agreement": measure.agreement(integers, actual, steps)}

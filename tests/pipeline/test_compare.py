@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 import pytest
 
 from edgec.cli.app import main
@@ -122,3 +123,19 @@ def test_other_data_is_read_as_the_calibration_data_was(
     plain.write_text('reader = "array"\n[inputs.image]\nmean = [0.0]\nstd = [1.0]\n')
     ready = run_compare(built.path, data=f"{plain}:{tmp_path / 'ready.npy'}")
     assert ready["fidelity"]["sqnr_db"] == pytest.approx(told["fidelity"]["sqnr_db"], abs=0.01)
+
+
+def test_a_graph_that_is_not_the_artifact_s_is_said(tmp_path: Path) -> None:
+    """A fault planted in the kept graph: compare names the layer, and that the compiled model does not have it."""
+    bundle, _, data = _bundle(tmp_path, effort="fast")
+    assert run_compare(bundle, data=data)["findings"] == []
+    (kept,) = (tmp_path / "cache" / "graphs").glob("*/quantized.onnx")
+    model = onnx.load(kept)
+    stored = {tensor.name: tensor for tensor in model.graph.initializer}
+    node = next(n for n in model.graph.node if n.op_type == "DequantizeLinear" and n.input[0].startswith("w3"))
+    weights = onnx.numpy_helper.to_array(stored[node.input[0]])
+    stored[node.input[0]].CopyFrom(onnx.numpy_helper.from_array(-weights, node.input[0]))
+    kept.write_bytes(model.SerializeToString())
+    answer = run_compare(bundle, data=data)
+    assert answer["first_diverging"]["layer"] == "Conv_a"
+    assert [finding["code"] for finding in answer["findings"]] == ["validate/disagreement"]
