@@ -84,12 +84,12 @@ def _refuse(work: Build, form: Form, words: str, before: Sequence[str] = ()) -> 
     elif not work.facts.scheme.revert_to:
         said += f"; {work.target.id} computes in {form.precision} alone, so no node can be reverted"
     elsewhere = not before and len(work.facts.precisions) > 1
+    way_out = "" if work.budget.ship_anyway else "; --ship-anyway builds it as is"
     error = EdgecError(
         "quant/budget-missed",
         said,
         where=work.model.name,
-        hint=f"ask for less, {'take --precision auto, ' if elsewhere else ''}or give more typical samples; "
-        "--ship-anyway builds it as is",
+        hint=f"ask for less, {'take --precision auto, ' if elsewhere else ''}or give more typical samples{way_out}",
         findings=[_as_finding(point, work.target.id) for point in tried],
     )
     if not work.budget.ship_anyway:

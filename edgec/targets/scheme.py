@@ -51,7 +51,7 @@ class Scheme(_Facts):
     `revert_to`: what single nodes of an int8 model may run in where an accuracy budget asks for more than int8 gives;
     none where the device computes in int8 alone.
     `power_of_two_scales`: kernels rescale by shifts alone, so every scale is a power of two, the smallest one that
-    covers the range.
+    covers the range. Sums then often lie right between two steps, where runtimes round differently (XNNPACK's Add up).
     """
 
     activation_dtype: DType = DType.INT8

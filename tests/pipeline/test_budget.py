@@ -75,8 +75,10 @@ def test_no_drop_allowed_and_none_possible(tmp_path: Path) -> None:
     with pytest.raises(EdgecError) as error:
         _built(tmp_path, **asked)
     assert error.value.code == "quant/budget-missed" and not list((tmp_path / "dist").glob("*.edgec"))
+    assert "--ship-anyway" in error.value.finding.hint
     shipped = _built(tmp_path, **asked, ship_anyway=True)
-    assert "quant/budget-missed" in {f.code for f in shipped.findings} and shipped.bundle is not None
+    (told,) = [f for f in shipped.findings if f.code == "quant/budget-missed"]
+    assert "--ship-anyway" not in told.hint and shipped.bundle is not None
     assert not any(point["met"] for point in shipped.summary["frontier"])
 
 
