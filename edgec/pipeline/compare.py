@@ -238,8 +238,8 @@ def _artifact(
         findings.append(
             Finding(
                 code="validate/fidelity-drop" if known[0] < known[1] else "validate/disagreement",
-                message=f"the compiled model is {known[0]:.1f} dB from float, the quantized model {known[1]:.1f} dB, and the "
-                "layers are its",
+                message=f"the compiled model is {known[0]:.1f} dB from float, the quantized model {known[1]:.1f} dB, "
+                "and the layers are its",
                 severity=Severity.WARNING,
                 where=str(bundle.path),
                 hint="`edgec validate` names the first layer that the runtime computes otherwise",
