@@ -262,7 +262,7 @@ def test_a_target_s_profile_says_what_nodes_revert_to(target: str, forms: set[st
 def test_on_integers_alone_16_bits_are_the_repair() -> None:
     case = Setting(net(reads_first=False), target="ethos-u55-128")
     assert case.score(apply_plan(case.model, case.plan)) < 10
-    found = case.found(25)
+    found = case.found(24)
     assert found.met and set(found.reverted.values()) == {"int16x8"}
     assert "int8" in {node.scheme for node in found.plan.nodes.values()}
 
@@ -301,7 +301,7 @@ def test_what_kernels_round_at_run_time_harms_in_an_int8_plan_too() -> None:
     assert whole.weights["Gemm_b"] == pytest.approx(plain.weights["Gemm_b"], rel=1e-6) and whole.values == plain.values
 
 
-@pytest.mark.parametrize("budget_db", [3.0, 6.0, 8.0])
+@pytest.mark.parametrize("budget_db", [1.0, 3.0, 6.0])
 def test_no_mix_at_all_is_faster(budget_db: float) -> None:
     """All 32 mixes of a small net: what saves a conversion beside a step belongs to it."""
     case = Setting(target="ethos-u55-128")
