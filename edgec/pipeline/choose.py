@@ -17,6 +17,7 @@ from edgec.errors import EdgecError, Finding, Severity
 from edgec.pipeline.forms import Build, Form
 from edgec.pipeline.precision import HAS_INT8_WEIGHTS, NEEDS_CALIBRATION, Candidates, low_fidelity
 from edgec.pipeline.speed import slower_than_float
+from edgec.quantization.calibration.doctor import without_ranges
 from edgec.quantization.mix.mixed import MAX_SHARE, Point
 from edgec.quantization.run.apply import has_qdq
 
@@ -32,6 +33,8 @@ def choose(work: Build, options: Candidates) -> Form:
     else:
         form = _first_good(work, options.precisions)
     if form.plan is not None:
+        if form.statistics is not None and not form.plan.activations:
+            work.findings[:] = without_ranges(work.findings, form.statistics.samples)
         work.findings += form.plan.findings
     return form
 

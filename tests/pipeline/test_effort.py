@@ -11,6 +11,7 @@ import pytest
 from edgec.errors import EdgecError
 from edgec.pipeline import BuildResult, run_build
 from edgec.pipeline.precision import keeps_accuracy
+from tests.support.plans import typed
 from tests.support.small_net import write_small_net
 
 
@@ -42,6 +43,34 @@ def test_ranges_that_were_asked_for_are_the_only_ones(method: str, tmp_path: Pat
     summary = built(tmp_path, ranges=method, stop_after="bundle").summary
     tried = [rung["rung"] for rung in summary["ladder"] if rung["rung"].startswith("ranges")]
     assert tried == [f"ranges: {method}"] and summary["ranges"] == method
+
+
+def test_ranges_that_differ_say_nothing_where_only_weights_are_int8(tmp_path: Path) -> None:
+    """Products beside normalisations keep float data on this target; `fast` quantizes it, and needs its ranges."""
+    rng = np.random.default_rng(0)
+    draw = lambda *shape: rng.standard_normal(shape).astype(np.float32)  # noqa: E731
+    constants = {"w1": draw(64, 256) / 8, "w2": draw(256, 64) / 16, "g": np.ones(64, np.float32)}
+    model = typed(
+        """(float[1,32,64] x) => (float[1,32,64] y)
+        { n = LayerNormalization<axis=-1>(x, g) a = MatMul(n, w1) b = Gelu(a) c = MatMul(b, w2) y = Add(c, x) }""",
+        constants,
+    )
+    (tmp_path / "net.onnx").write_bytes(model.to_bytes())
+    np.save(tmp_path / "uneven.npy", draw(16, 32, 64) * np.float32([1, 9])[np.arange(16) % 2, None, None])
+    found = {}
+    for effort in ("fast", "balanced"):
+        done = run_build(
+            tmp_path / "net.onnx",
+            target="raspberrypi4",
+            calibration=tmp_path / "uneven.npy",
+            output=tmp_path / "dist",
+            precision="int8",
+            effort=effort,
+            stop_after="quantize",
+        )
+        found[effort] = {finding.code for finding in done.findings}
+    assert "calibration/few-samples" in found["fast"]
+    assert "quant/weights-alone" in found["balanced"] and "calibration/few-samples" not in found["balanced"]
 
 
 def test_an_unknown_effort_is_refused(tmp_path: Path) -> None:

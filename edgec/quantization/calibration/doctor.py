@@ -6,7 +6,8 @@
 2. Normalised twice. The model itself begins with a normalisation by constants, and the data has already had one.
 3. Layout. In a picture neighbours resemble each other; in one whose channels are interleaved, every third value does.
 4. Constant inputs carry nothing to calibrate with.
-5. Too few samples: the ranges of two disjoint halves differ.
+5. Too few samples: the ranges of two disjoint halves differ. It says nothing of a model whose data stays float
+   (`without_ranges`).
 """
 
 from __future__ import annotations
@@ -25,6 +26,9 @@ from edgec.quantization.calibration.range_choice import range_of
 from edgec.quantization.run.executor import Executor
 from edgec.tensors import Array, TensorSpec
 
+#: Code of rule 5.
+FEW_SAMPLES = "calibration/few-samples"
+
 #: Samples that the doctor looks at.
 _LOOKED_AT = 8
 
@@ -36,6 +40,9 @@ _HALVES_DIFFER = 0.25
 
 #: Share of the tensors on which the halves may disagree.
 _TENSORS_DIFFER = 0.1
+
+#: As many samples as are usually enough: whoever gave them is not told that they are the usual number.
+_USUAL = 100
 
 #: An input of fewer values (a rate, a flag) may well be constant.
 _SMALL_INPUT = 16
@@ -88,7 +95,7 @@ def examine(model: Model, samples: Samples) -> tuple[Finding, ...]:
 def examine_halves(halves: Halves) -> tuple[Finding, ...]:
     """Too few samples (rule 5)."""
     if halves.runs < 2:
-        return (_few("there is only one sample", "a range seen once says little about the next input"),)
+        return (_few("there is only one sample", "a range seen once says little about the next input", halves.runs),)
     differing = {}
     for name, (a, b) in halves.tensors.items():
         if a is None or b is None:
@@ -106,16 +113,26 @@ def examine_halves(halves: Halves) -> tuple[Finding, ...]:
             f"{halves.runs} runs are too few",
             f"in {len(differing)} of {len(halves.tensors)} tensors the ranges of two halves of them differ by more "
             f"than {_HALVES_DIFFER:.0%}, most in {worst!r} ({differing[worst]:.0%})",
+            halves.runs,
         ),
     )
 
 
-def _few(message: str, evidence: str) -> Finding:
+def without_ranges(findings: Sequence[Finding], samples: int) -> list[Finding]:
+    """Findings without rule 5's, for a model in which no data has a range.
+
+    That there is only one sample stays said: weights are rounded for what they meet.
+    """
+    return [finding for finding in findings if samples < 2 or finding.code != FEW_SAMPLES]
+
+
+def _few(message: str, evidence: str, runs: int) -> Finding:
+    usual = f"; {_USUAL} are usual" if runs < _USUAL else ""
     return Finding(
-        code="calibration/few-samples",
+        code=FEW_SAMPLES,
         message=f"{message}: {evidence}",
         severity=Severity.WARNING,
-        hint="give more, and more varied, samples; a hundred is usual",
+        hint=f"give more, and more varied, samples{usual}",
     )
 
 

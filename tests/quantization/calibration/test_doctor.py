@@ -172,6 +172,16 @@ def test_too_few_samples(tmp_path: Path) -> None:
     assert _codes(uneven, tmp_path) == ["calibration/few-samples"]
 
 
+def test_who_gave_the_usual_number_is_not_told_it(tmp_path: Path) -> None:
+    first = to_sym(smooth_images(1, 48, 64)).astype(np.float32)
+    hints = {}
+    for count in (20, 100):
+        feeds = [{"x": first * (0.2 if i % 2 else 1)} for i in range(count)]
+        found = calibrate(_net(), InMemory(feeds), cache_dir=tmp_path).findings
+        hints[count] = next(f.hint for f in found if f.code == "calibration/few-samples")
+    assert "100 are usual" in hints[20] and "usual" not in hints[100] and "more varied" in hints[100]
+
+
 @pytest.mark.parametrize(("recipe", "codes"), [("imagenet-tf", []), ("raw-255", ["calibration/value-range"])])
 def test_a_trained_model_and_real_pictures(recipe: str, codes: list[str]) -> None:
     pytest.importorskip("PIL.Image")
