@@ -11,6 +11,7 @@ import pytest
 from edgec.errors import EdgecError
 from edgec.pipeline import BuildResult, run_build
 from edgec.pipeline.precision import keeps_accuracy
+from edgec.tensors import Array
 from tests.support.plans import typed
 from tests.support.small_net import write_small_net
 
@@ -48,15 +49,18 @@ def test_ranges_that_were_asked_for_are_the_only_ones(method: str, tmp_path: Pat
 def test_ranges_that_differ_say_nothing_where_only_weights_are_int8(tmp_path: Path) -> None:
     """Products beside normalisations keep float data on this target; `fast` quantizes it, and needs its ranges."""
     rng = np.random.default_rng(0)
-    draw = lambda *shape: rng.standard_normal(shape).astype(np.float32)  # noqa: E731
-    constants = {"w1": draw(64, 256) / 8, "w2": draw(256, 64) / 16, "g": np.ones(64, np.float32)}
+
+    def draw(*shape: int) -> Array:
+        return np.asarray(rng.standard_normal(shape), np.float32)
+
+    constants: dict[str, Array] = {"w1": draw(64, 256) / 8, "w2": draw(256, 64) / 16, "g": np.ones(64, np.float32)}
     model = typed(
         """(float[1,32,64] x) => (float[1,32,64] y)
         { n = LayerNormalization<axis=-1>(x, g) a = MatMul(n, w1) b = Gelu(a) c = MatMul(b, w2) y = Add(c, x) }""",
         constants,
     )
     (tmp_path / "net.onnx").write_bytes(model.to_bytes())
-    np.save(tmp_path / "uneven.npy", draw(16, 32, 64) * np.float32([1, 9])[np.arange(16) % 2, None, None])
+    np.save(tmp_path / "uneven.npy", draw(16, 32, 64) * np.asarray([1, 9], np.float32)[np.arange(16) % 2, None, None])
     found = {}
     for effort in ("fast", "balanced"):
         done = run_build(
