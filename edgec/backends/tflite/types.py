@@ -105,7 +105,7 @@ class _Typer:
         self.int8 = INT8 - frozenset(in_float)
         self.ops: list[Op] = []
         self.converted: dict[tuple[Tensor, Storage | None], Tensor] = {}
-        self.widened: dict[Tensor, Tensor] = {}
+        self.widened: dict[tuple[Tensor, Storage | None], Tensor] = {}
 
     def place(self, op: Op) -> None:
         """Append an operator with whatever conversions it needs around it."""
@@ -216,10 +216,9 @@ class _Typer:
         op.inputs[position] = bias
 
     def _wide(self, weight: Tensor, bias: Tensor, data_scale: float) -> Tensor:
-        """A weight's integers, the same for all who read it: few bits take the whole range of int8."""
-        if weight not in self.widened:
-            self.widened[weight] = in_whole_range(weight, bias, data_scale)
-        return self.widened[weight]
+        """A weight whose few bits take the whole range of int8; readers whose biases leave as much room share one."""
+        wide = in_whole_range(weight, bias, data_scale)
+        return self.widened.setdefault((weight, wide.storage), wide)
 
     # --- floats ---------------------------------------------------------------------------------------
 

@@ -128,6 +128,7 @@ class Judge:
         # in a drawn order: data often comes sorted, and the first look is to be at all sorts
         self._feeds = [feeds[i] for i in np.random.default_rng(0).permutation(len(feeds))]
         self._model = model
+        self._first = min(_FIRST_LOOK, len(feeds))
         outputs = [v for v in model.graph.outputs if v.dtype is not None and v.dtype.is_floating_point()]
         self._judged = tuple(_judged(v) for v in outputs)
         self._expected = list(Executor(model, fetch=self._names(), any_layout=True).run_all(self._feeds))
@@ -166,11 +167,11 @@ class Judge:
 
     def first_look(self, trial: Trial) -> Noise:
         """On the samples that every trial is run on."""
-        return trial.noise(min(_FIRST_LOOK, self.count))
+        return trial.noise(self._first)
 
     def verdict(self, new: Trial, old: Trial) -> Verdict:
         """How much better one is than the other, on as many samples as it takes to be sure (rule 5)."""
-        count = min(_FIRST_LOOK, self.count)
+        count = self._first
         while True:
             noise = new.noise(count)
             gain, deviation = noise.gain_over(old.noise(count))

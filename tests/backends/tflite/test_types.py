@@ -146,6 +146,26 @@ def test_bias_takes_the_product_of_the_scales() -> None:
     np.testing.assert_array_equal(stored.data, [20, -80])
 
 
+def test_a_shared_weight_leaves_each_reader_s_bias_its_room() -> None:
+    """A weight of few bits takes finer steps, and a large bias beside a second reader still fits 32 bits."""
+    w = constant("w", np.ones((1, 3), np.int8))
+    w.dtype, w.storage = DType.FLOAT32, Storage(DType.INT8, QParams.per_tensor(0.5, 0))
+    x = value("x", 1, 3, storage=A)
+    step = 0.5 * A.qparams.scale[0]
+    biases = [
+        constant(f"b{i}", np.asarray([size], np.float32)) for i, size in enumerate((step, step * 2.0**29.5, step))
+    ]
+    results = [value(f"y{i}", 1, 1, storage=B) for i in range(3)]
+    ops = [Op("FULLY_CONNECTED", [x, w, b], [y]) for b, y in zip(biases, results, strict=True)]
+    typed_ops([x], results, *ops)
+    for op, bias in zip(ops, biases, strict=True):
+        stored = op.inputs[2]
+        assert stored is not None and stored.storage is not None and bias.data is not None
+        np.testing.assert_allclose(stored.real(), bias.data, rtol=1e-6)
+    first, large, last = (op.inputs[1] for op in ops)
+    assert first is last and first is not large
+
+
 def test_hybrid_weights_stay_where_the_runtime_has_a_kernel() -> None:
     w, bias = constant("w", np.ones((2, 3), np.int8)), constant("b", np.zeros(2, np.float32))
     w.dtype, w.storage = DType.FLOAT32, Storage(DType.INT8, QParams.per_tensor(0.5, 0))
