@@ -125,7 +125,9 @@ class QParams:
         scale, zero = self._broadcast(real.ndim)
         low, high = dtype.limits
         with np.errstate(over="ignore"):  # what is beyond float32 in steps (the padding of a maximum) saturates too
-            q = np.rint(real.astype(np.float32) / scale).astype(np.float64) + zero
+            steps = np.rint(real.astype(np.float32, copy=False) / scale)
+        # Up to 16 bits float32 is exact: what it is too short for is far beyond the limits.
+        q = np.add(steps, zero, dtype=np.float32 if dtype.numpy.itemsize <= 2 else np.float64)
         return np.clip(q, low, high).astype(dtype.numpy)
 
     def dequantize(self, q: Array) -> Array:

@@ -70,12 +70,10 @@ def activation_params(
 def weight_scales(weight: Array, axis: int | None, scheme: Scheme) -> NDArray[np.float64]:
     """Symmetric scales of a weight: one a slice along `axis`, or a single one (rules 3, 4)."""
     steps = 2 ** (scheme.weight_bits - 1) - (1 if scheme.weight_narrow else 0)
-    magnitude = np.abs(weight.astype(np.float64))
-    if axis is None or scheme.weight_granularity == "tensor":
-        peaks = np.asarray([magnitude.max() if magnitude.size else 0.0])
-    else:
-        others = tuple(i for i in range(weight.ndim) if i != axis)
-        peaks = magnitude.max(axis=others) if magnitude.size else np.zeros(weight.shape[axis])
+    one = axis is None or scheme.weight_granularity == "tensor"
+    others = None if one else tuple(i for i in range(weight.ndim) if i != axis)
+    ends = weight.max(axis=others, initial=0), weight.min(axis=others, initial=0)  # no copy of a large weight
+    peaks = np.atleast_1d(np.maximum(ends[0], -ends[1])).astype(np.float64)
     largest = float(peaks.max(initial=0.0)) or float(steps)
     peaks = np.where(peaks > 0, peaks, largest)  # rule 4
     return np.asarray(np.maximum(peaks / steps, MIN_SCALE), np.float64)

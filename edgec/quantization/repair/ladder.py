@@ -36,7 +36,7 @@ from edgec.quantization.repair.layers import Layer, find_layers
 from edgec.quantization.repair.moments import gather
 from edgec.quantization.repair.rounding import Moments, round_rows
 from edgec.quantization.run.apply import apply_plan
-from edgec.quantization.run.cores import in_order, one_thread_a_call, physical_cores
+from edgec.quantization.run.cores import few_collections, in_order, one_thread_a_call, physical_cores
 from edgec.quantization.run.run_time import round_at_run_time
 from edgec.quantization.types import QuantPlan, Statistics
 from edgec.tensors import Array, DType
@@ -117,6 +117,7 @@ class Climb:
     mixture: Mixture = field(default_factory=Mixture)
 
 
+@few_collections()
 @one_thread_a_call()
 def climb(
     model: Model,

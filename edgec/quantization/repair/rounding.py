@@ -188,11 +188,11 @@ class Curvature:
     def change(self, pulls: Sequence[Array]) -> Array:
         """Rule 3: how the weights change, [groups, outputs, n], by what the halves of the samples agree on (rule 4)."""
         pushed = [solve_lower(self._root, self._ordered(pull)) for pull in pulls]
-        changes = [solve_upper(_t(self._root), half) for half in pushed]
-        whole = np.asarray(sum(changes), np.float32)
+        both = np.asarray(sum(pushed), np.float32)
+        whole = solve_upper(_t(self._root), both)
         if len(pulls) == 2:
             # As the samples have it: what damps H says nothing of how they agree.
-            squares = float(np.square(sum(pushed)).sum()) - float(np.vdot(whole, self._added[:, :, None] * whole))
+            squares = float(np.square(both).sum()) - float(np.vdot(whole, self._added[:, :, None] * whole))
             agreed = 4 * self._kept * float(np.vdot(*pushed))
             whole *= np.float32(np.clip(agreed / squares, 0.0, 1.0) if squares > 0 else 0.0)
         return np.asarray(self._unordered(whole))

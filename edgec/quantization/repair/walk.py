@@ -9,12 +9,14 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
+from functools import partial
 
 from edgec.graph.model import Model
 from edgec.quantization.repair.layers import Layer, in_slices
 from edgec.quantization.repair.moments import SLICE_BYTES
 from edgec.quantization.repair.rounding import Moments
 from edgec.quantization.run.apply import apply_plan, renew
+from edgec.quantization.run.cores import in_order
 from edgec.quantization.run.executor import Executor
 from edgec.quantization.run.segment import MOST_BYTES, Part, bytes_of, living
 from edgec.quantization.types import QuantPlan
@@ -36,9 +38,12 @@ class Walk:
         self._applied: tuple[QuantPlan, Model] | None = None
         self._values: list[Feed] = [{} for _ in feeds]
         executor = Executor(model, fetch=tuple(dict.fromkeys(layer.data for layer in begins)), any_layout=True)
-        self._float: list[dict[str, Array]] = []
-        for found in executor.run_all(feeds):  # rule 1
-            self._float.append({layer.key: self._reads(layer, found[layer.data]) for layer in begins})
+
+        def in_float(feed: Feed) -> dict[str, Array]:
+            found = executor.run(feed)
+            return {layer.key: self._reads(layer, found[layer.data]) for layer in begins}
+
+        self._float = list(in_order(in_float, feeds, executor.at_once))  # rule 1
 
     def gathered(self, layers: tuple[Layer, ...], plan: QuantPlan) -> Iterator[tuple[Layer, Halves]]:
         """Each layer with its moments over the even and over the odd samples, to be flushed; slices bound memory."""
@@ -51,15 +56,23 @@ class Walk:
             run = Part(quantized, _written(quantized, given), wanted)
             moments = {layer.key: _halves(layer, cross=layer.key in self._float[0]) for layer in part}
             known = ({**feed, **values} for feed, values in zip(self._feeds, self._values, strict=True))
-            for i, found in enumerate(run.run_all(known)):
+            take = partial(self._taken, run, [(layer, reads[layer.node]) for layer in part], tuple(carried.values()))
+            for i, (read, values) in enumerate(in_order(take, known, run.at_once)):
                 for layer in part:
-                    read = self._reads(layer, found[reads[layer.node]])
-                    moments[layer.key][i % 2].add(read, self._float[i].get(layer.key))
+                    moments[layer.key][i % 2].add(read[layer.key], self._float[i].get(layer.key))
                 if carried:  # rule 2
-                    self._values[i] = {name: found[name] for name in carried.values()}
+                    self._values[i] = values
             self._given = living_here or self._given
             for layer in part:
                 yield layer, moments.pop(layer.key)
+
+    def _taken(
+        self, run: Part, reads: Sequence[tuple[Layer, str]], carried: Sequence[str], feed: Feed
+    ) -> tuple[dict[str, Array], Feed]:
+        """What layers read of one sample, by weight key, and the values that go on with it; the rest is let go."""
+        found = run.run(feed)
+        read = {layer.key: self._reads(layer, found[name]) for layer, name in reads}
+        return read, {name: found[name] for name in carried}
 
     def _reads(self, layer: Layer, data: Array) -> Array:
         return layer.reads(data, layer.enough(self._positions, len(self._feeds)))
