@@ -103,7 +103,7 @@ class QParams:
             raise ValueError("scale and zero_point must have the same length, at least 1")
         if self.axis is None and len(self.scale) != 1:
             raise ValueError("per-tensor quantization has exactly one scale")
-        if not all(s > 0 and math.isfinite(s) for s in self.scale):
+        if not (min(self.scale) > 0 and math.isfinite(sum(self.scale))):  # a NaN stays one in the sum
             raise ValueError(f"scales must be positive and finite, got {self.scale[:4]}")
 
     @classmethod

@@ -148,7 +148,7 @@ def flashed(name: str, result: str = "installed") -> Flashed:
 
 
 def rolled(tmp_path: Path, bad: set[int], *, count: int = 20, seconds: float = 0.0, **policy: int) -> Rollout:
-    """A rollout in which those that are well behind the last bad one take some seconds."""
+    """A rollout in which the devices behind the last bad one take some seconds."""
 
     def flash(name: str) -> Flashed:
         if int(name) > max(bad):

@@ -11,10 +11,12 @@ from edgec.quantization.calibration.cache import cache_folder, load_statistics, 
 from edgec.quantization.calibration.collect import Samples, collect
 from edgec.quantization.calibration.doctor import examine, examine_halves
 from edgec.quantization.calibration.probes import float_activations
+from edgec.quantization.run.cores import few_collections
 from edgec.quantization.types import Statistics
 from edgec.registry import did_you_mean
 
 
+@few_collections()
 def calibrate(
     model: Model,
     samples: Samples,

@@ -81,7 +81,7 @@ def weight_scales(weight: Array, axis: int | None, scheme: Scheme) -> NDArray[np
 
 def per_axis(scales: NDArray[np.float64], axis: int | None) -> QParams:
     """Symmetric parameters from an array of scales; a single scale is per tensor."""
-    rounded = tuple(float(s) for s in scales.astype(np.float32))
+    rounded = tuple(scales.astype(np.float32).tolist())
     if axis is None or (len(rounded) == 1):
         return QParams.per_tensor(rounded[0], 0)
     return QParams(scale=rounded, zero_point=(0,) * len(rounded), axis=axis)

@@ -26,6 +26,8 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any, Literal
 
+import numpy as np
+
 from edgec.graph.model import Model, shape_of
 from edgec.quantization.calibration.range_choice import RangeMethod
 from edgec.quantization.measures.judge import Feeds, Judge, Trial
@@ -204,7 +206,7 @@ def _finer(plan: QuantPlan) -> QuantPlan:
         key: replace(
             entry,
             dtype=DType.INT16,
-            qparams=replace(entry.qparams, scale=tuple(scale / _FINER for scale in entry.qparams.scale)),
+            qparams=replace(entry.qparams, scale=tuple((np.asarray(entry.qparams.scale) / _FINER).tolist())),
         )
         for key, entry in plan.weights.items()
         if entry.dtype is DType.INT8 and entry.data is None

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import gc
+import weakref
 from collections.abc import Iterator
 
 import numpy as np
 import pytest
 from threadpoolctl import threadpool_info
 
-from edgec.quantization.run.cores import in_order, one_thread_a_call
+from edgec.quantization.run.cores import few_collections, in_order, one_thread_a_call
 
 
 @pytest.mark.parametrize("at_once", [1, 2, 5])
@@ -44,3 +46,27 @@ def test_linear_algebra_has_one_thread_inside_and_what_it_had_outside() -> None:
     with one_thread_a_call():
         assert threads() <= {1}
     assert threads() == before
+
+
+def test_what_was_there_before_is_no_garbage_inside_and_may_be_outside() -> None:
+    before = gc.get_freeze_count()
+    with few_collections():
+        frozen = gc.get_freeze_count()
+        assert frozen > 1000
+        with few_collections():
+            assert gc.get_freeze_count() == frozen
+        assert gc.get_freeze_count() == frozen, "the outer one has not ended yet"
+    assert gc.get_freeze_count() == before
+
+
+def test_new_garbage_is_found_all_the_same() -> None:
+    class Ring:
+        pass
+
+    with few_collections():
+        ring = Ring()
+        gone = weakref.ref(ring)
+        ring.__dict__["self"] = ring
+        del ring
+        gc.collect()
+        assert gone() is None
