@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import math
 import re
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import cache
 
@@ -31,6 +32,9 @@ ort.set_default_logger_severity(4)
 
 #: Initializers below this stay inside the model: shape inference reads them.
 _INLINE_BYTES = 4096
+
+#: Convolutions among more matrix products than this each are no reason to look for layouts.
+_MATMULS_A_CONVOLUTION = 10
 
 #: What the activations of all runs at a time may take together, as far as the shapes tell.
 _ACTIVATION_BYTES = 2**30
@@ -82,7 +86,7 @@ class Executor:
         self.at_once = max(1, min(at_once or cores, cores, _ACTIVATION_BYTES // _bytes_of_a_run(work.graph)))
         options = ort.SessionOptions()
         level = ort.GraphOptimizationLevel
-        choosing = any_layout and _chooses_layouts_alone()
+        choosing = any_layout and _convolves(work.graph) and _chooses_layouts_alone()
         options.graph_optimization_level = level.ORT_ENABLE_ALL if choosing else level.ORT_DISABLE_ALL
         options.add_session_config_entry("session.disable_quant_qdq", "1")
         options.log_severity_level = 4
@@ -157,6 +161,12 @@ class Executor:
         values are out. Raises what `run` raises.
         """
         return in_order(self.run, feeds, self.at_once)
+
+
+def _convolves(graph: ir.Graph) -> bool:
+    """Whether convolutions are no rarity among products: what the optimiser takes to open a session is for them."""
+    kinds = Counter(node.op_type for node in graph)
+    return kinds["Conv"] > (kinds["MatMul"] + kinds["Gemm"]) / _MATMULS_A_CONVOLUTION
 
 
 @cache
