@@ -25,7 +25,7 @@ from edgec.pipeline.precision import HAS_INT8_WEIGHTS, NEEDS_CALIBRATION, Candid
 from edgec.pipeline.speed import Speeds, estimated, measured, raceable
 from edgec.pipeline.stages import Clock
 from edgec.quantization.calibration.calibrate import calibrate as run_calibration
-from edgec.quantization.calibration.range_choice import RangeMethod
+from edgec.quantization.calibration.range_choice import RangeChoice, RangeMethod
 from edgec.quantization.data.samples import SampleSource
 from edgec.quantization.measures.fidelity import features
 from edgec.quantization.mix.allowance import Mixture, mixer
@@ -64,7 +64,7 @@ class Form:
     model: Model
     fidelity: dict[str, Any]
     ladder: tuple[Rung, ...] = ()
-    ranges: RangeMethod = "auto"
+    ranges: RangeChoice = "auto"
     mixed: Mixed | None = None
     statistics: Statistics | None = None
     mixture: Mixture = field(default_factory=Mixture)
@@ -148,7 +148,7 @@ class Build:
     def _climb(self, legal: Model, statistics: Statistics | None, precision: Precision) -> Climb:
         """Plan and apply, and climb the repair ladder where there is data to learn from."""
 
-        def make(model: Model, seen: Statistics | None, method: RangeMethod) -> QuantPlan:
+        def make(model: Model, seen: Statistics | None, method: RangeChoice) -> QuantPlan:
             return self._plan(model, seen, precision, method)
 
         with self.clock.stage("quantize"):
@@ -178,7 +178,7 @@ class Build:
         legal: Model,
         statistics: Statistics | None,
         precision: Precision,
-        method: RangeMethod,
+        method: RangeChoice,
         reverted: Mapping[str, NodeScheme] | None = None,
         *,
         mixture: Mixture | None = None,

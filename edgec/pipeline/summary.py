@@ -9,6 +9,7 @@ from edgec import __version__
 from edgec.artifact import Artifact
 from edgec.bundle.manifest import Provenance
 from edgec.pipeline.forms import Build, Form
+from edgec.quantization.calibration.range_choice import ByTensor
 
 
 def summarize(
@@ -33,7 +34,7 @@ def summarize(
         summary["nodes"] = dict(sorted(schemes.items()))
     if form.ladder:
         summary["effort"] = work.effort
-        summary["ranges"] = form.ranges
+        summary["ranges"] = form.ranges.usual if isinstance(form.ranges, ByTensor) else form.ranges
         summary["ladder"] = [rung.as_dict() for rung in form.ladder]
     if form.mixed is not None:
         summary["mixed"] = form.mixed.as_dict()

@@ -13,6 +13,8 @@ Inputs to come go beyond the samples where those are few. How far is read off th
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Literal, get_args
 
 import numpy as np
@@ -23,6 +25,24 @@ from edgec.tensors import Array
 RangeMethod = Literal["minmax", "percentile", "mse", "entropy", "auto"]
 
 RANGE_METHODS: tuple[RangeMethod, ...] = get_args(RangeMethod)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ByTensor:
+    """One way for most tensors, and others for some, by name."""
+
+    usual: RangeMethod
+    others: Mapping[str, RangeMethod]
+
+
+#: How a model's ranges are chosen.
+RangeChoice = RangeMethod | ByTensor
+
+
+def method_for(name: str, choice: RangeChoice) -> RangeMethod:
+    """How one tensor's range is chosen."""
+    return choice.others.get(name, choice.usual) if isinstance(choice, ByTensor) else choice
+
 
 #: How much more than rounding an error by cutting off counts.
 CUT_WEIGHT: dict[RangeMethod, float] = {"mse": 1.0, "auto": 2.0}

@@ -21,7 +21,7 @@ from edgec.errors import Finding, Severity
 from edgec.graph.model import Model, const_of
 from edgec.graph.traits import weight_of, within_inputs
 from edgec.graph.work import multiplications
-from edgec.quantization.calibration.range_choice import RangeMethod
+from edgec.quantization.calibration.range_choice import RangeChoice
 from edgec.quantization.mix.alone import noise_alone
 from edgec.quantization.mix.costs import Costs, costs_of
 from edgec.quantization.planning.groups import Groups
@@ -336,7 +336,7 @@ class Mixer:
         self,
         model: Model,
         stats: Statistics | None,
-        method: RangeMethod,
+        method: RangeChoice,
         mixture: Mixture,
         reverted: Mapping[str, NodeScheme] | None = None,
     ) -> QuantPlan:

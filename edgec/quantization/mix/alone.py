@@ -23,14 +23,14 @@ from edgec.graph.work import multiplications
 from edgec.quantization.run.cores import in_order
 from edgec.quantization.run.run_time import rounded_rows
 from edgec.quantization.run.segment import MOST_BYTES, Part, bytes_of, living
-from edgec.quantization.types import STATIC, QuantPlan
+from edgec.quantization.types import STATIC, QuantPlan, TensorPlan
 from edgec.tensors import Array
 
 #: The input that holds the switches.
 SWITCHES = "edgec/switches"
 
-#: Parts of a model: of more, each has a session to open and values to hand on.
-PARTS = 5
+#: Parts of a model: of more, each has a session to open and values to hand on. Few runs are not worth as many.
+PARTS, _FEW_PARTS = 5, 2
 
 
 def noise_alone(
@@ -44,6 +44,25 @@ def noise_alone(
         for name in names:
             editor.round(name, i)
     return Passes(editor, float_outputs(model), feeds).noise(range(len(groups)))
+
+
+def noise_both_ways(
+    model: Model,
+    plans: tuple[QuantPlan, QuantPlan],
+    groups: Sequence[Sequence[str]],
+    feeds: Sequence[Mapping[str, Array]],
+) -> tuple[list[float], list[float]]:
+    """The same of two plans that round the same values in different steps, from one pass over the samples."""
+    if not groups:
+        return [], []
+    count = len(groups)
+    editor = Switched(model, plans[0], 2 * count)
+    for way, plan in enumerate(plans):
+        for i, names in enumerate(groups):
+            for name in names:
+                editor.round(name, way * count + i, plan.activations[name])
+    noise = Passes(editor, float_outputs(model), feeds, parts=_FEW_PARTS).noise(range(2 * count))
+    return noise[:count], noise[count:]
 
 
 def float_outputs(model: Model) -> list[ir.Value]:
@@ -67,11 +86,18 @@ def power(value: Array) -> float:
 class Passes:
     """Runs of a switched model: once as float, and with each switch from the part on that its roundings are in (3)."""
 
-    def __init__(self, switched: Switched, outputs: Sequence[ir.Value], feeds: Sequence[Mapping[str, Array]]) -> None:
+    def __init__(
+        self,
+        switched: Switched,
+        outputs: Sequence[ir.Value],
+        feeds: Sequence[Mapping[str, Array]],
+        *,
+        parts: int = PARTS,
+    ) -> None:
         model, self._switches = switched.model, switched.switches
         self._fetch = tuple(switched.stand_in(judged(v)) for v in outputs)
         order = {node.name or "": i for i, node in enumerate(model.nodes())}
-        cuts = _cuts(switched, len(feeds))
+        cuts = _cuts(switched, len(feeds), parts)
         self._first = {i: bisect_right(cuts, min(order[n] for n in names)) for i, names in switched.places.items()}
         self._parts = _parts(model, cuts, self._fetch)
         self._at_once = min(part.at_once for part in self._parts)
@@ -107,15 +133,15 @@ class Passes:
         return [power(values[name].astype(np.float64) - exact[-1][name]) for name in self._fetch]
 
 
-def _cuts(switched: Switched, samples: int) -> list[int]:
+def _cuts(switched: Switched, samples: int, parts: int) -> list[int]:
     """Positions that leave about as many multiplications between them; where what lives there is little."""
     nodes = list(switched.model.nodes())
     own = [i for i, node in enumerate(nodes) if (node.name or "") in switched.own]  # not between a rounding's nodes
     done = np.cumsum([multiplications(nodes[i]) for i in own])
-    wanted = np.arange(1, PARTS) / PARTS * (done[-1] if own else 0)
+    wanted = np.arange(1, parts) / parts * (done[-1] if own else 0)
     places = {int(at) for at in np.searchsorted(done, wanted, side="right")} - {0, len(own)}
     cuts = [own[place] for place in sorted(places)]
-    most = MOST_BYTES / PARTS / max(samples, 1)
+    most = MOST_BYTES / parts / max(samples, 1)
     return [at for at in cuts if bytes_of(switched.model, living(switched.model, nodes[at].name or "")) <= most]
 
 
@@ -153,19 +179,23 @@ class Switched:
         """The value that has a value's rounding in it."""
         return self._stands.get(name, name)
 
-    def round(self, name: str, switch: int) -> None:
-        """Round a value where its switch is on (rule 2)."""
-        value, planned = self._values[name], self._plan.activations[name]
+    def round(self, name: str, switch: int, planned: TensorPlan | None = None) -> None:
+        """Round a value where its switch is on (rule 2), as `planned` (default: as the plan does).
+
+        A value may have several roundings, each with a switch: the latest comes first.
+        """
+        value, planned = self._values[name], planned or self._plan.activations[name]
         producer = value.producer()
         written = producer is not None and self._is_static(producer)
-        readers = [(node, i) for node, i in value.uses() if written or self._is_static(node)]
-        step = self._constant(f"{name}/edgec-step", np.asarray(planned.qparams.scale[0], np.float32))
-        zero = self._constant(f"{name}/edgec-zero", np.asarray(planned.qparams.zero_point[0], planned.dtype.numpy))
-        q = ir.node("QuantizeLinear", [value, step, zero], name=f"{name}/edgec-q")
-        dq = ir.node("DequantizeLinear", [q.outputs[0], step, zero], name=f"{name}/edgec-dq")
-        on, chosen = self._choice(name, switch, dq.outputs[0], value)
-        for node, suffix in ((q, "q"), (dq, "dq")):
-            node.outputs[0].name = f"{name}/edgec-{suffix}/out"
+        readers = [(n, i) for n, i in value.uses() if written or self._is_static(n) or n.name not in self.own]
+        here = f"{name}/edgec-rounded-{switch}"
+        step = self._constant(f"{here}-step", np.asarray(planned.qparams.scale[0], np.float32))
+        zero = self._constant(f"{here}-zero", np.asarray(planned.qparams.zero_point[0], planned.dtype.numpy))
+        q = ir.node("QuantizeLinear", [value, step, zero], name=f"{here}-q")
+        dq = ir.node("DequantizeLinear", [q.outputs[0], step, zero], name=f"{here}-dq")
+        on, chosen = self._choice(here, switch, dq.outputs[0], value)
+        for node in (q, dq):
+            node.outputs[0].name = f"{node.name}/out"
         graph = self.model.graph
         new = [q, dq, on, chosen]
         if producer is None:
@@ -175,7 +205,7 @@ class Switched:
         for node, i in readers:
             node.replace_input_with(i, chosen.outputs[0])
         if written:
-            self._stands[name] = chosen.outputs[0].name or ""
+            self._stands.setdefault(name, chosen.outputs[0].name or "")
 
     def swap(self, node_name: str, position: int, other: Array, switch: int) -> None:
         """Give a node another constant where its switch is on."""

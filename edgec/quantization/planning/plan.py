@@ -16,7 +16,7 @@ import onnx_ir as ir
 from edgec.errors import EdgecError, Finding, Severity
 from edgec.graph.model import Model, const_of
 from edgec.graph.traits import Kind, data_inputs, within_inputs
-from edgec.quantization.calibration.range_choice import RangeMethod
+from edgec.quantization.calibration.range_choice import RangeChoice
 from edgec.quantization.planning.assign import assign
 from edgec.quantization.planning.assignment import Assignment, Numbers
 from edgec.quantization.planning.neighbours import Neighbours, settle
@@ -43,7 +43,7 @@ def make_plan(
     backend: str,
     precision: PrecisionName,
     *,
-    range_method: RangeMethod = "percentile",
+    range_method: RangeChoice = "percentile",
     float_nodes: Collection[str] = (),
     dynamic_nodes: Collection[str] = (),
     reverted: Mapping[str, NodeScheme] | None = None,

@@ -22,7 +22,7 @@ import onnx_ir as ir
 
 from edgec.graph.model import const_of
 from edgec.graph.traits import MOVES, clip_bounds, data_inputs, finite_extent, pad_value, within_inputs
-from edgec.quantization.calibration.range_choice import RangeMethod, roomy_range_of
+from edgec.quantization.calibration.range_choice import RangeChoice, RangeMethod, method_for, roomy_range_of
 from edgec.quantization.flat import flat_outside
 from edgec.quantization.planning.affine import Extent, union
 from edgec.quantization.types import Statistics, TensorStats
@@ -50,9 +50,9 @@ _FAR = 16.0
 class Ranges:
     """Chosen ranges by value, computed once each."""
 
-    def __init__(self, stats: Statistics | None, method: RangeMethod, *, room: float = 1.0) -> None:
+    def __init__(self, stats: Statistics | None, choice: RangeChoice, *, room: float = 1.0) -> None:
         self._stats: Mapping[str, TensorStats] = {} if stats is None else stats.tensors
-        self._method = method
+        self._choice = choice
         self._room = room
         self._known: dict[str, Extent | None] = {}
 
@@ -72,7 +72,8 @@ class Ranges:
         if producer is not None and producer.op_type in NATURAL:
             seen = producer.op_type in SPREADING and value.name in self._stats
             return "all that calibration saw" if seen else f"range of {producer.op_type}"
-        return f"{self._method} range" if value.name in self._stats else "range of its inputs"
+        name = value.name or ""
+        return f"{method_for(name, self._choice)} range" if name in self._stats else "range of its inputs"
 
     def _find(self, value: ir.Value) -> Extent | None:
         constant = const_of(value)
@@ -89,7 +90,7 @@ class Ranges:
         if producer is not None and producer.op_type == "Pad":  # rule 3, seen or not: what it writes may be -inf
             return self._inherited(producer)
         if stats is not None:  # rule 1
-            low, high = self._roomy(stats, self._method)
+            low, high = self._roomy(stats, method_for(value.name or "", self._choice))
             high = max(high, stats.maximum) if _read_for_maximum(value) else high  # rule 5
             low, high = self._bounded((low, high), producer)
             floor, ceiling = flat_outside(value)  # rule 7

@@ -2,8 +2,9 @@
 
 1. Ranges: the least-error range of each tensor against the full one, whichever serves the whole model better.
 2. Equalisation: differences between channels move from activations into weights (`equalize`).
-3. Mixing: all data leaves 8 bits where the runtime multiplies int8 weights as fast beside floats; elsewhere what 8 bits
-   hurt most does, within the target's allowance (`allowance`). Weights are rounded after it, for the layers left.
+3. Mixing: all data leaves 8 bits where the runtime multiplies int8 weights as fast beside floats. Elsewhere a tensor
+   whose range is better chosen another way than the others' gets that (`by_tensor`), and what 8 bits still hurt most
+   leaves them, within the target's allowance (`allowance`). Weights are rounded after it, for the layers left.
 4. Following: weights rounded, and biases set, so that each layer's output keeps closest to float for what the
    quantized model gives it (`follow`).
 5. Rounding: the same for what float gives it (`rounding`), which is surer where samples are few.
@@ -29,10 +30,11 @@ from typing import Any, Literal
 import numpy as np
 
 from edgec.graph.model import Model, shape_of
-from edgec.quantization.calibration.range_choice import RangeMethod
+from edgec.quantization.calibration.range_choice import RangeChoice, RangeMethod
 from edgec.quantization.measures.judge import Feeds, Judge, Trial
 from edgec.quantization.mix.allowance import Mixer, Mixture
 from edgec.quantization.repair.bias import STRETCHES, correct_fully, own_shift, shifted
+from edgec.quantization.repair.by_tensor import by_tensor
 from edgec.quantization.repair.follow import follow
 from edgec.quantization.repair.layers import Layer, find_layers
 from edgec.quantization.repair.moments import gather
@@ -48,7 +50,7 @@ Effort = Literal["fast", "balanced", "max"]
 #: An evener form of the model that a plan is of, with its statistics; None where there is nothing to even out.
 Even = Callable[[QuantPlan], tuple[Model, Statistics] | None]
 #: Plans a model from its statistics, with one way to choose ranges.
-Plan = Callable[[Model, Statistics | None, RangeMethod], QuantPlan]
+Plan = Callable[[Model, Statistics | None, RangeChoice], QuantPlan]
 
 #: Rounding for a layer's output leaves about a tenth of the noise that rounding to nearest does: a third of the steps.
 _FINER = 3.0
@@ -59,6 +61,9 @@ _TRUSTED = ("rounding", "bias", "following")
 #: Multiplications that one look at all judging samples may take: small models are judged by more.
 _JUDGING_WORK = 4e9
 _FEWEST = 16
+
+#: What rungs call the second part of rule 3.
+BY_TENSOR = "ranges: tensor by tensor"
 
 #: Samples that say what each rounding costs (rule 3).
 _RANKING = 2
@@ -114,7 +119,7 @@ class Climb:
     plan: QuantPlan
     model: Model
     rungs: tuple[Rung, ...]
-    ranges: RangeMethod = "auto"
+    ranges: RangeChoice = "auto"
     evened: tuple[Model, Statistics] | None = None
     mixture: Mixture = field(default_factory=Mixture)
 
@@ -148,7 +153,7 @@ def climb(
     learn, judged = split(feeds, max(reach.learn, count), count)  # what small models cost is not their samples
     methods = others if plan.activations else ()
     ladder = _Ladder(model, Judge(model, judged), plan, taken)
-    total = len(methods) + (even is not None) + (mix is not None) + 3
+    total = len(methods) + bool(methods) + (even is not None) + (mix is not None) + 3
 
     def step(name: str, change: Callable[[QuantPlan], QuantPlan], of: Model) -> bool:
         if progress is not None:
@@ -161,18 +166,22 @@ def climb(
     evened = even(ladder.plan) if even is not None and plan.activations else None
     if evened is not None and not step("equalisation", partial(_with_ranges, make, taken, evened), evened[0]):
         evened = None
-    base = model if evened is None else evened[0]
+    base, seen = (model, stats) if evened is None else evened
+    choice: RangeChoice = taken
     mixture = Mixture()
     if mix is not None and plan.activations:
-        seen = stats if evened is None else evened[1]
-        finders: dict[str, Callable[[Model, QuantPlan], Mixture]] = {
-            "int8 weights alone": mix.light,
-            "mixed": partial(mix.find, feeds=_spread(learn, _RANKING)),
-        }
-        for name, find in finders.items():
-            found = find(base, ladder.plan) if not mixture else Mixture()
-            if found and step(name, partial(_with_mixture, mix.plan, base, seen, taken, found), base):
-                mixture = found
+        light = mix.light(base, ladder.plan)
+        if light and step("int8 weights alone", partial(_with_mixture, mix.plan, base, seen, taken, light), base):
+            mixture = light
+    if methods and not mixture:
+        ways = {method: make(base, seen, method) for method in reach.ranges if method != taken}
+        apart = by_tensor(base, ladder.plan, taken, ways, _spread(learn, 1))
+        if apart is not None and step(BY_TENSOR, partial(_with_ranges, make, apart, (base, seen)), base):
+            choice = apart
+    if mix is not None and plan.activations and not mixture:
+        found = mix.find(base, ladder.plan, feeds=_spread(learn, _RANKING))
+        if found and step("mixed", partial(_with_mixture, mix.plan, base, seen, choice, found), base):
+            mixture = found
     ladder.settle(base)
     how = {"positions": reach.positions, "bits": weight_bits}
     means: dict[str, Array] = {}
@@ -197,7 +206,7 @@ def climb(
         step("bias, full", lambda p: correct_fully(base, p, find_layers(base, p), learn), base)
     rungs = tuple(ladder.rungs)
     quantized = apply_plan(base, ladder.plan)
-    return Climb(plan=ladder.plan, model=quantized, rungs=rungs, ranges=taken, evened=evened, mixture=mixture)
+    return Climb(plan=ladder.plan, model=quantized, rungs=rungs, ranges=choice, evened=evened, mixture=mixture)
 
 
 def _finer(plan: QuantPlan) -> QuantPlan:
@@ -221,7 +230,7 @@ def _affordable(model: Model, plan: QuantPlan, most: int) -> int:
     return min(most, max(_FEWEST, int(_JUDGING_WORK / max(work, 1))))
 
 
-def _with_ranges(make: Plan, method: RangeMethod, of: tuple[Model, Statistics | None], _: QuantPlan) -> QuantPlan:
+def _with_ranges(make: Plan, method: RangeChoice, of: tuple[Model, Statistics | None], _: QuantPlan) -> QuantPlan:
     return make(*of, method)
 
 

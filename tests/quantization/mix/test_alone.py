@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
 from edgec.graph.model import Model
 from edgec.metrics import sqnr_db
 from edgec.quantization.mix import alone
-from edgec.quantization.mix.alone import noise_alone
+from edgec.quantization.mix.alone import noise_alone, noise_both_ways
 from edgec.quantization.planning.plan import make_plan
 from edgec.quantization.run.apply import apply_plan
 from edgec.quantization.run.executor import Executor
@@ -41,9 +43,24 @@ def test_a_switch_is_the_model_with_that_rounding_alone(name: str) -> None:
     assert -10 * np.log10(found) == pytest.approx(expected, abs=1e-3)  # float32 of two different graphs
 
 
+def test_two_ways_at_once_are_each_alone() -> None:
+    model, plan, feeds = planned()
+    finer = {
+        name: replace(old, qparams=replace(old.qparams, scale=(old.qparams.scale[0] / 3,)))
+        for name, old in plan.activations.items()
+    }
+    other = replace(plan, activations=finer)
+    groups = [[name] for name in plan.activations]
+    both = noise_both_ways(model, (plan, other), groups, feeds)
+    for way, found in zip((plan, other), both, strict=True):
+        assert found == pytest.approx(noise_alone(model, way, groups, feeds), rel=1e-4)  # float32 in another order
+    assert both[0] != pytest.approx(both[1], rel=0.5)
+
+
 def test_nothing_to_measure_is_nothing() -> None:
     model = typed(NET, {"w1": kernel(8, 8), "w2": kernel(8, 8, seed=1), "w3": kernel(8, 4, seed=2)})
     assert noise_alone(model, QuantPlan(), [], []) == []
+    assert noise_both_ways(model, (QuantPlan(), QuantPlan()), [], []) == ([], [])
 
 
 def test_parts_measure_what_the_whole_does(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -16,7 +16,7 @@ from edgec.backends.base import load_backend
 from edgec.graph.model import Model, SourceInfo
 from edgec.passes.pipelines import canonicalize
 from edgec.quantization.calibration.calibrate import calibrate
-from edgec.quantization.calibration.range_choice import RangeMethod
+from edgec.quantization.calibration.range_choice import RangeChoice
 from edgec.quantization.measures.judge import Judge
 from edgec.quantization.planning.plan import make_plan, tensors_to_observe
 from edgec.quantization.repair.even import evener
@@ -209,7 +209,7 @@ def _after(model: Model, data: Data) -> tuple[Model, QuantPlan]:
     legal = load_backend("tflite").legalize(canonicalize(model), TARGET, "int8")
     stats = calibrate(legal, data, tensors=tensors_to_observe(legal, SCHEME))
 
-    def make(of: Model, seen: Statistics | None, method: RangeMethod) -> QuantPlan:
+    def make(of: Model, seen: Statistics | None, method: RangeChoice) -> QuantPlan:
         return make_plan(of, seen, TARGET, "tflite", "int8", range_method=method)
 
     found = climb(legal, make, stats, data.feeds, even=evener(legal, stats, data.feeds))

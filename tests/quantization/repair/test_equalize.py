@@ -10,7 +10,7 @@ import pytest
 from edgec.graph.model import Model
 from edgec.quantization.calibration.observers import observe
 from edgec.quantization.calibration.probes import channel_axis_of
-from edgec.quantization.calibration.range_choice import RangeMethod
+from edgec.quantization.calibration.range_choice import RangeChoice
 from edgec.quantization.measures.judge import Judge
 from edgec.quantization.planning.plan import make_plan
 from edgec.quantization.repair.equalize import equalize, find_migrations
@@ -103,7 +103,7 @@ def _setting(model: Model) -> tuple[Data, Statistics, QuantPlan]:
     return feeds, stats, _plan(model, stats, "minmax")
 
 
-def _plan(model: Model, stats: Statistics | None, method: RangeMethod) -> QuantPlan:
+def _plan(model: Model, stats: Statistics | None, method: RangeChoice) -> QuantPlan:
     return make_plan(model, stats, TARGET, "tflite", "int8", range_method=method)
 
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from edgec.graph.model import Model
-from edgec.quantization.calibration.range_choice import RangeMethod
+from edgec.quantization.calibration.range_choice import RangeChoice
 from edgec.quantization.measures.judge import Judge
 from edgec.quantization.planning.plan import make_plan
 from edgec.quantization.repair import ladder
@@ -47,7 +47,7 @@ def climbed(effort: Effort, *, precision: PrecisionName = "int8", count: int = 2
     feeds = feeds_of(model, count)
     stats = measured(model, feeds)
 
-    def make(of: Model, seen: Statistics | None, method: RangeMethod) -> QuantPlan:
+    def make(of: Model, seen: Statistics | None, method: RangeChoice) -> QuantPlan:
         return make_plan(of, seen, TARGET, "tflite", precision, range_method=method)
 
     return model, climb(model, make, stats, feeds, effort=effort)
@@ -84,7 +84,7 @@ def test_what_does_not_help_leaves_the_start() -> None:
     stats = measured(model, feeds)
     start = make_plan(model, stats, TARGET, "tflite", "int8", range_method="auto")
 
-    def make(of: Model, seen: Statistics | None, method: RangeMethod) -> QuantPlan:
+    def make(of: Model, seen: Statistics | None, method: RangeChoice) -> QuantPlan:
         plan = make_plan(of, seen, TARGET, "tflite", "int8", range_method="auto")
         if method == "auto":
             return plan
