@@ -56,7 +56,7 @@ def _mended(work: Build, form: Form) -> tuple[Form, bool, str]:
     form, good, words = _proven(work, form)
     if good or (work.effort == "fast" and not work.budget.asked):
         return form, good, words
-    mixed = work.mix(form, max_share=1.0 if work.budget.asked else MAX_SHARE)
+    mixed = work.mix(form, max_share=1.0)
     if mixed.mixed is None or not mixed.mixed.met:
         return mixed, False, words
     found, good, now = _proven(work, mixed)

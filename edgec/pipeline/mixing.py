@@ -18,11 +18,11 @@ from edgec.pipeline.budget import Budget
 from edgec.pipeline.precision import AUTO_MIN_SQNR_DB
 from edgec.quantization.calibration.cache import cache_folder, model_digest
 from edgec.quantization.measures.judge import Feeds, Judge
-from edgec.quantization.mix.allowance import rounded_together
+from edgec.quantization.mix.allowance import Rounded, rounded_together
 from edgec.quantization.mix.costs import Costs, costs_of
-from edgec.quantization.mix.harms import measure_harms
+from edgec.quantization.mix.harms import Harms, measure_harms
 from edgec.quantization.mix.memo import Memo
-from edgec.quantization.mix.mixed import Make, Mixed, Search, Verdict
+from edgec.quantization.mix.mixed import Make, Mixed, Search, Verdict, misled_by_noise
 from edgec.quantization.mix.reverts import find_way
 from edgec.quantization.planning.plan import scheme_of
 from edgec.quantization.run.apply import apply_plan
@@ -108,17 +108,23 @@ def mix(
         ranked = total
         progress(done, total + _MIXES * a_mix)
 
-    digest = model_digest(apply_plan(legal, plan))
     groups = rounded_together(legal, plan, scheme)
-    harms = measure_harms(
-        legal,
-        plan,
-        groups,
-        few,
-        keep=lambda name, measure: float(memo.keep(f"noise/{digest}/{name}", measure)),
-        progress=ranking,
-        rows=not scheme.widened_weights,
-    )
+
+    def harms_of(one: QuantPlan, *, of: Sequence[Rounded]) -> Harms:
+        digest = model_digest(apply_plan(legal, one))
+        return measure_harms(
+            legal,
+            one,
+            of,
+            few,
+            keep=lambda name, measure: float(memo.keep(f"noise/{digest}/{len(of)}/{name}", measure)),
+            progress=ranking,
+            rows=not scheme.widened_weights,
+        )
+
+    harms, misled = harms_of(plan, of=groups), frozenset[str]()
+    if any(entry.data is not None for entry in plan.weights.values()):
+        misled, harms = misled_by_noise(legal, plan, harms, harms_of(make({}), of=()))
     steps = find_way(
         legal,
         plan,
@@ -150,6 +156,7 @@ def mix(
         costs=costs,
         usual=ground.usual,
         timed=timed,
+        misled=misled,
     )
     target_db = budget.min_sqnr if budget.asked else AUTO_MIN_SQNR_DB
     return search.run(

@@ -5,22 +5,26 @@
    Where none of them is enough, a few between are tried too, to show what there is to have.
 2. Of the steps that are left, the dearest are tried without: what another one made needless goes.
 3. Of all mixes that keep the budget, the one with the least estimated time is taken.
+4. Weights were repaired for the data that layers really get. Where that was mostly noise, they mend the noise, and make
+   their own as soon as a mix takes it away (`misled`): each mix is made with and without them, and the better one counts.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
-from edgec.graph.model import Model
+from edgec.graph.model import Model, const_of
 from edgec.quantization.mix.costs import Costs
+from edgec.quantization.mix.harms import Harms
 from edgec.quantization.mix.reverts import Step
 from edgec.quantization.run.apply import apply_plan
 from edgec.quantization.types import NodeScheme, QuantPlan, TensorPlan
+from edgec.quantization.use_keys import lookup
 from edgec.tensors import Array, DType
 
 #: Share of the quantized nodes that may go back to float before int8 has lost its sense.
@@ -35,6 +39,9 @@ _SHOWN = 3
 
 #: Scales that differ by less hold the same integers (a target's exact factors raise them by up to 2^-15).
 _SAME_SCALE = 1e-4
+
+#: Rule 4: so many times the noise of the same weights rounded to nearest is no luck.
+_MISLED = 2.0
 
 Schemes = Mapping[str, NodeScheme]
 Make = Callable[[Schemes], QuantPlan]
@@ -97,7 +104,7 @@ class Mixed:
 class Search:
     """What a search is made of. `make` plans the model with some nodes reverted; `score` gives dB on a few samples;
     `judge` says whether a model keeps the budget. Something has to be left in `usual`, or it is another precision.
-    `timed` is False where `costs` are good for comparing alone."""
+    `timed` is False where `costs` are good for comparing alone; `misled` are the keys of rule 4."""
 
     model: Model
     plan: QuantPlan
@@ -107,6 +114,7 @@ class Search:
     costs: Costs
     usual: NodeScheme = "int8"
     timed: bool = True
+    misled: Collection[str] = ()
 
     def run(
         self,
@@ -174,8 +182,7 @@ class _Tries:
     def _try(self, positions: tuple[int, ...]) -> _Tried:
         search = self._search
         asked = {n: form for i in positions for n, form in self._steps[i].changes.items()}
-        plan = keep_integers(search.make(asked), search.plan) if asked else search.plan
-        candidate = apply_plan(search.model, plan)
+        plan, candidate, score = self._best_integers(search.make(asked) if asked else None)
         verdict = judged = search.judge(candidate)
         schemes = {name: node.scheme for name, node in plan.nodes.items()}
         reverted = {n: form for n, form in schemes.items() if form != search.plan.nodes[n].scheme}
@@ -188,12 +195,23 @@ class _Tries:
             nodes={form: sum(s == form for s in schemes.values()) for form in forms},
             estimated_ms=1e3 * seconds if search.timed else None,
             weights_bytes=search.costs.total_bytes(schemes),
-            sqnr_db=search.score(candidate),
+            sqnr_db=score,
             met=verdict.met,
             words=verdict.words,
         )
         plan = self._with_reasons(plan, positions)
         return _Tried(plan=plan, reverted=reverted, seconds=seconds, point=point, enough=judged.met)
+
+    def _best_integers(self, plan: QuantPlan | None) -> tuple[QuantPlan, Model, float]:
+        """A mix with what was repaired, but for what rule 4 finds better without; its model and dB. None: no mix."""
+        search = self._search
+        plans = [search.plan] if plan is None else [keep_integers(plan, search.plan)]
+        if plan is not None and search.misled:
+            plans.append(keep_integers(plan, search.plan, but=search.misled))
+        models = [apply_plan(search.model, p) for p in plans]
+        scores = [search.score(model) for model in models]
+        best = scores.index(max(scores))
+        return plans[best], models[best], scores[best]
 
     def _with_reasons(self, plan: QuantPlan, positions: tuple[int, ...]) -> QuantPlan:
         """Why a node was reverted stands in the plan."""
@@ -240,19 +258,35 @@ def _predicted(steps: Sequence[Step], missing_db: float) -> int:
     return int(enough[0]) + 1 if enough.size else len(steps)
 
 
-def keep_integers(plan: QuantPlan, repaired: QuantPlan) -> QuantPlan:
-    """`plan` with the integers of an earlier, repaired plan, wherever the scales are still the same.
+def misled_by_noise(model: Model, plan: QuantPlan, repaired: Harms, plain: Harms) -> tuple[frozenset[str], Harms]:
+    """Rule 4: keys of the constants of `plan` that make more noise repaired than rounded to nearest, and the harms with
+    those as they are rounded to nearest."""
+    worse = {n for n, noise in repaired.weights.items() if noise > _MISLED * plain.weights.get(n, noise)}
+    hits = [
+        lookup(plans, value.name or "", name)
+        for node in model.nodes()
+        if (name := node.name or "") in worse
+        for value in node.inputs
+        if value is not None and const_of(value) is not None
+        for plans in (plan.weights, plan.biases)
+    ]
+    weights = {n: plain.weights[n] if n in worse else noise for n, noise in repaired.weights.items()}
+    return frozenset(hit[0] for hit in hits if hit is not None), replace(repaired, weights=weights)
+
+
+def keep_integers(plan: QuantPlan, repaired: QuantPlan, *, but: Collection[str] = ()) -> QuantPlan:
+    """`plan` with the integers of an earlier, repaired plan, wherever the scales are still the same; `but` those keys.
 
     A repaired bias stays what it is in real numbers, whatever its scale has become.
     """
     weights = {
         key: replace(entry, data=repaired.weights[key].data)
-        if key in repaired.weights and _same(entry, repaired.weights[key])
+        if key not in but and key in repaired.weights and _same(entry, repaired.weights[key])
         else entry
         for key, entry in plan.weights.items()
     }
     biases = {
-        key: replace(entry, data=_rescaled(repaired.biases[key], entry)) if key in repaired.biases else entry
+        key: replace(entry, data=_rescaled(repaired.biases[key], entry)) if key not in but and key in repaired.biases else entry
         for key, entry in plan.biases.items()
     }
     return replace(plan, weights=weights, biases=biases)
