@@ -1,8 +1,8 @@
 """Which form a build takes: the precision that was asked for, mended until it keeps its budget, or the first good one.
 
 1. A budget of the user's holds for the quantized model, and for what the backend makes of it, in its runtime.
-2. A precision that misses its budget has nodes reverted (`mixing`): as many as it takes where the user set a budget, a
-   few where only the default one holds.
+2. A precision that misses its budget, the user's or the default one, has nodes reverted (`mixing`), as many as it
+   takes: whether what is left of it has any sense is for the race with float to say.
 3. Nothing that misses a budget of the user's is built, unless that was asked for.
 """
 
@@ -18,7 +18,7 @@ from edgec.pipeline.forms import Build, Form
 from edgec.pipeline.precision import HAS_INT8_WEIGHTS, NEEDS_CALIBRATION, Candidates, low_fidelity
 from edgec.pipeline.speed import slower_than_float
 from edgec.quantization.calibration.doctor import without_ranges
-from edgec.quantization.mix.mixed import MAX_SHARE, Point
+from edgec.quantization.mix.mixed import Point
 from edgec.quantization.run.apply import has_qdq
 
 
@@ -56,7 +56,7 @@ def _mended(work: Build, form: Form) -> tuple[Form, bool, str]:
     form, good, words = _proven(work, form)
     if good or (work.effort == "fast" and not work.budget.asked):
         return form, good, words
-    mixed = work.mix(form, max_share=1.0)
+    mixed = work.mix(form)
     if mixed.mixed is None or not mixed.mixed.met:
         return mixed, False, words
     found, good, now = _proven(work, mixed)

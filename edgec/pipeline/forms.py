@@ -199,7 +199,7 @@ class Build:
         """Whether fidelity is within the user's budget, or the default one, and the numbers in words."""
         return self.budget.keeps(fidelity)
 
-    def mix(self, form: Form, *, max_share: float) -> Form:
+    def mix(self, form: Form) -> Form:
         """The form with its most harmful nodes reverted, as few as the budget needs; itself when that fails."""
         if form.plan is None or form.precision not in HAS_INT8_WEIGHTS or not self.facts.scheme.revert_to:
             return form
@@ -211,7 +211,7 @@ class Build:
         # The ladder may have left int8 weights alone of an int8 plan: then it is those that nodes leave.
         schemes = {node.scheme for node in form.plan.nodes.values()}
         usual: NodeScheme = form.precision if form.precision in schemes else "dynamic"
-        ground = Ground(target=self.target, backend=self.backend_name, usual=usual, max_share=max_share)
+        ground = Ground(target=self.target, backend=self.backend_name, usual=usual)
         with self.clock.stage("mix") as report:
             found = mix(
                 form.legal,

@@ -60,12 +60,11 @@ _ASSUMED = EstimateFacts(
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Ground:
-    """Where a search takes place: the target and backend, the precision that nodes leave, and how many of them may."""
+    """Where a search takes place: the target and backend, and the precision that nodes leave."""
 
     target: Target
     backend: str
     usual: NodeScheme
-    max_share: float
 
     @property
     def runtime(self) -> str:
@@ -134,7 +133,6 @@ def mix(
         harms,
         costs,
         usual=ground.usual,
-        max_share=ground.max_share,
     )
 
     def judge(candidate: Model) -> Verdict:

@@ -16,9 +16,10 @@ from edgec.errors import EdgecError
 from edgec.frontends.base import load_source
 from edgec.graph.model import Model
 from edgec.passes.pipelines import canonicalize
-from edgec.pipeline import BuildResult, mixing, run_build
+from edgec.pipeline import BuildResult, forms, mixing, run_build
 from edgec.pipeline.budget import Budget, BudgetOptions, open_budget, parse_drop
 from edgec.pipeline.forms import Build
+from edgec.pipeline.speed import Speeds
 from edgec.quantization.data.recipe import Recipe
 from edgec.quantization.mix.memo import Memo
 from tests.support.graphs import run_ort
@@ -85,6 +86,26 @@ def test_no_drop_allowed_and_none_possible(tmp_path: Path) -> None:
 def test_auto_goes_on_to_what_keeps_the_budget(tmp_path: Path) -> None:
     summary = _built(tmp_path, precision="auto").summary
     assert summary["fidelity"].get("task", {"drop": 0})["drop"] <= 0.01
+
+
+def test_auto_mixes_as_many_nodes_as_it_takes_where_that_is_no_slower(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(forms, "measured", lambda racers, _: Speeds(kind="measured", ms=dict.fromkeys(racers, 1.0)))
+    # Two channels before a SiLU are a thousand times as large, which the next layer undoes.
+    first, second = kernel(16, 32), kernel(32, 32, seed=2)
+    first[:, :2] *= 1000
+    second[:2] /= 1000
+    text = """(float[1,16] x) => (float[1,8] y)
+    { a = Gemm(x, w1) sa = Sigmoid(a) b = Mul(a, sa) c = Gemm(b, w2) cr = Relu(c) d = Gemm(cr, w3) dr = Relu(d)
+      y = Gemm(dr, w4) }"""
+    model = typed(text, {"w1": first, "w2": second, "w3": kernel(32, 32, seed=3), "w4": kernel(32, 8, seed=4)})
+    (tmp_path / "net.onnx").write_bytes(model.to_bytes())
+    np.save(tmp_path / "data.npy", np.random.default_rng(1).standard_normal((60, 16)).astype(np.float32))
+    options: dict[str, Any] = {"target": "raspberrypi4", "calibration": tmp_path / "data.npy", "output": tmp_path}
+    summary = run_build(tmp_path / "net.onnx", stop_after="bundle", **options).summary
+    assert summary["precision"] == "int8" and "nodes reverted for accuracy" in summary["why"]
+    assert summary["fidelity"]["sqnr_db"] > 20 and summary["nodes"].get("dynamic", 0) + summary["nodes"].get("int8", 0)
 
 
 def test_a_search_goes_on_where_it_stopped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

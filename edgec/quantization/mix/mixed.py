@@ -5,8 +5,9 @@
    Where none of them is enough, a few between are tried too, to show what there is to have.
 2. Of the steps that are left, the dearest are tried without: what another one made needless goes.
 3. Of all mixes that keep the budget, the one with the least estimated time is taken.
-4. Weights were repaired for the data that layers really get. Where that was mostly noise, they mend the noise, and make
-   their own as soon as a mix takes it away (`misled`): each mix is made with and without them, and the better one counts.
+4. Weights were repaired for the data that layers really get. Where that was mostly noise, they mend the noise, and
+   make their own as soon as a mix takes it away (`misled`): each mix is made with and without them, and the better one
+   counts.
 """
 
 from __future__ import annotations
@@ -26,9 +27,6 @@ from edgec.quantization.run.apply import apply_plan
 from edgec.quantization.types import NodeScheme, QuantPlan, TensorPlan
 from edgec.quantization.use_keys import lookup
 from edgec.tensors import Array, DType
-
-#: Share of the quantized nodes that may go back to float before int8 has lost its sense.
-MAX_SHARE = 0.2
 
 #: Rule 2: steps that are tried without, and the share of the mix's extra time that makes one worth it.
 _DROPPED = 4
@@ -286,7 +284,9 @@ def keep_integers(plan: QuantPlan, repaired: QuantPlan, *, but: Collection[str] 
         for key, entry in plan.weights.items()
     }
     biases = {
-        key: replace(entry, data=_rescaled(repaired.biases[key], entry)) if key not in but and key in repaired.biases else entry
+        key: replace(entry, data=_rescaled(repaired.biases[key], entry))
+        if key not in but and key in repaired.biases
+        else entry
         for key, entry in plan.biases.items()
     }
     return replace(plan, weights=weights, biases=biases)

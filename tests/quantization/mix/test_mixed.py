@@ -15,9 +15,10 @@ from edgec.quantization.measures.judge import Judge
 from edgec.quantization.mix.allowance import rounded_together
 from edgec.quantization.mix.costs import Costs, costs_of
 from edgec.quantization.mix.harms import Harms, measure_harms
-from edgec.quantization.mix.mixed import Mixed, Search, Verdict, keep_integers
+from edgec.quantization.mix.mixed import Mixed, Search, Verdict, keep_integers, misled_by_noise
 from edgec.quantization.mix.reverts import Step, find_way
 from edgec.quantization.planning.plan import make_plan, scheme_of
+from edgec.quantization.repair.follow import follow
 from edgec.quantization.run.apply import apply_plan
 from edgec.quantization.types import NodeScheme, QuantPlan, Statistics
 from edgec.targets.load import load_target
@@ -81,6 +82,9 @@ class Setting:
         return measure_harms(
             self.model, self.plan, self.groups, self.feeds, keep=keep, progress=lambda _done, _total: None
         )
+
+    def judge(self, target_db: float) -> Any:
+        return lambda candidate: Verdict(met=self.score(candidate) >= target_db)
 
     def way(self, **options: Any) -> tuple[Step, ...]:
         return find_way(self.model, self.plan, self.scheme, "tflite", self.groups, self.harms(), self.costs, **options)
@@ -204,6 +208,26 @@ def test_all_of_it_in_float_is_another_precision() -> None:
     found = case.search(judge).run(steps)
     assert not found.met and found.reverted == {}
     assert "nothing left in int8" in found.frontier[-1].words
+
+
+def test_weights_that_mend_noise_are_left_where_a_mix_takes_the_noise_away() -> None:
+    case = Setting()
+    plain, before = case.harms(), case.plan
+    case.plan = follow(case.model, before, case.feeds, positions=96)
+    # Following gains, as the last layers learn what the erased channels leave them.
+    assert case.score(apply_plan(case.model, case.plan)) > case.score(apply_plan(case.model, before)) + 2
+    followed = case.harms()
+    misled, harms = misled_by_noise(case.model, case.plan, followed, plain)
+    assert "w4" in misled and "w1" not in misled
+    assert harms.weights["Gemm_y"] == plain.weights["Gemm_y"] < followed.weights["Gemm_y"] / 100
+    assert harms.weights["Gemm_a"] == followed.weights["Gemm_a"] < plain.weights["Gemm_a"]
+    out: dict[str, NodeScheme] = dict.fromkeys(("Gemm_b", "Mul_c", "Gemm_d", "Relu_dr"), "float32")
+    steps = (Step(changes=out, gain=0.99, seconds=1e-6),)
+    search = case.search(case.judge(30))
+    assert not search.run(steps, target_db=30).met  # the last layer spoils it alone
+    found = replace(search, misled=misled).run(steps, target_db=30)
+    assert found.met and found.plan.nodes["Gemm_y"].scheme == "int8"
+    assert case.score(found.model) >= 30
 
 
 def test_integers_are_kept_where_the_scales_are_the_same() -> None:
