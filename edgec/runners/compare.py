@@ -14,6 +14,8 @@ Rules
 4. dynamic: the runtime quantizes activations itself, which the reference does not; a floor in decibels.
 5. Worth a warning: an SQNR to float that is lower than the reference's (int8, int16x8), or low in itself (any). Where
    a float32 build would pass with as much noise, all of it is float rounding, and no warning.
+   Noise over n values is known to about 20 / ln 10 / √n dB beside another: less than three times that is luck
+   (rules 2, 3 and 5). A score of one number, three goldens of it, says next to nothing.
 6. Outputs that are not floats in the source model (indices): equal to the reference, for the float precisions.
 """
 
@@ -67,6 +69,8 @@ FLOAT_NOISE_DB = -20 * math.log10(TOLERANCES["float32"].relative or 1)
 #: Rules 2 and 3: how much lower is a fault. A few goldens of a model that amplifies roundings vary by a decibel or two.
 FAULT_DB = 3.0
 LOW_SQNR_DB = 10.0
+#: Rule 5: three standard errors of the difference between two levels of noise, each measured on one value.
+LUCK_DB = 3 * 20 / math.log(10)
 #: Rule 2: how many steps of 16 bits one of 8 bits is.
 STEPS_OF_16_BITS = 256
 
@@ -131,7 +135,7 @@ def check_output(values: OutputValues, precision: str) -> tuple[OutputCheck, lis
         top1_agreement=top1_agreement(exact, actual),
     )
     is_float = values.binding.source.dtype.is_float
-    problem = _disagreement(measured, precision, is_float=is_float)
+    problem = _disagreement(measured, precision, count=exact.size, is_float=is_float)
     findings = [_error(name, problem)] if problem else _roundings(measured, precision) if is_float else []
     findings += _warnings(measured, precision, exact) if is_float else []
     return _with_verdict(measured, passed=not problem), findings
@@ -152,9 +156,15 @@ def _before_narrowing(values: OutputValues) -> OutputValues:
     return replace(values, binding=replace(binding, source=wide))
 
 
-def _disagreement(check: OutputCheck, precision: str, *, is_float: bool) -> str:
-    """Why the output does not agree with the reference; empty when it does."""
+def _beyond_luck(decibels: float, count: int) -> float:
+    """How much lower an SQNR over so many values has to be to mean something, at least `decibels`."""
+    return max(decibels, LUCK_DB / math.sqrt(max(count, 1)))
+
+
+def _disagreement(check: OutputCheck, precision: str, *, count: int, is_float: bool) -> str:
+    """Why the output, of so many values, does not agree with the reference; empty when it does."""
     tolerance = TOLERANCES[precision]
+    as_good = check.sqnr_db >= check.reference_sqnr_db - _beyond_luck(FAULT_DB, count)
     if not is_float:  # rule 6
         wrong = tolerance.relative is not None and check.relative_error > 0
         return f"values differ from the reference, by up to {check.max_abs:g} from the float model's" if wrong else ""
@@ -163,7 +173,7 @@ def _disagreement(check: OutputCheck, precision: str, *, is_float: bool) -> str:
             return ""
         return f"relative error {check.relative_error:.2g} to the reference, allowed is {tolerance.relative:g}"
     if tolerance.share_within_2 is not None and check.steps is not None:  # rule 2
-        if check.steps.within_2 >= tolerance.share_within_2 or check.sqnr_db >= check.reference_sqnr_db - FAULT_DB:
+        if check.steps.within_2 >= tolerance.share_within_2 or as_good:
             return ""
         if tolerance.beside_steps_db is not None and check.agreement_db >= tolerance.beside_steps_db:
             return ""
@@ -171,7 +181,7 @@ def _disagreement(check: OutputCheck, precision: str, *, is_float: bool) -> str:
         return f"{share}, {tolerance.share_within_2:.0%} are required (largest difference {check.steps.largest} steps)"
     if tolerance.agreement_db is None or check.agreement_db >= tolerance.agreement_db:  # rules 3 and 4
         return ""
-    if tolerance.share_within_2 is not None and check.sqnr_db >= check.reference_sqnr_db - FAULT_DB:  # rule 3
+    if tolerance.share_within_2 is not None and as_good:  # rule 3
         return ""
     return f"{check.agreement_db:.1f} dB to the reference, {tolerance.agreement_db:g} dB are required"
 
@@ -181,7 +191,8 @@ def _warnings(check: OutputCheck, precision: str, exact: Array) -> list[Finding]
         return []
     findings = []
     quantized = TOLERANCES[precision].share_within_2 is not None
-    if quantized and check.sqnr_db < min(check.reference_sqnr_db - SQNR_DROP_DB, FLOAT_NOISE_DB):
+    drop = _beyond_luck(SQNR_DROP_DB, exact.size)
+    if quantized and check.sqnr_db < min(check.reference_sqnr_db - drop, FLOAT_NOISE_DB):
         findings.append(
             Finding(
                 code="validate/fidelity-drop",
@@ -189,7 +200,8 @@ def _warnings(check: OutputCheck, precision: str, exact: Array) -> list[Finding]
                 f"{check.reference_sqnr_db:.1f} dB",
                 severity=Severity.WARNING,
                 where=f"output {check.name}",
-                hint="the runtime rounds otherwise than the reference; few or small outputs make this number jumpy",
+                hint="the runtime rounds otherwise than the reference; a decibel or two is ordinary in deep models, more "
+                "is a fault: please report it with the model",
             )
         )
     if check.sqnr_db < LOW_SQNR_DB:

@@ -172,3 +172,19 @@ def test_goldens_without_a_batch_axis_and_of_other_sizes_are_joined() -> None:
     assert check.passed
     assert findings == []
     assert io.perm is None
+
+
+def test_the_noise_of_a_few_numbers_is_luck() -> None:
+    """A score, three goldens of it: 5 dB lower means nothing there, and is a fault over a thousand values."""
+    error = np.float32(0.03) * np.asarray([[1.0, -1.0, 1.0]], np.float32)
+    scores = np.asarray([[1.0, 0.9, 1.1]], np.float32)
+
+    def codes(times: float, copies: int) -> list[str]:
+        exact = np.tile(scores, (1, copies))
+        noise = np.tile(error, (1, copies))
+        return judge("int8", exact + np.float32(times) * noise, exact + noise, exact=exact)[1]
+
+    assert codes(-1.8, 1) == []
+    assert codes(-1.8, 300) == ["validate/disagreement", "validate/fidelity-drop"]
+    assert codes(-10, 1) == ["validate/disagreement", "validate/fidelity-drop"]
+    assert codes(-1.2, 300) == ["validate/fidelity-drop"] and codes(-1.2, 30) == []

@@ -24,7 +24,8 @@ def feeds_of(path):
     with np.load(path) as data:
         stacked = dict(data)
     count = len(next(iter(stacked.values())))
-    return [{name: array[i] for name, array in stacked.items()} for i in range(count)]
+    # An array without axes, not a number: ONNX Runtime refuses those.
+    return [{name: np.asarray(array[i]) for name, array in stacked.items()} for i in range(count)]
 
 
 def said(start):
