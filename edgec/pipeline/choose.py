@@ -15,7 +15,14 @@ from dataclasses import replace
 from edgec.backends.base import Precision
 from edgec.errors import EdgecError, Finding, Severity
 from edgec.pipeline.forms import Build, Form
-from edgec.pipeline.precision import HAS_INT8_WEIGHTS, NEEDS_CALIBRATION, Candidates, low_fidelity
+from edgec.pipeline.precision import (
+    HAS_INT8_WEIGHTS,
+    NEEDS_CALIBRATION,
+    NO_CLASSES,
+    Candidates,
+    low_fidelity,
+    only_classes,
+)
 from edgec.pipeline.speed import slower_than_float
 from edgec.quantization.calibration.doctor import without_ranges
 from edgec.quantization.mix.mixed import Point
@@ -43,7 +50,7 @@ def _asked(work: Build, precision: Precision) -> Form:
     """A precision that was asked for, mended until it keeps a budget that was asked for too."""
     form = work.form(precision)
     if not work.budget.asked:
-        work.findings += low_fidelity(precision, form.fidelity)
+        work.findings += low_fidelity(precision, form.fidelity, work.facts)
         return _told_if_slow(work, form)
     form, good, words = _mended(work, form)
     if not good:
@@ -119,10 +126,12 @@ def _told_if_slow(work: Build, form: Form) -> Form:
 def _first_good(work: Build, precisions: Sequence[Precision]) -> Form:
     tried: list[str] = []
     spare: list[Form] = []
+    classes = False
     for place, precision in enumerate(precisions[:-1]):
         form, good, words = _mended(work, work.form(precision))
         if not good:
             tried.append(f"{precision} gives only {words}")
+            classes = classes or (not work.budget.asked and only_classes(form.fidelity))
         elif precision in NEEDS_CALIBRATION and not has_qdq(form.model):
             tried.append(f"{precision} finds nothing to quantize (no products with weights, as in a forest)")
         else:
@@ -137,7 +146,7 @@ def _first_good(work: Build, precisions: Sequence[Precision]) -> Form:
     else:
         form = spare[0] if spare else _last(work, precisions[-1], tried)
         work.why = "; ".join([*tried, f"{form.precision} is left"])
-    work.findings += told(form, tried, words)
+    work.findings += told(form, tried, words, classes=classes)
     return form
 
 
@@ -151,12 +160,16 @@ def _last(work: Build, precision: Precision, before: Sequence[str]) -> Form:
     return form
 
 
-def told(form: Form, tried: Sequence[str], words: str) -> list[Finding]:
-    """What was built and why, where that is not the target's first precision from end to end."""
+def told(form: Form, tried: Sequence[str], words: str, *, classes: bool = False) -> list[Finding]:
+    """What was built and why, where that is not the target's first precision from end to end.
+
+    `classes`: what was tried before missed the default budget for first classes alone.
+    """
     mixed = form.mixed is not None and form.mixed.met
     if tried:
         message = f"{form.precision}{' in part' if mixed else ''} was built, because {'; '.join(tried)}"
         hint = "more typical samples may bring it back; --precision NAME builds it all the same"
+        hint += f"; {NO_CLASSES}" if classes else ""
         return [Finding(code="quant/fell-back", message=message, severity=Severity.WARNING, hint=hint)]
     if not mixed:
         return []

@@ -20,6 +20,11 @@ from edgec.targets.scheme import Scheme
 #: Without a budget of the user's: noise a hundredth of the signal, and the same first class 99 times of 100.
 AUTO_MIN_SQNR_DB = 20.0
 AUTO_MIN_TOP1 = 0.99
+#: Nothing in a graph tells landmarks below and above zero from the scores of classes.
+NO_CLASSES = (
+    f"where the largest number of an output is no class (landmarks, features), --min-sqnr {AUTO_MIN_SQNR_DB:.0f} "
+    "goes by decibels alone"
+)
 #: Below this a quantized model says little about its float one.
 COLLAPSE_SQNR_DB = 10.0
 
@@ -86,9 +91,7 @@ def candidates(asked: str, target: Target, backend: str, facts: BackendFacts, *,
         if precision in NEEDS_CALIBRATION and not calibrated:
             raise _no_samples(precision, facts.precisions)
         return Candidates((precision,), f"{precision} was asked for", notes)
-    order: Sequence[Precision] = facts.precisions
-    # float16 and int16x8 behind float32 are there to be asked for
-    order = order[: order.index("float32") + 1] if "float32" in order else order
+    order = _of_auto(facts)
     if calibrated:
         return Candidates(tuple(order), facts.why, notes)
     kept = tuple(p for p in order if p not in NEEDS_CALIBRATION)
@@ -103,6 +106,12 @@ def candidates(asked: str, target: Target, backend: str, facts: BackendFacts, *,
         hint="give --calibration with typical samples: int8 is the smallest and fastest form on this target",
     )
     return Candidates(kept, facts.why, (*notes, note))
+
+
+def _of_auto(facts: BackendFacts) -> Sequence[Precision]:
+    """What `auto` chooses from: float16 and int16x8 behind float32 are there to be asked for."""
+    order: Sequence[Precision] = facts.precisions
+    return order[: order.index("float32") + 1] if "float32" in order else order
 
 
 def _unheard(target: Target, backend: str) -> tuple[Finding, ...]:
@@ -166,21 +175,35 @@ def keeps_accuracy(fidelity: Mapping[str, Any], *, min_sqnr: float | None = None
     return good, words
 
 
-def low_fidelity(precision: str, fidelity: Mapping[str, Any]) -> tuple[Finding, ...]:
-    """What to say, loudly, when a precision that was asked for costs more than the default budget."""
+def only_classes(fidelity: Mapping[str, Any]) -> bool:
+    """Whether the default budget is missed for first classes alone, where the decibels are enough."""
+    return not keeps_accuracy(fidelity)[0] and keeps_accuracy({**fidelity, "top1_agreement": None})[0]
+
+
+def low_fidelity(precision: Precision, fidelity: Mapping[str, Any], facts: BackendFacts) -> tuple[Finding, ...]:
+    """What to say, loudly, when a precision that was asked for costs more than the default budget, and what there is
+    to do on this target."""
     good, words = keeps_accuracy(fidelity)
     if good:
         return ()
     sqnr = fidelity.get("sqnr_db") or 0.0
     collapsed = sqnr < COLLAPSE_SQNR_DB
     better = AUTO_MIN_SQNR_DB if sqnr < AUTO_MIN_SQNR_DB else math.ceil(sqnr) + 5
+    ways = []
+    if facts.scheme.revert_to and precision in HAS_INT8_WEIGHTS:
+        ways.append(f"take --min-sqnr {better:.0f} to take the worst nodes out of {precision}")
+    offered = _of_auto(facts)
+    if len(offered) > 1:
+        ways.append("take --precision auto, which falls back as needed")
+    if "int16x8" in offered and precision != "int16x8":
+        ways.append("take int16x8")
+    ways += ["give more typical samples", *([NO_CLASSES] if only_classes(fidelity) else [])]
     return (
         Finding(
             code="quant/collapsed" if collapsed else "quant/low-fidelity",
             message=f"{precision} {'collapses' if collapsed else 'loses accuracy'}: {words} against the float model "
             f"(budget {AUTO_MIN_SQNR_DB:.0f} dB, {100 * AUTO_MIN_TOP1:.0f} %)",
             severity=Severity.WARNING,
-            hint=f"take --min-sqnr {better:.0f} to take the worst nodes out of int8, or --precision auto, which falls "
-            "back as needed, or int16x8; or give more typical samples",
+            hint="; ".join(ways),
         ),
     )

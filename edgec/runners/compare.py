@@ -200,18 +200,18 @@ def _warnings(check: OutputCheck, precision: str, exact: Array) -> list[Finding]
                 f"{check.reference_sqnr_db:.1f} dB",
                 severity=Severity.WARNING,
                 where=f"output {check.name}",
-                hint="the runtime rounds otherwise than the reference; a decibel or two is ordinary in deep models, more "
-                "is a fault: please report it with the model",
+                hint="the runtime rounds otherwise than the reference; a decibel or two is ordinary in deep models, "
+                "more is a fault: please report it with the model",
             )
         )
     if check.sqnr_db < LOW_SQNR_DB:
         findings.append(
             Finding(
                 code="validate/low-fidelity",
-                message=f"only {check.sqnr_db:.1f} dB to the float model",
+                message=f"only {check.sqnr_db:.1f} dB to the float model, over the goldens' {exact.size} values",
                 severity=Severity.WARNING,
                 where=f"output {check.name}",
-                hint="check the calibration data, or build with --precision int16x8, float16 or float32",
+                hint="check the calibration data, or build with --min-sqnr or in a wider precision",
             )
         )
     return findings

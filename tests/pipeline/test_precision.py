@@ -103,7 +103,7 @@ def test_the_default_budget(sqnr: float | None, top1: float | None, good: bool) 
     ],
 )
 def test_a_loss_is_said_loudly(sqnr: float | None, codes: list[str]) -> None:
-    found = low_fidelity("int8", {"sqnr_db": sqnr, "top1_agreement": None})
+    found = low_fidelity("int8", {"sqnr_db": sqnr, "top1_agreement": None}, backend_facts(PI, None)[1])
     assert [f.code for f in found] == codes
     assert all("--precision auto" in f.hint for f in found)
 
@@ -138,8 +138,30 @@ def test_integers_at_the_border_are_the_tflite_backend_s() -> None:
 
 def test_the_budget_that_is_proposed_asks_for_more_than_there_is() -> None:
     for sqnr, proposed in ((15.0, "--min-sqnr 20"), (26.7, "--min-sqnr 32")):
-        (finding,) = low_fidelity("int8", {"sqnr_db": sqnr, "top1_agreement": 0.9})
+        (finding,) = low_fidelity("int8", {"sqnr_db": sqnr, "top1_agreement": 0.9}, backend_facts(PI, None)[1])
         assert proposed in finding.hint
+
+
+@pytest.mark.parametrize(("sqnr", "top1", "only"), [(36.1, 0.9, True), (12.0, 0.9, False), (12.0, None, False)])
+def test_who_has_no_classes_is_told_how_to_say_so(sqnr: float, top1: float | None, only: bool) -> None:
+    """Landmarks below and above zero look like scores of classes."""
+    (finding,) = low_fidelity("int8", {"sqnr_db": sqnr, "top1_agreement": top1}, backend_facts(PI, None)[1])
+    assert ("decibels alone" in finding.hint) is only
+
+
+@pytest.mark.parametrize(
+    ("name", "offered"),
+    [
+        ("intel-cpu", {"--min-sqnr", "--precision auto"}),
+        ("raspberrypi4", {"--min-sqnr", "--precision auto"}),  # its int16x8 kernels are slower than float
+        ("cortex-m4", {"--min-sqnr", "--precision auto", "int16x8"}),
+        ("coral-edgetpu", set[str]()),
+    ],
+)
+def test_a_loss_names_the_ways_out_that_the_target_has(name: str, offered: set[str]) -> None:
+    (finding,) = low_fidelity("int8", {"sqnr_db": 15.0}, backend_facts(load_target(name), None)[1])
+    assert {way for way in ("--min-sqnr", "--precision auto", "int16x8") if way in finding.hint} == offered
+    assert "typical samples" in finding.hint
 
 
 def test_ways_to_choose_ranges() -> None:

@@ -34,3 +34,9 @@ def test_a_precision_that_was_left_is_a_warning_that_names_what_was_built() -> N
     (finding,) = told(form("a"), ["dynamic gives only 12 dB"], "30 dB")
     assert finding.code == "quant/fell-back" and finding.severity == Severity.WARNING
     assert finding.message == "int8 in part was built, because dynamic gives only 12 dB"
+
+
+def test_a_fall_for_first_classes_alone_names_the_way_to_do_without() -> None:
+    for classes in (False, True):
+        (finding,) = told(form(), ["int8 gives only 36.1 dB, top-1 agreement 90.0 %"], "exact", classes=classes)
+        assert ("--min-sqnr 20" in finding.hint) == classes
