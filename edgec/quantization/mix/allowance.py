@@ -3,10 +3,14 @@
 1. Noise of different roundings adds up at the output, so what a value's rounding does there is measured with it alone,
    and what a mix does is the sum. Values that an operator only moves are rounded once, together.
 2. A value is not rounded when neither its writer nor a reader is int8. A reader with int8 weights beside float data
-   rounds it at run time, about as much; so it rounds once more what an int8 kernel wrote.
-3. A step frees one value: its writer and its readers leave int8. Of all steps that the allowance (of estimated latency,
-   and of the weights' bytes) still covers, the one that takes most noise away for its share of it comes next: of the
-   time or of the bytes, whichever it takes more of. A layer that is small and quick leaves room for others.
+   rounds it at run time, about as much; so it rounds once more what an int8 kernel wrote. One that widens its weights
+   rounds nothing, and a kernel that may write float writes it where no int8 one reads.
+3. A step frees one value: its readers leave int8, and its writer, which may stay where it may write float. Of all steps
+   that the allowance (of estimated latency, and of the weights' bytes) still covers, the one that takes most noise away
+   for its share of it comes next: of the time or of the bytes, whichever it takes more of. A layer that is small and
+   quick leaves room for others.
+4. Noise above the usual budget may take more bytes. Where weights are widened, readers may then keep them in int8 and
+   take no bytes; what they take longer is within the allowance by itself, whatever others save.
 """
 
 from __future__ import annotations
@@ -49,11 +53,8 @@ _BYTES = 16 << 10
 _RESCUE_BYTES = 64 << 10
 _RESCUE_NOISE = 0.01
 
-#: A step takes at least this share of the noise away.
+#: A step takes at least this share of the noise away; what takes less than this share of the allowance counts as free.
 _MIN_GAIN = 0.004
-
-
-#: What takes less than this share of the allowance counts as free.
 _FREE = 0.003
 
 
@@ -77,15 +78,15 @@ class Rounded:
     readers: tuple[str, ...]
 
     def roundings(
-        self, schemes: Mapping[str, NodeScheme], coarse: Collection[NodeScheme] = STATIC, *, writes: bool = True
+        self, schemes: Mapping[str, NodeScheme], coarse: Collection[NodeScheme] = STATIC, *, writes: bool, widens: bool
     ) -> int:
         """How often the values are rounded (rule 2), where `coarse` are the schemes whose data counts as rounded.
 
-        `writes` is False where kernels leave what they give in float.
+        `writes` is False where kernels leave what they give in float, `widens` True where they widen int8 weights.
         """
         written = writes and any(schemes.get(w) in coarse for w in self.writers)
         before = written or any(schemes.get(r) in coarse for r in self.readers)
-        at_run_time = any(schemes.get(r) == "dynamic" for r in self.readers)
+        at_run_time = not widens and any(schemes.get(r) == "dynamic" for r in self.readers)
         return before + (at_run_time and (written or not before))
 
 
@@ -130,16 +131,22 @@ class Allowance:
         limit_s = self.seconds * (1 + self._scheme.accuracy_allowance)
         reasons: dict[str, str] = {}
         refused: set[tuple[str, ...]] = set()
+        rescue, widened_s = False, 0.0
         while True:
             at = self.costs.total_seconds(schemes), self.costs.total_bytes(schemes)
             now = self._total(noise, schemes)
             more_b = self._most_bytes() if now > _RESCUE_NOISE else self._more_bytes()
-            steps = [s for i in noise for s in self._steps(i, schemes) if tuple(sorted(s.changes)) not in refused]
-            judged = [replace(s, gain=now - self._total(noise, {**schemes, **s.changes})) for s in steps]
+            rescue = rescue or now > _RESCUE_NOISE  # rule 4
+            steps = (s for i in noise for s in self._steps(i, schemes, rescue))
+            steps = (s for s in steps if tuple(sorted(s.changes)) not in refused)
+            judged = (replace(s, gain=now - self._total(noise, {**schemes, **s.changes})) for s in steps)
             fits = [
                 s
                 for s in judged
-                if s.gain >= _MIN_GAIN * total and at[0] + s.seconds <= limit_s and at[1] + s.size <= self.size + more_b
+                if s.gain >= _MIN_GAIN * total
+                and at[0] + s.seconds <= limit_s
+                and at[1] + s.size <= self.size + more_b
+                and self.seconds + widened_s + self._widened_seconds(s, schemes) <= limit_s
             ]
             if not fits:
                 break
@@ -153,12 +160,21 @@ class Allowance:
                 f"rounding here makes {100 * best.gain / total:.1f} % of the noise, "
                 f"and leaving it out costs {max(100 * cost / self.seconds, 0):.1f} % of the estimated latency"
             )
+            widened_s += self._widened_seconds(best, schemes)
             schemes = settled
             reasons.update(dict.fromkeys(best.changes, why))
         return Mixture(
             float_nodes={n: why for n, why in reasons.items() if schemes[n] == "float32"},
             dynamic_nodes={n: why for n, why in reasons.items() if schemes[n] == "dynamic"},
         )
+
+    def _widened_seconds(self, step: _Step, schemes: Mapping[str, NodeScheme]) -> float:
+        """What products that leave int8 take longer as their weights are widened; 0 where none are (rule 4)."""
+        if not self._scheme.widened_weights:
+            return 0.0
+        known = self.costs.seconds
+        left = [n for n, form in step.changes.items() if form == "dynamic" and (n, form) in known]
+        return sum(known[n, "dynamic"] - known[n, schemes[n]] for n in left)
 
     def _settled(self, schemes: dict[str, NodeScheme]) -> dict[str, NodeScheme]:
         """With what the planner takes out of int8 itself, as nothing int8 is left around it."""
@@ -213,15 +229,19 @@ class Allowance:
         return max(_RESCUE_BYTES, self._more_bytes())
 
     def _total(self, noise: Mapping[int, float], schemes: Mapping[str, NodeScheme]) -> float:
-        return sum(alone * self.groups[i].roundings(schemes) for i, alone in noise.items())
+        writes, widens = self._scheme.int8_outputs, bool(self._scheme.widened_weights)
+        return sum(n * self.groups[i].roundings(schemes, writes=writes, widens=widens) for i, n in noise.items())
 
-    def _steps(self, group: int, schemes: Mapping[str, NodeScheme]) -> list[_Step]:
-        """The ways to free a group: int8 weights alone or float, for what writes it and for what reads it."""
+    def _steps(self, group: int, schemes: Mapping[str, NodeScheme], rescue: bool = True) -> list[_Step]:
+        """The ways to free a group: int8 weights alone or float, for what writes it and for what reads it (3, 4)."""
         rounded = self.groups[group]
+        forms: tuple[NodeScheme, ...] = ("dynamic", "float32")
+        writes = forms if self._scheme.int8_outputs else (*forms, "int8")
+        reads = forms if rescue or not self._scheme.widened_weights else forms[1:]
         found = {}
-        for write, read in itertools.product(("dynamic", "float32"), repeat=2):
+        for write, read in itertools.product(writes, reads):
             changes: dict[str, NodeScheme] = {}
-            for names, form in ((rounded.writers, write), (rounded.readers, read)):
+            for names, form in ((rounded.writers if write != "int8" else (), write), (rounded.readers, read)):
                 for name in names:
                     if schemes.get(name) in STATIC:
                         changes.update(self._leave(name, form == "dynamic"))
@@ -357,16 +377,19 @@ class Mixer:
             name: node if node.scheme in STATIC else replace(node, reason=reasons.get(name, node.reason))
             for name, node in made.nodes.items()
         }
-        return replace(made, nodes=nodes, findings=_told(made, mixture))
+        return replace(made, nodes=nodes, findings=_told(made, mixture, scheme_of(self.target, self.backend)))
 
 
-def _told(plan: QuantPlan, mixture: Mixture) -> tuple[Finding, ...]:
+def _told(plan: QuantPlan, mixture: Mixture, scheme: Scheme) -> tuple[Finding, ...]:
     """The plan's findings; that nothing is int8 any more is said as what it is: a choice, of which weights remain."""
     if not mixture.dynamic_nodes or any(node.scheme in STATIC for node in plan.nodes.values()):
         return plan.findings
+    why = "this target's runtime multiplies them as fast beside float data"
+    if scheme.widened_weights:
+        why = "data in 8 bits loses much, and in float costs little here"
     said = Finding(
         code="quant/weights-alone",
-        message="only weights are int8: this target's runtime multiplies them as fast beside float data",
+        message=f"only weights are int8: {why}",
         severity=Severity.INFO,
         hint="--effort fast, or accuracy_allowance = 0.0 in a profile of your own, quantizes data as well",
     )

@@ -4,7 +4,9 @@
 2. A value is converted once for each other width (int8, int16, float) in which it is read; what enters or leaves the
    model in float counts as such. Where the device's border is of integers, it has whatever width stands there, and
    floats count as converted, as somebody has to.
-3. The figures come from the target's coefficients (`edgec.estimate`): good for comparing mixes of one model.
+3. A product that widens int8 weights beside float data takes what float takes, and beside an int8 one at least what its
+   multiplications take longer: how fast bytes move is too coarse a figure to call leaving int8 a gain.
+4. The figures come from the target's coefficients (`edgec.estimate`): good for comparing mixes of one model.
 """
 
 from __future__ import annotations
@@ -135,9 +137,12 @@ def costs_of(
             continue
         unit = grown.get(name)
         for form in facts.speed:
-            widened = form == "dynamic" and node.op_type in scheme.widened_weights
-            speed = facts.speed["float32" if widened else form]
-            seconds[name, form], sizes[name, form] = _node(node, unit, form, speed, facts.operator_us)
+            seconds[name, form], sizes[name, form] = _node(node, unit, form, facts.speed[form], facts.operator_us)
+        if node.op_type in scheme.widened_weights and (name, "dynamic") in seconds:
+            seconds[name, "dynamic"] = max(  # rule 3
+                seconds[name, "float32"],
+                seconds.get((name, "int8"), 0.0) + _multiplied_longer(node, facts),
+            )
     outside: Width | None = "float" if target.io_dtype == "float32" else None
     return Costs(seconds=seconds, weight_bytes=sizes, values=_values(model, facts), outside=outside)
 
@@ -160,6 +165,14 @@ def _node(node: ir.Node, unit: Unit | None, scheme: NodeScheme, speed: Speed, op
     )
     taken = seconds_of(work, speed)
     return taken + operator_us * 1e-6 * (2 if scheme == "dynamic" else 1), weights * stored
+
+
+def _multiplied_longer(node: ir.Node, facts: EstimateFacts) -> float:
+    """How much longer a node's multiplications take in float than in int8, if they do."""
+    bare = {"window": 0, "channels": 0, "input_bytes": 0, "weight_bytes": 0, "output_bytes": 0}
+    work = OpWork(kind=_kind(node), dtype="", macs=multiplications(node), **bare)
+    in_float, in_int8 = (seconds_of(work, facts.speed[form]) for form in ("float32", "int8"))
+    return max(in_float - in_int8, 0.0)
 
 
 def _kind(node: ir.Node) -> str:

@@ -58,6 +58,7 @@ class _Way:
     harms: Harms
     groups: Sequence[Rounded]
     writes_integers: bool
+    widens: bool
     weighted: Collection[str]
     near_values: Touching = field(default_factory=dict)
     near_groups: dict[str, list[int]] = field(default_factory=dict)
@@ -105,7 +106,7 @@ class _Way:
 
     def _roundings(self, group: Rounded, schemes: Mapping[str, NodeScheme]) -> int:
         """How often a value is rounded (rules 1, 2): 16 bits beside 8 count as exact."""
-        return group.roundings(schemes, (self.usual,), writes=self.writes_integers)
+        return group.roundings(schemes, (self.usual,), writes=self.writes_integers, widens=self.widens)
 
 
 def find_way(
@@ -123,7 +124,7 @@ def find_way(
     """The steps of rule 4, at most `max_share` of the nodes in `usual` and never all; gains as shares of all noise."""
     schemes = {name: node.scheme for name, node in plan.nodes.items()}
     weighted = {n.name or "" for n in model.nodes() if weight_of(n) is not None}
-    way = _Way(schemes, usual, costs, harms, groups, scheme.int8_outputs, weighted)
+    way = _Way(schemes, usual, costs, harms, groups, scheme.int8_outputs, bool(scheme.widened_weights), weighted)
     moves = _moves(model, plan, scheme, backend, groups, usual)
     total, time = way.noise() or 1.0, costs.total_seconds(schemes) or 1.0
     quantized = sum(form == usual for form in schemes.values())

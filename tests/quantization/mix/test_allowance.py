@@ -184,11 +184,67 @@ def test_products_alone_keep_their_weights_in_int8_where_that_is_as_fast() -> No
 
 def test_noise_of_a_group_follows_who_writes_and_reads_it() -> None:
     group = Rounded(values=("v",), writers=("w",), readers=("r",))
-    assert group.roundings({"w": "int8", "r": "int8"}) == 1
-    assert group.roundings({"w": "float32", "r": "int8"}) == 1
-    assert group.roundings({"w": "float32", "r": "dynamic"}) == 1  # at run time
-    assert group.roundings({"w": "int8", "r": "dynamic"}) == 2  # and once more
-    assert group.roundings({"w": "float32", "r": "float32"}) == 0
+
+    def roundings(w: NodeScheme, r: NodeScheme, *, writes: bool = True, widens: bool = False) -> int:
+        return group.roundings({"w": w, "r": r}, writes=writes, widens=widens)
+
+    assert roundings("int8", "int8") == 1
+    assert roundings("float32", "int8") == 1
+    assert roundings("float32", "dynamic") == 1  # at run time
+    assert roundings("int8", "dynamic") == 2  # and once more
+    assert roundings("float32", "float32") == 0
+    # OpenVINO multiplies widened weights in float, and its int8 kernels write float for who reads that.
+    assert roundings("float32", "dynamic", widens=True) == 0
+    assert roundings("int8", "dynamic", writes=False, widens=True) == 0
+    assert roundings("int8", "int8", writes=False, widens=True) == 1
+
+
+class TestWidenedWeights:
+    """A product with many weights and few positions, whose float weights are too large, beside a heavy convolution."""
+
+    target = load_target("intel-cpu")
+    model = typed(
+        """(float[1,256,2,2] x, float[1,64,16,16] h) => (float[1,256,2,2] y, float[1,64,16,16] z)
+        { y = Conv(x, w) z = Conv <pads = [1,1,1,1]> (h, v) }""",
+        {"w": kernel(256, 256, 1, 1), "v": kernel(64, 64, 3, 3)},
+    )
+
+    def planned(self) -> tuple[QuantPlan, Statistics]:
+        stats = measured(self.model, [random_feeds(self.model, seed) for seed in range(4)])
+        return make_plan(self.model, stats, self.target, "openvino", "int8"), stats
+
+    def chosen(self, value: str, noise: float) -> Mixture:
+        costs = costs_of(self.model, self.target, "openvino")
+        assert costs is not None
+        allowance = Allowance(self.model, self.planned()[0], self.target, "openvino", costs)
+        return allowance.choose({i: noise for i, group in enumerate(allowance.groups) if value in group.values})
+
+    def test_noise_above_the_usual_budget_leaves_weights_alone_in_int8(self) -> None:
+        found = self.chosen("x", 0.2)
+        assert [*found.dynamic_nodes] == ["Conv_y"] and not found.float_nodes
+
+    @pytest.mark.parametrize(("value", "noise"), [("x", 1e-3), ("h", 0.2)])
+    def test_not_where_the_noise_is_usual_nor_where_it_takes_long(self, value: str, noise: float) -> None:
+        assert self.chosen(value, noise) == Mixture()
+
+    def test_leaving_int8_takes_what_its_multiplications_take_longer(self) -> None:
+        costs = costs_of(self.model, self.target, "openvino")
+        assert costs is not None
+        facts = self.target.estimate
+        assert facts is not None
+        macs = 256 * 256 * 4
+        longer = macs / facts.speed["float32"].conv - macs / facts.speed["int8"].conv
+        assert longer > 0
+        in_int8, in_float, widened = (costs.seconds["Conv_y", form] for form in ("int8", "float32", "dynamic"))
+        assert widened == pytest.approx(max(in_float, in_int8 + longer), rel=1e-9)
+
+    def test_that_no_data_is_int8_is_told_for_what_it_is(self) -> None:
+        """Such products are as slow as float ones: nothing is said of a fast runtime."""
+        _, stats = self.planned()
+        mixture = Mixture(dynamic_nodes={"Conv_y": "asked", "Conv_z": "asked"})
+        made = Mixer(self.target, "openvino").plan(self.model, stats, "auto", mixture)
+        (finding,) = made.findings
+        assert finding.code == "quant/weights-alone" and "as fast" not in finding.message
 
 
 def test_moved_values_are_rounded_together() -> None:
