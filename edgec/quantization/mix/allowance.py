@@ -9,7 +9,7 @@
    that the allowance (of estimated latency, and of the weights' bytes) still covers, the one that takes most noise away
    for its share of it comes next: of the time or of the bytes, whichever it takes more of. A layer that is small and
    quick leaves room for others.
-4. Noise above the usual budget may take more bytes. Where weights are widened, readers may then keep them in int8 and
+4. Noise above the usual budget may take more of both. Where weights are widened, readers may then keep them in int8 and
    take no bytes; what they take longer is within the allowance by itself, whatever others save.
 """
 
@@ -48,10 +48,13 @@ _WORK = 4e10
 #: So many bytes more may always go into weights: a small model's last layer is a few.
 _BYTES = 16 << 10
 
-#: And so many while the noise is above the usual budget (a share of the output's power: 20 dB): a table of features in
-#: different units costs its first layer, and with it the model, where the bytes are nothing to a machine that runs it.
-_RESCUE_BYTES = 64 << 10
-_RESCUE_NOISE = 0.01
+#: Signal to noise below which a model is lost (rule 4): the usual budget.
+LOST_DB = 20.0
+_LOST_NOISE = 10 ** (-LOST_DB / 10)
+
+#: Bytes that may then go into weights, and how many times the allowance of latency: a table of features in different
+#: units costs its first layer, and with it the model, and nobody asks how fast a model is that int8 has ruined.
+_RESCUE_BYTES, _RESCUE_TIMES = 64 << 10, 3
 
 #: A step takes at least this share of the noise away; what takes less than this share of the allowance counts as free.
 _MIN_GAIN = 0.004
@@ -128,15 +131,16 @@ class Allowance:
         """What to take out of int8, given the noise of groups by their position (rule 3)."""
         schemes = dict(self.schemes)
         total = sum(noise.values()) or 1.0
-        limit_s = self.seconds * (1 + self._scheme.accuracy_allowance)
         reasons: dict[str, str] = {}
         refused: set[tuple[str, ...]] = set()
         rescue, widened_s = False, 0.0
         while True:
             at = self.costs.total_seconds(schemes), self.costs.total_bytes(schemes)
             now = self._total(noise, schemes)
-            more_b = self._most_bytes() if now > _RESCUE_NOISE else self._more_bytes()
-            rescue = rescue or now > _RESCUE_NOISE  # rule 4
+            lost = now > _LOST_NOISE  # rule 4
+            more_b = self._most_bytes() if lost else self._more_bytes()
+            limit_s = self.seconds * (1 + self._most_share(lost))
+            rescue = rescue or lost
             steps = (s for i in noise for s in self._steps(i, schemes, rescue))
             steps = (s for s in steps if tuple(sorted(s.changes)) not in refused)
             judged = (replace(s, gain=now - self._total(noise, {**schemes, **s.changes})) for s in steps)
@@ -203,9 +207,9 @@ class Allowance:
             dynamic_nodes={n: why for n in changed if schemes[n] == "dynamic"},
         )
 
-    def worth_measuring(self) -> list[int]:
-        """Positions of the groups that a step within the allowance frees, the cheapest first."""
-        share = self._scheme.accuracy_allowance
+    def worth_measuring(self, *, lost: bool) -> list[int]:
+        """Positions of the groups that a step within the allowance frees, the cheapest first; more where much is."""
+        share = self._most_share(lost)
         found = []
         for i in range(len(self.groups)):
             fits = [
@@ -215,7 +219,11 @@ class Allowance:
             ]
             if fits:
                 found.append((min(fits), i))
-        return [i for _, i in sorted(found)[:MAX_MEASURED]]
+        return [i for _, i in sorted(found)[: MAX_MEASURED * (_RESCUE_TIMES if lost else 1)]]
+
+    def _most_share(self, lost: bool) -> float:
+        """Of the latency, what may be spent (rule 4)."""
+        return self._scheme.accuracy_allowance * (_RESCUE_TIMES if lost else 1)
 
     def _share(self, step: _Step, more_bytes: float) -> float:
         """What a step takes of the allowance (rule 3)."""
@@ -329,14 +337,19 @@ class Mixer:
     target: Target
     backend: str
 
-    def find(self, model: Model, plan: QuantPlan, feeds: Sequence[Mapping[str, Array]]) -> Mixture:
-        """The mixture for a plan of `model`, from a few samples; empty when nothing pays."""
+    def find(
+        self, model: Model, plan: QuantPlan, feeds: Sequence[Mapping[str, Array]], *, lost: bool = False
+    ) -> Mixture:
+        """The mixture for a plan of `model`, from a few samples; empty when nothing pays.
+
+        `lost` says that its noise is above the usual budget: more is looked at then.
+        """
         allowance = self._allowance(model, plan)
         if allowance is None:
             return Mixture()
         runs = _WORK / max(sum(multiplications(node) for node in model.nodes()), 1)
         feeds = feeds[: max(1, int(runs / _FEWEST))]
-        measured = allowance.worth_measuring()[: max(_FEWEST, int(runs / max(len(feeds), 1)))]
+        measured = allowance.worth_measuring(lost=lost)[: max(_FEWEST, int(runs / max(len(feeds), 1)))]
         noise = noise_alone(model, plan, [allowance.groups[i].values for i in measured], feeds)
         return allowance.choose(dict(zip(measured, noise, strict=True)))
 

@@ -137,10 +137,16 @@ class _Priced:
         return seconds, self.total_bytes(after) - self.total_bytes(schemes)
 
 
-def _leaving(noise_of_x: float, noise_of_y: float) -> set[str]:
+class _Slow(_Priced):
+    """The last layer takes more than the allowance, three times of which would do."""
+
+    seconds: ClassVar = {"Gemm_y": 0.07}
+
+
+def _leaving(noise_of_x: float, noise_of_y: float, costs: _Priced | None = None) -> set[str]:
     """Which of the priced layers leave int8."""
     case = Setting()
-    allowance = Allowance(case.model, case.plan, TARGET, "tflite", _Priced())  # type: ignore[arg-type]  # as much as is asked
+    allowance = Allowance(case.model, case.plan, TARGET, "tflite", costs or _Priced())  # type: ignore[arg-type]  # as much as is asked
     alone = {"x": noise_of_x, "y": noise_of_y}
     noise = {i: alone[v] for i, group in enumerate(allowance.groups) for v in group.values if v in alone}
     found = allowance.choose(noise)
@@ -156,6 +162,19 @@ def test_what_takes_no_time_but_all_bytes_is_not_free(noise_of_x: float, left: s
 def test_noise_above_the_usual_budget_may_take_more_bytes() -> None:
     """The last layer goes first and leaves 0.2 of the output's power as noise: 14 dB below the usual budget."""
     assert _leaving(0.2, 1.0) == {"Conv_a", "Gemm_y"}
+
+
+@pytest.mark.parametrize(("noise_of_y", "left"), [(1e-3, set()), (0.2, {"Gemm_y"})])
+def test_noise_above_the_usual_budget_may_take_more_time(noise_of_y: float, left: set[str]) -> None:
+    assert _leaving(0.0, noise_of_y, _Slow()) == left
+
+
+def test_more_is_measured_of_a_lost_model() -> None:
+    case = Setting()
+    allowance = Allowance(case.model, case.plan, TARGET, "tflite", _Slow())  # type: ignore[arg-type]
+    usual, lost = (allowance.worth_measuring(lost=is_lost) for is_lost in (False, True))
+    assert set(usual) < set(lost)
+    assert "y" in [v for i in set(lost) - set(usual) for v in allowance.groups[i].values]
 
 
 def test_products_alone_keep_their_weights_in_int8_where_that_is_as_fast() -> None:
