@@ -15,14 +15,7 @@ from dataclasses import replace
 from edgec.backends.base import Precision
 from edgec.errors import EdgecError, Finding, Severity
 from edgec.pipeline.forms import Build, Form
-from edgec.pipeline.precision import (
-    HAS_INT8_WEIGHTS,
-    NEEDS_CALIBRATION,
-    NO_CLASSES,
-    Candidates,
-    low_fidelity,
-    only_classes,
-)
+from edgec.pipeline.precision import HAS_INT8_WEIGHTS, NO_CLASSES, Candidates, low_fidelity, only_classes
 from edgec.pipeline.speed import slower_than_float
 from edgec.quantization.calibration.doctor import without_ranges
 from edgec.quantization.mix.mixed import Point
@@ -132,7 +125,7 @@ def _first_good(work: Build, precisions: Sequence[Precision]) -> Form:
         if not good:
             tried.append(f"{precision} gives only {words}")
             classes = classes or (not work.budget.asked and only_classes(form.fidelity))
-        elif precision in NEEDS_CALIBRATION and not has_qdq(form.model):
+        elif precision in HAS_INT8_WEIGHTS and not has_qdq(form.model):
             tried.append(f"{precision} finds nothing to quantize (no products with weights, as in a forest)")
         else:
             speeds = work.speeds(form, precisions[place + 1 :])

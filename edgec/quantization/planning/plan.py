@@ -62,9 +62,9 @@ def make_plan(
     floats = [*float_nodes, *(n for n, form in asked.items() if form in ("float16", "float32"))]
     halves = [n for n, form in asked.items() if form == "float16"]
     if precision == "dynamic":
-        return with_float16(model, plan_dynamic(model, scheme, floats), halves)
+        return _told_if_none(with_float16(model, plan_dynamic(model, scheme, floats), halves), precision)
     if precision == "float16":
-        return plan_float16_weights(model, float_nodes)
+        return _told_if_none(plan_float16_weights(model, float_nodes), precision)
     if stats is None:
         raise EdgecError(
             "quant/no-statistics",
@@ -345,6 +345,11 @@ def _is_product(unit: Unit) -> bool:
 def _weight_name(unit: Unit) -> str:
     value = next(v for v in unit.head.inputs[1:2] if v is not None and const_of(v) is not None)
     return value.name or ""
+
+
+def _told_if_none(plan: QuantPlan, precision: PrecisionName) -> QuantPlan:
+    """A plan that touches weights alone, with a word where it found none."""
+    return plan if plan.weights else replace(plan, findings=(*plan.findings, _nothing_quantized(precision)))
 
 
 def _nothing_quantized(precision: str) -> Finding:

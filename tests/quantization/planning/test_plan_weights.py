@@ -165,13 +165,14 @@ class TestWeightsOnly:
 
     def test_dynamic_quantizes_weights_alone(self) -> None:
         plan = make_plan(typed(self.LINEAR, {"w": kernel(32, 48)}), None, TARGET, "tflite", "dynamic")
-        assert not plan.activations and not plan.biases
+        assert not plan.activations and not plan.biases and not plan.findings
         assert plan.weights["w"].qparams.axis == 1 and plan.nodes["MatMul_y"].scheme == "dynamic"
 
     def test_dynamic_leaves_small_weights_and_what_has_no_kernel(self) -> None:
         small = typed("(float[2,4] x) => (float[2,4] y) { y = MatMul(x, w) }", {"w": kernel(4, 4)})
         plan = make_plan(small, None, TARGET, "tflite", "dynamic")
         assert "fewer than 1024" in plan.nodes["MatMul_y"].reason and not plan.weights
+        assert [f.code for f in plan.findings] == ["quant/nothing-quantized"]  # or it would be float by another name
         none = make_plan(
             typed(self.LINEAR, {"w": kernel(32, 48)}), None, with_scheme(dynamic_ops=frozenset()), "tflite", "dynamic"
         )
@@ -179,13 +180,18 @@ class TestWeightsOnly:
 
     def test_float16_stores_weights_in_float16(self) -> None:
         plan = make_plan(typed(self.LINEAR, {"w": kernel(32, 48)}), None, TARGET, "tflite", "float16")
-        assert plan.weights["w"].dtype is DType.FLOAT16 and plan.nodes["MatMul_y"].scheme == "float16"
+        assert (
+            not plan.findings
+            and plan.weights["w"].dtype is DType.FLOAT16
+            and plan.nodes["MatMul_y"].scheme == "float16"
+        )
 
     def test_float16_leaves_weights_that_it_cannot_hold(self) -> None:
         weight = kernel(32, 48)
         weight[0, 0] = 1e6
         plan = make_plan(typed(self.LINEAR, {"w": weight}), None, TARGET, "tflite", "float16")
         assert not plan.weights and "exceed" in plan.nodes["MatMul_y"].reason
+        assert [f.code for f in plan.findings] == ["quant/nothing-quantized"]
 
     def test_dynamic_leaves_grouped_convolutions_where_they_have_no_fast_kernel(self) -> None:
         text = "(float[1,64,8,8] x) => (float[1,64,6,6] y) { y = Conv<group=64>(x, w) }"
