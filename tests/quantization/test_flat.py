@@ -46,6 +46,48 @@ def test_ends(body: str, ends: tuple[float, float]) -> None:
     assert flat_outside(model.graph.inputs[0]) == ends
 
 
+@pytest.mark.parametrize(
+    ("body", "ends"),
+    [
+        ("s = Sub(z, x)  y = Clip(s, zero, one)", (-3, 2)),  # z is -2 to 2: beyond -3 every sum is over 1
+        ("s = Sub(x, z)  y = Clip(s, zero, one)", (-2, 3)),
+        ("s = Add(z, x)  y = Clip(s, zero, one)", (-2, 3)),
+        ("s = Add(x, z)  y = Relu(s)", (-2, math.inf)),
+        ("s = Add(x, z)  y = Sigmoid(s)", (-math.inf, math.inf)),
+        ("s = Add(x, x)  y = Clip(s, zero, one)", (-math.inf, math.inf)),
+    ],
+)
+def test_ends_beside_another_value(body: str, ends: tuple[float, float]) -> None:
+    text = f"(float[1,4] x, float[1,4] z) => (float[A,B] y) {{ {body} }}"
+    x, z = inferred(text, constants=NUMBERS).graph.inputs
+    assert flat_outside(x, lambda value: (-2.0, 2.0) if value is z else None) == ends
+    assert flat_outside(x) == (-math.inf, math.inf)  # nothing is known of the other one
+    if math.isfinite(ends[1]):  # beyond the ends nothing changes, whatever z is
+        model = inferred(text, constants=NUMBERS)
+        for number in (-2, -0.5, 2):
+            feeds = [[ends[0], ends[0], ends[1], ends[1]], [ends[0] - 9, ends[0] - 1, ends[1] + 1, ends[1] + 9]]
+            found = [
+                run_ort(model, {"x": np.asarray([x], np.float32), "z": np.full((1, 4), number, np.float32)})["y"]
+                for x in feeds
+            ]
+            np.testing.assert_array_equal(found[0], found[1])
+
+
+def test_a_residual_that_is_clipped_has_the_steps_of_what_is_left_of_it() -> None:
+    """Where clip(x - h, 0, 1) saturates, a net may give any h: its tail down to -40 would leave steps of 0.16."""
+    rng = np.random.default_rng(0)
+    model = inferred(
+        "(float[1,1,8,8] x) => (float[1,1,8,8] y) "
+        "{ r = Conv<kernel_shape = [1, 1]>(x, w) h = Mul(r, r2) s = Sub(x, h) y = Clip(s, zero, one) }",
+        constants={"w": np.full((1, 1, 1, 1), 20, np.float32), "r2": np.full((1,), -1, np.float32), **NUMBERS},
+    )
+    feeds = [{"x": rng.uniform(-1, 2, (1, 1, 8, 8)).astype(np.float32)} for _ in range(4)]
+    plan = make_plan(
+        model, measured(model, feeds), load_target("raspberrypi4"), "tflite", "int8", range_method="minmax"
+    )
+    assert plan.activations["h"].qparams.scale[0] < 6 / 255  # x has room beyond what four samples show
+
+
 def test_an_output_of_the_graph_is_flat_nowhere() -> None:
     model = inferred("(float[1,4] x) => (float[1,4] h, float[1,4] y) { h = Neg(x) y = Relu(h) }")
     assert flat_outside(model.graph.outputs[0]) == (-math.inf, math.inf)

@@ -157,7 +157,11 @@ class _View:
 def _views(model: Model, quantized: Model, pairs: Mapping[str, str]) -> dict[str, _View]:
     extents = _extents(quantized, pairs)
     values = {v.name: v for n in model.nodes() for v in n.outputs} | {v.name: v for v in model.graph.inputs}
-    return {name: _View(extent=extents.get(name), flat=flat_outside(values[name])) for name in pairs}
+
+    def known(value: ir.Value) -> tuple[float, float] | None:
+        return extents.get(value.name or "")
+
+    return {name: _View(extent=extents.get(name), flat=flat_outside(values[name], known)) for name in pairs}
 
 
 def _extents(quantized: Model, pairs: Mapping[str, str]) -> dict[str, tuple[float, float]]:

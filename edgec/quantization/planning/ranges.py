@@ -93,11 +93,18 @@ class Ranges:
             low, high = self._roomy(stats, method_for(value.name or "", self._choice))
             high = max(high, stats.maximum) if _read_for_maximum(value) else high  # rule 5
             low, high = self._bounded((low, high), producer)
-            floor, ceiling = flat_outside(value)  # rule 7
+            floor, ceiling = flat_outside(value, self._seen)  # rule 7
             return union((max(low, floor), min(high, ceiling))) if floor < high and ceiling > low else (low, high)
         if producer is not None and within_inputs(producer):  # rule 3
             return self._inherited(producer)
         return None
+
+    def _seen(self, value: ir.Value) -> Extent | None:
+        """All that a value was seen to be, with room; None where it was not observed."""
+        constant, stats = const_of(value), self._stats.get(value.name or "")
+        if constant is not None:
+            return union(finite_extent(constant))
+        return None if stats is None else self._roomy(stats, "minmax")
 
     def _roomy(self, stats: TensorStats, method: RangeMethod) -> Extent:
         """Rules 6 and 8."""
