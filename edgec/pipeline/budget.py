@@ -60,6 +60,11 @@ class Task:
         }
 
 
+def in_words(value: float, reference: float) -> str:
+    """A metric's value as shown: in percent where float's, the `reference`, is a share, else the number itself."""
+    return f"{100 * value:.2f} %" if 0 <= reference <= 1 else f"{value:.6g}"
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Budget:
     """What was asked for. Without any of it the default budget of `auto` holds, and nothing is refused."""
@@ -84,7 +89,9 @@ class Budget:
         """The budget as a sentence's part."""
         parts = [] if self.min_sqnr is None else [f"{self.min_sqnr:g} dB"]
         if self.task is not None:
-            parts.append(f"at most {100 * self.task.max_drop:g} points of {self.task.metric_name} lost")
+            share = 0 <= self.task.reference <= 1
+            most = f"{100 * self.task.max_drop:g} points" if share else f"{self.task.max_drop:g}"
+            parts.append(f"at most {most} of {self.task.metric_name} lost")
         return " and ".join(parts)
 
     def keeps(self, fidelity: Mapping[str, Any]) -> tuple[bool, str]:
@@ -93,7 +100,8 @@ class Budget:
         if self.task is None or found is None:
             return keeps_accuracy(fidelity, min_sqnr=self.min_sqnr)
         good, words = keeps_accuracy(fidelity, min_sqnr=-np.inf if self.min_sqnr is None else self.min_sqnr)
-        words += f", {found['name']} {100 * found['value']:.2f} % where float has {100 * found['float']:.2f} %"
+        shown = {key: in_words(found[key], found["float"]) for key in ("value", "float")}
+        words += f", {found['name']} {shown['value']} where float has {shown['float']}"
         # The figures are rounded to a millionth: less than a sample of a million.
         return good and found["drop"] <= self.task.max_drop + 1e-6, words
 
@@ -122,9 +130,10 @@ def check_options(options: BudgetOptions) -> None:
         parse_drop(options.max_drop)
         load_metric(options.metric or "top1")
     elif options.metric is not None or options.evaluation is not None:
+        given = "a metric is given" if options.metric is not None else "labelled data is given to evaluate on"
         raise EdgecError(
             "quant/max-drop",
-            "a metric is given, but not how much of it may be lost",
+            f"{given}, but not how much of {'it' if options.metric is not None else 'a metric'} may be lost",
             hint="add --max-drop, as in --max-drop 0.5%",
         )
     elif options.ship_anyway and options.min_sqnr is None:
@@ -161,6 +170,13 @@ def open_budget(
     labels = labels_of(samples)
     outputs, wanted = _outputs(Executor(model).run_all, model.inputs(), samples, labels)
     reference = metric(outputs, wanted)
+    if name not in METRICS and (again := metric(outputs, wanted)) != reference:
+        raise EdgecError(
+            "quant/metric",
+            f"the metric gave {reference:.6g} and then {again:.6g} for the same outputs",
+            where=name,
+            hint="it must give the same number each time: draw nothing at random, or with a fixed seed",
+        )
     task = Task(
         metric_name=name,
         digest=digest_of(name, labels),
@@ -171,7 +187,22 @@ def open_budget(
         max_drop=drop,
         reference=reference,
     )
-    return replace(plain, task=task, findings=_no_better_than_chance(task, outputs, wanted))
+    return replace(plain, task=task, findings=(*_in_other_units(task), *_no_better_than_chance(task, outputs, wanted)))
+
+
+def _in_other_units(task: Task) -> tuple[Finding, ...]:
+    """A metric in percent, or a loss: `0.5%` is of a metric that goes from 0 to 1."""
+    if 0 <= task.reference <= 1:
+        return ()
+    found = Finding(
+        code="quant/metric-units",
+        message=f"the float model's {task.metric_name} is {task.reference:.6g}, not between 0 and 1: of it at most "
+        f"{task.max_drop:g} may be lost",
+        severity=Severity.WARNING,
+        where=task.metric_name,
+        hint="where it counts percent, return a hundredth of it; otherwise --max-drop is in the metric's own units",
+    )
+    return (found,)
 
 
 def _no_better_than_chance(

@@ -130,7 +130,11 @@ def _task(task: Mapping[str, Any] | None) -> str:
     """The metric that the budget is of: float, int8, and what may be lost."""
     if not task:
         return ""
-    numbers = {key: f"{100 * task[key]:.2f} %" for key in ("float", "value", "drop", "max_drop")}
+    share = 0 <= task["float"] <= 1  # otherwise the metric has units of its own
+    numbers = {
+        key: f"{100 * task[key]:.2f} %" if share else f"{task[key]:.6g}"
+        for key in ("float", "value", "drop", "max_drop")
+    }
     lost = f"{numbers['drop']} lost" if task["drop"] > 0 else "nothing lost"
     return (
         f"{task['name']} {numbers['value']} where float has {numbers['float']}: {lost}, at most {numbers['max_drop']}"

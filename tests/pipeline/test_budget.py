@@ -290,6 +290,28 @@ def test_labels_of_other_samples_are_noticed(metric: str, shuffled: bool, tmp_pa
     assert [f.code for f in found] == (["quant/metric-chance"] if shuffled else [])
 
 
+def test_a_metric_in_percent_or_at_random_is_noticed(tmp_path: Path) -> None:
+    model, data = _write(tmp_path)
+    (tmp_path / "own.py").write_text(
+        "import numpy as np\n"
+        "draw = np.random.default_rng(0)\n"
+        "def share(o, l): return float(np.mean([next(iter(x.values())).argmax() == y for x, y in zip(o, l)]))\n"
+        "def percent(o, l): return 100 * share(o, l)\n"
+        "def random(o, l): return draw.random()\n"
+    )
+    loaded = canonicalize(load_source(model).model)
+
+    def opened(name: str) -> Budget:
+        return open_budget(BudgetOptions(max_drop="0.5%", metric=f"{tmp_path / 'own.py'}:{name}"), loaded, data)
+
+    assert opened("share").findings == () and "0.5 points" in opened("share").words
+    assert [f.code for f in opened("percent").findings] == ["quant/metric-units"]
+    assert "at most 0.005 of" in opened("percent").words
+    with pytest.raises(EdgecError, match="for the same outputs") as error:
+        opened("random")
+    assert error.value.code == "quant/metric"
+
+
 def test_how_a_drop_is_written() -> None:
     assert parse_drop("0.5%") == parse_drop("0.005") == pytest.approx(0.005)
     assert parse_drop("0") == 0

@@ -219,9 +219,11 @@ def _value_range(fed: _Fed) -> Finding | None:
     )
     if pixels and fed.contrast > _TOO_STRONG:
         return _range_finding(fed, "too large", evidence, "0..1 or normalised ones", "imagenet")
-    if max(abs(fed.low), abs(fed.high)) <= 4 and fed.high - fed.low > 0.1 and fed.contrast < _TOO_WEAK:
+    if max(abs(fed.low), abs(fed.high)) > 4 or fed.contrast >= _TOO_WEAK:
+        return None
+    if fed.high - fed.low > 0.1:
         return _range_finding(fed, "too small", evidence, "0..255", "raw-255")
-    return None
+    return _range_finding(fed, "too small", evidence, "0..1 or normalised ones", "imagenet")  # divided by 255 twice
 
 
 def _range_finding(fed: _Fed, what: str, evidence: str, wanted: str, recipe: str) -> Finding:

@@ -20,6 +20,7 @@ import numpy as np
 
 from edgec.errors import EdgecError
 from edgec.quantization.data.readers import table
+from edgec.quantization.data.readers.arrays import LABELS_FILE
 from edgec.quantization.data.readers.base import list_files
 from edgec.quantization.data.samples import SampleSource
 from edgec.tensors import Array
@@ -80,7 +81,7 @@ def _from_data(source: SampleSource) -> _Found | None:
     place = source.place
     if source.files and place.is_dir():
         beside = next(
-            (place / name for name in ("labels.npy", "labels.txt", "labels.csv") if (place / name).is_file()), None
+            (place / name for name in (LABELS_FILE, "labels.txt", "labels.csv") if (place / name).is_file()), None
         )
         if beside is not None:
             return _file(beside, NAMES), str(beside)
@@ -103,7 +104,7 @@ def _folders(files: Sequence[Path], place: Path) -> _Found | None:
 def _named(place: Path, names: Sequence[str]) -> _Found | None:
     """Rules 3 to 5."""
     if place.is_dir():
-        beside = place / "labels.npy"
+        beside = place / LABELS_FILE
         if beside.is_file():
             return _file(beside, names), str(beside)
         parts = [_npz(file, names) for file in list_files(place, frozenset({".npz"}))]
@@ -117,7 +118,7 @@ def _named(place: Path, names: Sequence[str]) -> _Found | None:
         return None if lines is None else (lines, str(place))
     if place.suffix in table.SUFFIXES and (column := _column(place, names)) is not None:
         return column, str(place)
-    for beside in (place.with_name("labels.npy"), place.with_name(f"{place.stem}_labels.npy")):
+    for beside in (place.with_name(LABELS_FILE), place.with_name(f"{place.stem}_labels.npy")):
         if beside.is_file() and beside != place:
             return _file(beside, names), str(beside)
     return None
@@ -126,13 +127,22 @@ def _named(place: Path, names: Sequence[str]) -> _Found | None:
 def _file(path: Path, names: Sequence[str]) -> Sequence[Label]:
     """Labels of a file of their own."""
     if path.suffix == ".npy":
-        return list(_array(path))
+        return _listed(_array(path), str(path))
     found = {".npz": _npz, ".jsonl": _jsonl, ".ndjson": _jsonl}.get(path.suffix, _text)(path, names)
     if found is None:
         raise EdgecError(
             "calibration/labels", f"no {' or '.join(names)} in the file", where=str(path), hint="name the array labels"
         )
     return found
+
+
+def _listed(labels: Array, where: str) -> Sequence[Label]:
+    if labels.ndim == 0:
+        raise EdgecError(
+            "calibration/labels", f"the labels are a single {labels.dtype} value", where=where,
+            hint="give one label for each sample, in the same order",
+        )  # fmt: skip
+    return list(labels)
 
 
 def _array(path: Path) -> Array:
@@ -146,7 +156,7 @@ def _npz(path: Path, names: Sequence[str]) -> Sequence[Label] | None:
     try:
         with np.load(path, allow_pickle=False) as archive:
             name = next((n for n in names if n in archive.files), None)
-            return None if name is None else list(archive[name])
+            return None if name is None else _listed(archive[name], f"{path}: {name}")
     except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
         raise _unreadable(path, error) from error
 

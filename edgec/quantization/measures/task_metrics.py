@@ -1,8 +1,8 @@
 """Metrics of a task on labelled data: top-1, F1, AUC, mean average precision, or a function of the user's own.
 
 All are larger where the model is better. Built-in ones look at the first float output, a row of scores a sample; a
-label is a class number, an array of them (a class a position), or 0 and 1 for each class (several at once).
-Detectors: see `detection`.
+label is a class number (or its text), an array of them (a class a position), or 0 and 1 for each class: several at
+once, or one of them where every label has a single 1. Detectors: see `detection`.
 """
 
 from __future__ import annotations
@@ -73,7 +73,7 @@ def _module(place: str) -> Any:
         module = importlib.util.module_from_spec(spec)
         spec.loader.exec_module(module)
         return module
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise EdgecError(
             "quant/metric",
             f"cannot import {place}: {type(error).__name__}: {error}",
@@ -86,7 +86,7 @@ def _checked(function: Metric, name: str) -> Metric:
     def metric(outputs: Outputs, labels: Sequence[Any]) -> float:
         try:
             value = float(function(outputs, labels))
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             raise EdgecError(
                 "quant/metric",
                 f"the metric failed: {type(error).__name__}: {error}",
@@ -102,14 +102,14 @@ def _checked(function: Metric, name: str) -> Metric:
 
 def top1(outputs: Outputs, labels: Sequence[Any]) -> float:
     """Share of samples (or positions) whose largest score is the label's."""
-    found = [_classes(o, label) for o, label in zip(_scores(outputs), labels, strict=True)]
+    found = _answers(outputs, labels)
     right = sum(int(np.count_nonzero(got == wanted)) for got, wanted in found)
     return right / max(1, sum(wanted.size for _, wanted in found))
 
 
 def f1(outputs: Outputs, labels: Sequence[Any]) -> float:
     """F1 of each class that occurs, averaged; several classes at once count a score above a half."""
-    pairs = [_classes(o, label) for o, label in zip(_scores(outputs), labels, strict=True)]
+    pairs = _answers(outputs, labels)
     got, wanted = (np.concatenate([pair[i].ravel() for pair in pairs]) for i in (0, 1))
     values = []
     for kind in np.unique(wanted):
@@ -125,7 +125,7 @@ def auc(outputs: Outputs, labels: Sequence[Any]) -> float:
 
 def mean_average_precision(outputs: Outputs, labels: Sequence[Any]) -> float:
     """Of classes, the mean over them; of boxes (labels that are objects with `boxes`) at an overlap of a half."""
-    if labels and isinstance(labels[0], Mapping):
+    if labels and all(isinstance(label, Mapping) for label in labels):
         return mean_average_precision_of_boxes(outputs, labels)
     return _one_against_rest(outputs, labels, _average_precision)
 
@@ -143,16 +143,43 @@ def _scores(outputs: Outputs) -> list[Array]:
     )
 
 
-def _classes(scores: Array, label: Any) -> tuple[Array, Array]:
+def _answers(outputs: Outputs, labels: Sequence[Any]) -> list[tuple[Array, Array]]:
+    """Predicted and right classes of each sample."""
+    rows = _scores(outputs)
+    wanted = [_whole(label) for label in labels]
+    if rows and all(_is_one_of(label, row) for row, label in zip(rows, wanted, strict=True)):
+        wanted = [np.asarray(np.argmax(label)) for label in wanted]
+    return [_classes(row, label) for row, label in zip(rows, wanted, strict=True)]
+
+
+def _whole(label: Any) -> Array:
+    """A label as whole numbers. Raises `EdgecError` (quant/metric) where it is none."""
+    wanted: Array | None
+    try:
+        wanted = np.asarray(label)
+        if wanted.dtype.kind in "US":
+            wanted = wanted.astype(np.float64)
+    except ValueError:  # a text, or lists of different lengths
+        wanted = None
+    if wanted is None or not (
+        wanted.dtype.kind in "iub" or (wanted.dtype.kind == "f" and np.all(wanted == np.rint(wanted)))
+    ):
+        shown = label.tolist() if isinstance(label, np.ndarray | np.generic) else label
+        raise EdgecError("quant/metric", f"a label is {shown!r}, not a class number", hint="give numbers from 0 on")
+    return wanted.astype(np.int64)
+
+
+def _is_one_of(label: Array, scores: Array) -> bool:
+    """True for a single 1 among zeros, one for each of a row of scores: a class, not several at once."""
+    return (
+        1 < label.size == scores.size == max(scores.shape, default=0)
+        and int(np.count_nonzero(label)) == 1
+        and int(label.max()) == 1
+    )
+
+
+def _classes(scores: Array, wanted: Array) -> tuple[Array, Array]:
     """Predicted and right classes of one sample, in the same shape."""
-    wanted = np.asarray(label)
-    if wanted.dtype.kind not in "iub" and not (wanted.dtype.kind == "f" and np.all(wanted == np.rint(wanted))):
-        raise EdgecError(
-            "quant/metric",
-            f"a label is {np.asarray(label).tolist()!r}, not a class number",
-            hint="give numbers from 0 on",
-        )
-    wanted = wanted.astype(np.int64)
     if wanted.size == 1:
         flat = scores.ravel()
         _check_class(wanted, max(flat.size, 2))
@@ -187,7 +214,14 @@ def _decide(scores: Array) -> Array:
 
 def _one_against_rest(outputs: Outputs, labels: Sequence[Any], measure: Callable[[Array, Array], float]) -> float:
     rows = np.stack([score.ravel().astype(np.float64) for score in _scores(outputs)])
-    wanted = np.stack([np.asarray(label).ravel() for label in labels]).astype(np.int64)
+    classes = [_whole(label).ravel() for label in labels]
+    if len({label.size for label in classes}) > 1:
+        raise EdgecError(
+            "quant/metric",
+            f"labels of {min(x.size for x in classes)} to {max(x.size for x in classes)} numbers do not fit together",
+            hint="a label is a class, or 0 and 1 for each class",
+        )
+    wanted = np.stack(classes)
     if wanted.shape[1] == 1:
         _check_class(wanted, max(rows.shape[1], 2))
     if wanted.shape[1] == 1 and rows.shape[1] <= 2:

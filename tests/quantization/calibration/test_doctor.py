@@ -81,6 +81,12 @@ def test_small_values_for_a_model_that_wants_pixels() -> None:
     assert "raw-255" in finding.hint
 
 
+def test_values_divided_by_255_twice() -> None:
+    (finding,) = _findings(_net(), PIXELS, lambda x: x / 255 / 255)
+    assert finding.code == "calibration/value-range" and "too small" in finding.message
+    assert "0..1 or normalised" in finding.hint
+
+
 def test_no_bias_no_verdict() -> None:
     model = graph("(float[1,3,48,64] x) => (float[1,8,46,62] y) { y = Conv(x, w) }",
                   constants={"w": np.ones((8, 3, 3, 3), np.float32)})  # fmt: skip

@@ -33,6 +33,22 @@ def test_a_file_beside_the_npy(tmp_path: Path, name: str) -> None:
     assert list(labels_of(open_samples(tmp_path / "data.npy", SPEC))) == [0, 2, 4, 6, 8, 10]
 
 
+@pytest.mark.parametrize("parts", [1, 3])
+def test_a_file_in_the_folder_of_arrays_is_no_sample(parts: int, tmp_path: Path) -> None:
+    for i, part in enumerate(np.split(_arrays(), parts)):
+        np.save(tmp_path / f"x{i}.npy", part)
+    np.save(tmp_path / "labels.npy", np.arange(6))
+    found = open_samples(tmp_path, SPEC)
+    assert found.total == 6 and list(labels_of(found)) == [0, 1, 2, 3, 4, 5]
+
+
+def test_one_label_for_all_is_refused(tmp_path: Path) -> None:
+    np.savez(tmp_path / "data.npz", x=_arrays(), labels=np.array(3))
+    with pytest.raises(EdgecError, match="a single int64 value") as error:
+        labels_of(open_samples(tmp_path / "data.npz", SPEC))
+    assert error.value.code == "calibration/labels"
+
+
 def test_a_field_of_each_line(tmp_path: Path) -> None:
     lines = [json.dumps({"x": [1, 2, 3, 4], "label": {"boxes": [[0, 0, 1, i]]}}) for i in range(3)]
     (tmp_path / "data.jsonl").write_text("\n\n".join(lines))

@@ -112,9 +112,34 @@ def test_unknown_metrics(name: str) -> None:
         ("auc", [[0.1, 0.9, 0.3]], [[1, 0]]),
         ("map", [[0.1, 0.9]], [{"boxes": [[0, 0, 1, 1]]}]),
         ("map", [[0.1, 0.9]], [{"boxes": []}]),
+        ("auc", [[0.1, 0.9], [0.2, 0.8]], ["cat", "dog"]),
+        ("auc", [[0.1, 0.9], [0.2, 0.8]], [0, [0, 1]]),
+        ("map", [[0.1, 0.9], [0.2, 0.8]], [{"boxes": []}, 1]),
+        ("top1", [[0.1, 0.9]], [[[0, 1], [1]]]),
     ],
 )
 def test_what_does_not_fit_is_said(metric: str, scores: Any, labels: Any) -> None:
     with pytest.raises(EdgecError) as error:
         METRICS[metric](_outputs(scores), labels)
     assert error.value.code == "quant/metric"
+
+
+@pytest.mark.parametrize("metric", ["top1", "f1"])
+def test_one_hot_labels_are_classes(metric: str) -> None:
+    rng = np.random.default_rng(0)
+    classes, scores = rng.integers(0, 5, 60), rng.normal(size=(60, 5))
+    expected = METRICS[metric](_outputs(scores), list(classes))
+    for rows in (np.eye(5)[classes], np.eye(5, dtype=bool)[classes][:, None, :]):
+        assert METRICS[metric](_outputs(scores), list(rows)) == expected
+    assert METRICS[metric](_outputs(scores), [str(c) for c in classes]) == expected
+
+
+def test_several_classes_at_once_stay_several() -> None:
+    scores = [[2.0, 1.0, -1.0], [1.0, -1.0, -1.0]]
+    assert METRICS["top1"](_outputs(scores), [[1, 1, 0], [1, 0, 0]]) == 1.0  # not one of each: 0.5 as classes
+
+
+def test_a_metric_that_leaves_is_an_error(tmp_path: Path) -> None:
+    (tmp_path / "leaves.py").write_text("import sys\ndef now(outputs, labels): sys.exit(3)\n")
+    with pytest.raises(EdgecError, match="SystemExit"):
+        load_metric(f"{tmp_path / 'leaves.py'}:now")([], [])

@@ -30,6 +30,9 @@ from edgec.tensors import Array, QParams, TensorSpec
 
 SUFFIXES = frozenset({".npy", ".npz"})
 
+#: In a folder of arrays: the right answers, which are no samples.
+LABELS_FILE = "labels.npy"
+
 #: Arrays of a .npz that describe the others.
 _SIDE_ARRAYS = ("scale", "zero_point")
 
@@ -137,6 +140,7 @@ class ArrayReader:
     def __init__(self, path: Path, inputs: Sequence[TensorSpec], recipe: Recipe) -> None:
         self._open: _Block | None = None
         self._recipe_steps = recipe.inputs
+        self._labels = recipe.labels
         self._constants = constants_of(inputs, recipe.inputs)
         self._inputs = [spec for spec in inputs if spec.name not in self._constants]
         self._blocks = [self._block(*tables) for tables in self._tables(path)]
@@ -208,7 +212,8 @@ class ArrayReader:
         """(array of each input, side arrays) of each file or group of files."""
         if path.is_file():
             return [self._file(path)]
-        files = list_files(path, SUFFIXES)
+        found = list_files(path, SUFFIXES)
+        files = [file for file in found if file.name not in (LABELS_FILE, self._labels)] or found
         names = {spec.name: spec for spec in self._inputs}
         stems = {file.stem: file for file in files if file.suffix.lower() == ".npy"}
         if len(names) > 1 and set(names) <= set(stems):
