@@ -6,8 +6,10 @@ product this way, through the pooling and the gate of a squeeze-and-excite block
 
 1. A product of x with constant weights takes the factor into a copy of the weights; its result is unscaled.
 2. Movers, poolings, ReLU and Mul with a value that is not scaled pass the factor on to their results.
-3. Add, Sub, Concat pass it on when all their operands carry it.
+3. Add, Sub, Concat pass it on when all their operands carry it, or are constants: those are divided by it, as
+   c·x + b = c·(x + b/c).
 4. Anything else, and a graph output, keeps the multiplication where it is.
+5. Where `half` is kept, weights that float16 holds exactly, as those of a model saved in it, stay so.
 """
 
 from __future__ import annotations
@@ -20,6 +22,7 @@ import onnx_ir as ir
 
 from edgec.graph.edit import Editor
 from edgec.graph.model import Model, const_of
+from edgec.tensors import Array
 
 #: Input that takes the factor, for operators with constant weights (rule 1).
 _WEIGHTS = {"Conv": 1, "ConvTranspose": 1, "Gemm": 1, "MatMul": 1}
@@ -38,25 +41,39 @@ _REACH = 64
 
 @dataclass(slots=True)
 class _Absorption:
-    """What one factor would do: values that come to carry it, and the weights that take it in."""
+    """What one factor would do: values that come to carry it, and the constants that take it in, or its inverse."""
 
     scaled: set[ir.Value] = field(default_factory=set)
     weights: list[tuple[ir.Node, int]] = field(default_factory=list)
+    terms: list[tuple[ir.Node, int]] = field(default_factory=list)
     joins: list[ir.Node] = field(default_factory=list)
 
 
+@dataclass(frozen=True, slots=True)
 class AbsorbScale:
-    """Rules 1 to 4 for every Mul by a positive number, in graph order."""
+    """Rules 1 to 5 for every Mul by a positive number, in graph order."""
 
-    name = "absorb-scale"
+    half: bool = False
+    name: str = "absorb-scale"
 
     def run(self, model: Model) -> bool:
         """Edit the model in place; True when a multiplication went."""
-        return move_factors(model, lambda node, _source, _factor: _weights_below(node.outputs[0]))
+        return move_factors(model, lambda node, _source, factor: self._constants(node.outputs[0], factor))
+
+    def _constants(self, start: ir.Value, factor: float) -> list[Taker] | None:
+        plan = _plan(start)
+        if plan is None:
+            return None
+        inverse = 1.0 / factor
+        found = [*((n, i, factor) for n, i in plan.weights), *((n, i, inverse) for n, i in plan.terms)]
+        return None if self.half and any(leaves_half(n.inputs[i], by) for n, i, by in found) else found
 
 
-#: For a Mul by a number, its other operand and the number: the constants that take the factor, or None when it stays.
-Takers = Callable[[ir.Node, ir.Value, float], Sequence[tuple[ir.Node, int]] | None]
+#: A node, which of its inputs is a constant, and what that is multiplied by.
+Taker = tuple[ir.Node, int, float]
+
+#: For a Mul by a number, its other operand and the number: what takes the factor, or None when it stays.
+Takers = Callable[[ir.Node, ir.Value, float], Sequence[Taker] | None]
 
 
 def move_factors(model: Model, takers: Takers) -> bool:
@@ -71,15 +88,21 @@ def move_factors(model: Model, takers: Takers) -> bool:
         constants = takers(node, source, factor)
         if constants is None:
             continue
-        for reader, index in constants:
-            _multiply(editor, reader, index, factor)
+        for reader, index, by in constants:
+            _multiply(editor, reader, index, by)
         changed |= editor.bypass(node, source)
     return changed
 
 
-def _weights_below(start: ir.Value) -> list[tuple[ir.Node, int]] | None:
-    plan = _plan(start)
-    return None if plan is None else plan.weights
+def leaves_half(value: ir.Value | None, factor: float) -> bool:
+    """Whether float16 holds a constant exactly, and its multiple not."""
+    data = const_of(value)
+    return data is not None and _fits_half(data) and not _fits_half(data * np.float32(factor))
+
+
+def _fits_half(data: Array) -> bool:
+    with np.errstate(over="ignore"):
+        return bool(np.array_equal(data.astype(np.float16).astype(np.float32), data))
 
 
 def _number_factor(node: ir.Node) -> tuple[ir.Value, float] | None:
@@ -111,8 +134,12 @@ def _plan(start: ir.Value) -> _Absorption | None:
                 return None
             queue += [v for v in carried if v not in plan.scaled]
             plan.scaled.update(carried)
-    complete = all(all(v in plan.scaled for v in node.inputs) for node in plan.joins)
-    return plan if complete else None
+    for node in dict.fromkeys(plan.joins):
+        others = [i for i, v in enumerate(node.inputs) if v not in plan.scaled]
+        if any(const_of(node.inputs[i]) is None for i in others):
+            return None
+        plan.terms += [(node, i) for i in others]
+    return plan
 
 
 def _carry(node: ir.Node, index: int, plan: _Absorption) -> list[ir.Value] | None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import math
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -72,8 +72,27 @@ def _gather_elements(data: Array, indices: Array, axis: int = 0) -> Array:
     return np.take_along_axis(data, np.where(indices < 0, indices + data.shape[axis], indices), axis)
 
 
-#: Where ONNX's reference implementation fails on valid inputs: it takes no more than 32 rows here.
-_OWN: Mapping[str, Callable[..., Array]] = {"GatherElements": _gather_elements}
+def _hard_swish(x: Array) -> Array:
+    return np.asarray(x * np.clip(x / 6 + 0.5, 0, 1), x.dtype)
+
+
+def _mish(x: Array) -> Array:
+    return np.asarray(x * np.tanh(np.logaddexp(0, x)), x.dtype)
+
+
+def _gelu(x: Array, approximate: str = "none") -> Array:
+    inner = math.sqrt(2 / math.pi) * (x + 0.044715 * x**3)
+    bend = np.tanh(inner) if approximate == "tanh" else np.vectorize(math.erf, otypes=[float])(x / math.sqrt(2))
+    return np.asarray(0.5 * x * (1 + bend), x.dtype)
+
+
+#: Where ONNX's reference implementation fails: on valid inputs, as it takes no more than 32 rows, or for lack of one.
+_OWN: Mapping[str, Callable[..., Array]] = {
+    "Gelu": _gelu,
+    "GatherElements": _gather_elements,
+    "HardSwish": _hard_swish,
+    "Mish": _mish,
+}
 
 
 def refusal(node: ir.Node) -> str | None:
@@ -105,34 +124,36 @@ def refusal(node: ir.Node) -> str | None:
     return None
 
 
-def evaluate(node: ir.Node, opset: int) -> list[Array] | None:
-    """The node's outputs, or None when numpy cannot compute them or the result is not what inference promised."""
+def compute(node: ir.Node, opset: int, arrays: Sequence[Array | None]) -> list[Array] | None:
+    """What the node makes of some arrays, whatever shapes the graph promises; None when numpy cannot compute it."""
     attributes = {
         name: ir.serde.serialize_tensor(a.value) if a.type == ir.AttributeType.TENSOR else a.value
         for name, a in node.attributes.items()
     }
     if node.op_type == "Split" and len(node.inputs) > 1 and node.inputs[1] is not None:
         attributes.pop("num_outputs", None)
-    arrays = [None if v is None else np.asarray(v.const_value.numpy()) for v in node.inputs]  # type: ignore[union-attr]  # refusal() saw to it
     try:
-        compute: Callable[..., Any] = _OWN.get(node.op_type) or partial(
+        run: Callable[..., Any] = _OWN.get(node.op_type) or partial(
             load_op("", node.op_type, opset).eval, n_outputs=len(node.outputs)
         )
         with np.errstate(all="ignore"), warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            result = compute(*arrays, **attributes)
-    except Exception as error:  # noqa: BLE001 - numpy code of a third party: whatever it raises, the node simply stays
-        _log.debug("%s is not folded: %s", node.name, error)
+            result = run(*arrays, **attributes)
+            return [np.asarray(value) for value in (result if isinstance(result, (tuple, list)) else [result])]
+    except Exception as error:  # noqa: BLE001 - numpy code of a third party: whatever it raises, there is no result
+        _log.debug("%s is not computed: %s", node.name, error)
         return None
-    results = list(result) if isinstance(result, (tuple, list)) else [result]
-    if len(results) < len(node.outputs):
+
+
+def evaluate(node: ir.Node, opset: int) -> list[Array] | None:
+    """The node's outputs, or None when numpy cannot compute them or the result is not what inference promised."""
+    arrays = [None if v is None else np.asarray(v.const_value.numpy()) for v in node.inputs]  # type: ignore[union-attr]  # refusal() saw to it
+    results = compute(node, opset, arrays)
+    if results is None or len(results) < len(node.outputs):
         return None
     checked = []
     for output, value in zip(node.outputs, results, strict=False):
-        array = np.asarray(value)
-        promised = output.dtype.numpy() if output.dtype is not None else array.dtype
-        if array.dtype != promised:
-            array = array.astype(promised)
+        array = value if output.dtype is None else value.astype(output.dtype.numpy(), copy=False)
         if static_shape(output) not in (None, array.shape):
             _log.debug("%s is not folded: its shape is not the inferred one", node.name)
             return None

@@ -20,8 +20,7 @@ import onnx_ir as ir
 
 from edgec.graph.edit import sole_consumer
 from edgec.graph.model import Model, attr, const_of
-from edgec.passes.absorb_scale import move_factors
-from edgec.tensors import Array
+from edgec.passes.absorb_scale import Taker, leaves_half, move_factors
 
 #: Inputs that take the factor when those weights are constant (rule 1): the weights, then the bias.
 _WEIGHTS = {"Conv": (1, 2), "ConvTranspose": (1, 2), "Gemm": (1, 2), "MatMul": (1, None)}
@@ -50,15 +49,9 @@ class LiftScale:
         return move_factors(model, lambda _node, source, factor: _constants_above(source, factor))
 
 
-def _constants_above(source: ir.Value, factor: float) -> list[tuple[ir.Node, int]] | None:
+def _constants_above(source: ir.Value, factor: float) -> list[Taker] | None:
     lift = _Lift(factor)
-    return lift.constants if _up(source, lift) else None
-
-
-def _fits_half(data: Array) -> bool:
-    """True when float16 holds every value exactly."""
-    with np.errstate(over="ignore"):
-        return bool(np.array_equal(data.astype(np.float16).astype(np.float32), data))
+    return [(node, index, factor) for node, index in lift.constants] if _up(source, lift) else None
 
 
 def _up(value: ir.Value | None, lift: _Lift) -> bool:
@@ -79,7 +72,7 @@ def _operand(node: ir.Node, index: int, lift: _Lift) -> bool:
     data = const_of(value)
     if data is None:
         return _up(value, lift)
-    if data.dtype != np.float32 or (_fits_half(data) and not _fits_half(data * np.float32(lift.factor))):  # rule 5
+    if data.dtype != np.float32 or leaves_half(value, lift.factor):  # rule 5
         return False
     lift.constants.append((node, index))
     return True

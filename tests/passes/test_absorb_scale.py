@@ -54,6 +54,27 @@ def test_stays_where_somebody_needs_it(body: str) -> None:
     assert absorbed(f"(float[1,4,5,5] x) => (float[1,4,5,5] y) {{ {body} }}")["Mul"] >= 1
 
 
+def test_through_a_sum_with_a_constant() -> None:
+    """c·x + b = c·(x + b/c), in front of weights: a hard swish and an affine of single numbers, as PP-LCNet has."""
+    text = """(float[1,4,5,5] x) => (float[1,4,5,5] y) {
+        s = Mul(x, c) t = Mul(s, k) a = Add(t, b) y = Conv<pads = [1, 1, 1, 1]>(a, v) }"""
+    constants = {"k": np.asarray(np.float32(0.7)), "b": RNG.normal(0, 1, (1, 4, 1, 1)).astype(np.float32)}
+    v = RNG.normal(0, 1, (4, 4, 3, 3)).astype(np.float32)
+    assert absorbed(text, v=v, **constants) == {"Add": 1, "Conv": 1}
+    both = "(float[1,4,5,5] x) => (float[1,4,5,5] y) { s = Mul(x, c) a = Sub(b, s) r = Relu(a) y = Conv(r, w) }"
+    assert absorbed(both, b=constants["b"]) == {"Sub": 1, "Relu": 1, "Conv": 1}
+
+
+def test_weights_that_float16_holds_stay_so_where_that_is_asked_for() -> None:
+    source = graph(
+        "(float[1,4,5,5] x) => (float[1,4,5,5] y) { s = Mul(x, c) y = Conv(s, w) }",
+        constants={"w": W.astype(np.float16).astype(np.float32), "c": np.asarray(SIXTH)},
+    )
+    FoldConstants().run(source)
+    assert not AbsorbScale(half=True).run(source)
+    assert AbsorbScale().run(source)
+
+
 def test_a_negative_factor_stays() -> None:
     text = "(float[1,4,5,5] x) => (float[1,4,5,5] y) { s = Mul(x, n) y = Conv(s, w) }"
     assert absorbed(text, n=np.asarray(np.float32(-0.5)))["Mul"] == 1

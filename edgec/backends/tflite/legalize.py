@@ -3,7 +3,7 @@
 1. An operator that no lowering takes is taken apart, and so is what it is made of.
 2. So is a node that its lowering refuses as it stands, where its parts may fare better.
 3. In integer precisions, what has no integer kernel in the delegate becomes operators that have one.
-4. The factors that this leaves behind go into weights where they can.
+4. Factors, what this leaves behind and others, go into weights where they can.
 5. A node whose lowering makes operators that the target's runtime has not is taken apart too.
 """
 
@@ -54,8 +54,8 @@ def legalize(model: Model, target: Target, precision: Precision) -> Model:
         legal = legal.clone() if legal is model else legal
         run_passes(legal, (RewritePass("symmetric-weights", SYMMETRIC_RULES),), rounds=1)
         return legal
-    if legal is not model:
-        run_passes(legal, (RewritePass("fuse-affine", AFFINE_RULES), AbsorbScale()), rounds=2)
+    legal = legal.clone() if legal is model else legal
+    run_passes(legal, (RewritePass("fuse-affine", AFFINE_RULES), AbsorbScale(half=not integer)), rounds=2)
     return legal
 
 
