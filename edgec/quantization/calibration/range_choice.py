@@ -3,8 +3,9 @@
 `minmax` keeps everything, `percentile` cuts the same share off each end. `mse` and `auto` search the range with the
 least squared error of 8 bits: rounding of what is inside, and what is cut off outside. `mse` rounds the histogram
 itself. `auto` counts step²/12 for each value, also for those beside a step so small that they vanish and lose less; and
-what is cut off twice, as the largest values are the ones that the network acts on. `entropy` keeps the distribution, by
-the least Kullback-Leibler divergence.
+what is cut off twice, as the largest values are the ones that the network acts on. Where readers make one function of
+a value (SiLU), `auto` counts the error of what they make: steps where that is flat are wasted. `entropy` keeps the
+distribution, by the least Kullback-Leibler divergence.
 
 Inputs to come go beyond the samples where those are few. How far is read off the samples themselves
 (`roomy_range_of`): for values with bounds of their own it is next to nothing.
@@ -19,6 +20,7 @@ from typing import Literal, get_args
 
 import numpy as np
 
+from edgec.quantization.response import Response
 from edgec.quantization.types import TensorStats
 from edgec.tensors import Array
 
@@ -68,9 +70,13 @@ DEFAULT_PERCENTILE = 99.99
 
 
 def range_of(
-    stats: TensorStats, method: RangeMethod = "minmax", *, percentile: float = DEFAULT_PERCENTILE
+    stats: TensorStats,
+    method: RangeMethod = "minmax",
+    *,
+    percentile: float = DEFAULT_PERCENTILE,
+    response: Response | None = None,
 ) -> tuple[float, float]:
-    """(low, high) that holds 0. A tensor that is always zero gives (0, 0).
+    """(low, high) that holds 0. A tensor that is always zero gives (0, 0). `response` counts for `auto` alone.
 
     `percentile` cuts off (100 − percentile) % of the sampled values at each end, never more than min-max has.
     """
@@ -83,20 +89,20 @@ def range_of(
     if low == high:
         return low, high
     if method in CUT_WEIGHT and stats.counts.sum() > 0:
-        return _least_error(stats, low, high, method)
+        return _least_error(stats, low, high, method, response if method == "auto" else None)
     if method == "entropy" and stats.counts.sum() > 0:
         return _least_divergence(stats, low, high)
     return low, high
 
 
-def roomy_range_of(stats: TensorStats, method: RangeMethod) -> tuple[float, float]:
+def roomy_range_of(stats: TensorStats, method: RangeMethod, response: Response | None = None) -> tuple[float, float]:
     """`range_of`, reaching out to where its ends are expected with as many samples as are usual.
 
     An end that the least error cuts off, or that was cut, stays: where what was seen is not worth its coarser steps,
     what was not seen is not either.
     """
-    low, high = range_of(stats, method)
-    worth_low, worth_high = (low, high) if method == "auto" else range_of(stats, "auto")
+    low, high = range_of(stats, method, response=response)
+    worth_low, worth_high = (low, high) if method == "auto" else range_of(stats, "auto", response=response)
     if low < 0 and worth_low <= stats.minimum >= low and len(stats.lows):
         low = min(low, -_expected(-stats.lows, stats.runs))
     if high > 0 and worth_high >= stats.maximum <= high and len(stats.highs):
@@ -121,15 +127,24 @@ def _ends(full: float) -> Array:
     return full * np.linspace(_SMALLEST, 1.0, _TRIED) if full else np.zeros(1)
 
 
-def _least_error(stats: TensorStats, low: float, high: float, method: RangeMethod) -> tuple[float, float]:
+def _least_error(
+    stats: TensorStats, low: float, high: float, method: RangeMethod, response: Response | None = None
+) -> tuple[float, float]:
     """The range inside [low, high] with the least expected squared error; the widest one of equals."""
     lows, highs = _ends(low), _ends(high)
     count = stats.counts.astype(np.float64)
     middle = (np.arange(len(count)) + stats.first_bin + 0.5) * stats.bin_width
-    above = _beyond(middle, count, highs)
-    below = _beyond(-middle[::-1], count[::-1], -lows)
     step = (highs[None, :] - lows[:, None]) / _STEPS
-    rounding = _rounded(stats, step) if method == "mse" else step**2 / 12 * (float(count.sum()) - _exact_zeros(stats))
+    if response is None:
+        above = _beyond(middle, count, highs)
+        below = _beyond(-middle[::-1], count[::-1], -lows)
+        felt = float(count.sum()) - _exact_zeros(stats)
+    else:
+        made, slope = response(middle), np.diff(response(_edges(stats))) / stats.bin_width
+        above = _made_beyond(middle, made, count, highs, response(highs))
+        below = _made_beyond(-middle[::-1], made[::-1], count[::-1], -lows, response(lows))
+        felt = float(np.sum(count * slope**2))
+    rounding = _rounded(stats, step) if method == "mse" else step**2 / 12 * felt
     cost = rounding + CUT_WEIGHT[method] * (above[None, :] + below[:, None])
     best = np.flatnonzero(cost.reshape(-1) <= cost.min() * (1 + 1e-9))[-1]
     i, j = divmod(int(best), len(highs))
@@ -170,6 +185,17 @@ def _beyond(values: Array, count: Array, ends: Array) -> Array:
     return np.asarray(np.maximum(twice - 2 * ends * once + ends**2 * zeroth, 0.0))
 
 
+def _made_beyond(values: Array, made: Array, count: Array, ends: Array, made_of_ends: Array) -> Array:
+    """Σ count·(f(value) − f(end))² over the values above each end, where `made` are f(value); `values` ascend."""
+    beyond = values[None, :] > ends[:, None]
+    return np.asarray((np.where(beyond, made[None, :] - made_of_ends[:, None], 0.0) ** 2 * count).sum(axis=1))
+
+
+def _edges(stats: TensorStats) -> Array:
+    """Where the bins of the histogram begin and end."""
+    return np.asarray((np.arange(len(stats.counts) + 1) + stats.first_bin) * stats.bin_width)
+
+
 def _least_divergence(stats: TensorStats, low: float, high: float) -> tuple[float, float]:
     """The range, cut on both sides by the same share, whose 8 bit distribution diverges least from the observed one."""
     shares = np.linspace(_SMALLEST, 1.0, _TRIED)
@@ -208,7 +234,7 @@ def _divergence(stats: TensorStats, low: float, high: float) -> float:
 def quantile(stats: TensorStats, share: float) -> float:
     """The value below which `share` of the sampled values lie; linear inside a bin."""
     cumulative = np.concatenate([[0], np.cumsum(stats.counts)])
-    edges = (np.arange(len(stats.counts) + 1) + stats.first_bin) * stats.bin_width
+    edges = _edges(stats)
     value = float(np.interp(share * cumulative[-1], cumulative, edges))
     return min(max(value, stats.minimum), stats.maximum)
 
@@ -219,7 +245,7 @@ def outside(stats: TensorStats, low: float, high: float) -> float:
     if total == 0:
         return 0.0
     cumulative = np.concatenate([[0], np.cumsum(stats.counts)])
-    edges = (np.arange(len(stats.counts) + 1) + stats.first_bin) * stats.bin_width
+    edges = _edges(stats)
     below = np.interp(low, edges, cumulative) if low > stats.minimum else 0.0
     above = total - np.interp(high, edges, cumulative) if high < stats.maximum else 0.0
     return float((below + above) / total)

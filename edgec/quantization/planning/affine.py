@@ -8,6 +8,8 @@ Scales are kept as float32 values, because that is what every runtime stores.
    lowest activation cannot overflow 16 bits.
 4. A channel without weights gets the scale of the largest channel: any scale represents it.
 5. Where kernels shift instead of multiplying, a scale is the next power of two, so that the range is covered.
+6. A range as wide below 0 as above has its zero point half way between two integers; so the values of a picture in
+   8 bits, scaled to −1 … 1, would each lie half way between two steps. With one step less they lie anywhere.
 """
 
 from __future__ import annotations
@@ -19,6 +21,9 @@ from numpy.typing import ArrayLike, NDArray
 
 from edgec.targets.scheme import Scheme
 from edgec.tensors import Array, DType, QParams
+
+#: How near to half way between two integers a zero point comes for rule 6.
+_HALF_WAY = 0.02
 
 #: Smallest scale: products of two such scales are still normal float32 numbers.
 MIN_SCALE = 2.0**-60
@@ -63,6 +68,8 @@ def activation_params(
             return QParams.per_tensor(at_least(scale), half)
         return QParams.per_tensor(at_least(max(-low, high) / qmax), 0)
     scale = at_least((high - low) / (qmax - qmin))
+    if not powers and abs((low / scale) % 1.0 - 0.5) < _HALF_WAY:  # rule 6
+        scale = at_least((high - low) / (qmax - qmin - 1))
     zero_point = round(qmin - low / scale)
     return QParams.per_tensor(scale, min(max(zero_point, qmin), qmax))
 

@@ -25,6 +25,7 @@ from edgec.graph.traits import MOVES, clip_bounds, data_inputs, finite_extent, p
 from edgec.quantization.calibration.range_choice import RangeChoice, RangeMethod, method_for, roomy_range_of
 from edgec.quantization.flat import flat_outside
 from edgec.quantization.planning.affine import Extent, union
+from edgec.quantization.response import Response, response_of
 from edgec.quantization.types import Statistics, TensorStats
 
 #: Operators whose output range is a property of the function.
@@ -90,7 +91,8 @@ class Ranges:
         if producer is not None and producer.op_type == "Pad":  # rule 3, seen or not: what it writes may be -inf
             return self._inherited(producer)
         if stats is not None:  # rule 1
-            low, high = self._roomy(stats, method_for(value.name or "", self._choice))
+            method = method_for(value.name or "", self._choice)
+            low, high = self._roomy(stats, method, response_of(value) if method == "auto" else None)
             high = max(high, stats.maximum) if _read_for_maximum(value) else high  # rule 5
             low, high = self._bounded((low, high), producer)
             floor, ceiling = flat_outside(value, self._seen)  # rule 7
@@ -106,9 +108,9 @@ class Ranges:
             return union(finite_extent(constant))
         return None if stats is None else self._roomy(stats, "minmax")
 
-    def _roomy(self, stats: TensorStats, method: RangeMethod) -> Extent:
+    def _roomy(self, stats: TensorStats, method: RangeMethod, response: Response | None = None) -> Extent:
         """Rules 6 and 8."""
-        low, high = roomy_range_of(stats, method)
+        low, high = roomy_range_of(stats, method, response)
         return low * self._room, high * self._room
 
     def _bounded(self, extent: Extent, producer: ir.Node | None) -> Extent:

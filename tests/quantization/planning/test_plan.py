@@ -98,7 +98,7 @@ class TestRanges:
         extent = Ranges(stats, "auto").of(conv)
         assert extent is not None
         assert extent[0] > -2.0
-        assert extent[1] == 3.0 if kept else extent[1] < 2.0
+        assert extent[1] == 3.0 if kept else extent[1] < 2.6
 
     def test_a_tensor_without_range_keeps_its_node_float_and_is_reported(self) -> None:
         plan = plan_of(typed(self.MODEL, CONV), {"x": (0, 1)})
@@ -220,9 +220,9 @@ class TestSameScale:
     def test_zero_padding_keeps_the_range_and_a_pad_value_widens_it(self) -> None:
         text = "(float[1,3,4,4] x) => (float[1,4,5,5] y) { p = Pad(x, pads, v) y = Conv(p, w, b) }"
         pads = {"pads": constant(0, 0, 0, 0, 0, 0, 1, 1, dtype="int64")}
-        for value, low in ((0.0, -1.0), (-3.0, -3.0), (-np.inf, -1.0), (-3e38, -1.0)):
+        for value, low in ((0.0, -0.9), (-3.0, -3.0), (-np.inf, -0.9), (-3e38, -0.9)):
             model = typed(text, {**CONV, **pads, "v": np.asarray(value, np.float32)})
-            plan = plan_of(model, {"x": (-1, 1), "y": (0, 1)})
+            plan = plan_of(model, {"x": (-0.9, 1), "y": (0, 1)})
             assert scale(plan, "x") == scale(plan, "p") == pytest.approx((1 - low) / 255, rel=1e-6), value
 
 
@@ -238,10 +238,10 @@ class TestFixedOutputs:
         text = """(float[1,3,4,4] x) => (float[1,4,4,4] y)
         { c = Conv(x, w, b) s = Sigmoid(c) j = Concat<axis=1>(s, c) y = Conv(j, w3) }"""
         plan = plan_of(
-            typed(text, {**CONV, "w3": kernel(4, 8, 1, 1)}), {"x": (0, 1), "c": (-5, 5), "y": (0, 1), "j": (-5, 5)}
+            typed(text, {**CONV, "w3": kernel(4, 8, 1, 1)}), {"x": (0, 1), "c": (-5, 6), "y": (0, 1), "j": (-5, 6)}
         )
         assert schemes(plan)["Concat_j"] == "float32"
-        assert plan.activations["j"].qparams.scale[0] == pytest.approx(10 / 255, rel=1e-6)
+        assert plan.activations["j"].qparams.scale[0] == pytest.approx(11 / 255, rel=1e-6)
 
     def test_a_probability_at_a_float_output_stays_float(self) -> None:
         text = "(float[1,3,4,4] x) => (float[1,4,4,4] y) { c = Conv(x, w, b) y = Softmax<axis=1>(c) }"

@@ -70,6 +70,8 @@ def test_every_rung_is_reported_and_no_harm_stays(effort: Effort) -> None:
     for rung in result.rungs[1:]:
         # the last rungs are judged with weights as they are, the first with finer ones
         assert rung.before_db == level or rung.name in ("following", "rounding")
+        assert rung.before_db is not None
+        level = rung.before_db
         assert not rung.kept or rung.after_db > level
         level = rung.after_db if rung.kept else level
     _, fast = climbed("fast")
