@@ -17,6 +17,7 @@ from tools.acceptance import CASES, find_data
 from tools.accuracy_nets import NETS, pictures, speech
 from tools.accuracy_rows import Feeds, clips, digits, faces, lines, sentences, tokens
 from tools.accuracy_samples import crops
+from tools.accuracy_trained import TRAINED_ROWS, held_out
 from tools.accuracy_wheels import TRAINED, animals, files
 
 Specs = Sequence[TensorSpec]
@@ -56,6 +57,7 @@ _MORE: dict[str, Callable[[int, Specs], Feeds]] = {
     "animal_mnist": lambda *_: [{"x": row[None]} for row in animals()[0][TRAINED:]],
     "magika": lambda _, specs: files(specs[0])[0],
     "yolo": lambda count, _: pictures(320, count),
+    **{name: lambda *_: held_out() for name in TRAINED_ROWS},
     **{case.name: _of_case(case.name) for case in CASES},
     **{name: _of_net(name) for name in NETS},
 }
