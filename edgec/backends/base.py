@@ -22,11 +22,13 @@ class CompileOptions:
     """How to compile: the precision that the model carries, and the layout of the artifact's own I/O.
 
     `io_layout` "auto" lets inputs and outputs take the layout the runtime likes (recorded in the artifact's
-    bindings), "source" keeps the source model's.
+    bindings), "source" keeps the source model's. `as_given` is a model that came quantized: what it computes in float
+    is rounded nowhere.
     """
 
     precision: Precision = "float32"
     io_layout: Literal["auto", "source", "nhwc"] = "auto"
+    as_given: bool = False
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -107,7 +107,7 @@ def run_build(
     )
     check_options(asked)
     name, facts = backend_facts(profile, backend)
-    options = candidates(precision, profile, name, facts, calibrated=calibration is not None)
+    options = candidates(precision, profile, name, facts, calibrated=True)  # refused before anything is read
     clock = Clock(progress)
     with clock.stage("load"):
         loaded = load_source(source, inputs=inputs, options=reading)
@@ -117,6 +117,10 @@ def run_build(
             model = canonicalize(model)
             if model.source.kind == "tflite":
                 check_lifted(source, model, profile)
+        if has_qdq(model):
+            options = Candidates(("int8",), "the model comes quantized and is compiled as it is", options.findings)
+        elif calibration is None:
+            options = candidates(precision, profile, name, facts, calibrated=False)
     opened = None
     if calibration is not None:
         opened = open_samples(calibration, model.inputs(), count=samples, usual=loaded.recipe)
@@ -150,8 +154,6 @@ def run_build(
 def _finish(
     work: Build, options: Candidates, sign_key: str | Path | None, keep_graphs: bool, packaging: Sequence[str]
 ) -> BuildResult:
-    if has_qdq(work.model):
-        options = Candidates(("int8",), "the model comes quantized and is compiled as it is")
     with work.clock.stage("judge"):
         work.prepare_references()
     form = choose(work, options)

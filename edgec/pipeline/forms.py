@@ -237,8 +237,7 @@ class Build:
 
     def there(self, precision: Precision, model: Model) -> dict[str, Any]:
         """How what the backend makes of a model does in its runtime, with the task's metric where there is one."""
-        options = CompileOptions(precision=precision, io_layout=self.io_layout)
-        artifact = self.backend.compile(model, self.target, options)
+        artifact = self.backend.compile(model, self.target, self._how(precision))
         found = self._measured(list(_run_all(artifact, self.feeds)))
         task = self.budget.task
         return found if task is None else {**found, "task": task.measure(partial(_run_all, artifact))}
@@ -286,10 +285,12 @@ class Build:
         """The artifact of a form, compiled once."""
         if form.precision not in self.artifacts:
             with self.clock.stage("compile"):
-                self.artifacts[form.precision] = self.backend.compile(
-                    form.model, self.target, CompileOptions(precision=form.precision, io_layout=self.io_layout)
-                )
+                how = self._how(form.precision)
+                self.artifacts[form.precision] = self.backend.compile(form.model, self.target, how)
         return self.artifacts[form.precision]
+
+    def _how(self, precision: Precision) -> CompileOptions:
+        return CompileOptions(precision=precision, io_layout=self.io_layout, as_given=has_qdq(self.model))
 
     def speeds(self, form: Form, others: Sequence[Precision]) -> Speeds:
         """How fast the form is beside float; and beside `others` where products that those run well stay in float."""
@@ -321,9 +322,7 @@ class Build:
         with self.clock.stage("compile"):
             legal = self.backend.legalize(self.model, self.target, precision)
             model = apply_plan(legal, self._plan(legal, None, precision, "auto"))
-            return self.backend.compile(
-                model, self.target, CompileOptions(precision=precision, io_layout=self.io_layout)
-            )
+            return self.backend.compile(model, self.target, self._how(precision))
 
     def goldens(self, form: Form, artifact: Artifact) -> tuple[list[Golden], dict[str, Any], dict[str, Any]]:
         """Run the artifact on the judging inputs; goldens to keep, its fidelity, its agreement with the QDQ model."""

@@ -13,7 +13,8 @@ Rules
    float model as the reference is.
 4. dynamic: the runtime quantizes activations itself, which the reference does not; a floor in decibels.
 5. Worth a warning: an SQNR to float that is lower than the reference's (int8, int16x8), or low in itself (any). Where
-   a float32 build would pass with as much noise, all of it is float rounding, and no warning.
+   a float32 build would pass with as much noise, all of it is float rounding, and no warning; where the float model is
+   the reference itself, as of a model that came quantized, rules 2 and 3 have said all.
    Noise over n values is known to about 20 / ln 10 / √n dB beside another: less than three times that is luck
    (rules 2, 3 and 5). A score of one number, three goldens of it, says next to nothing.
 6. Outputs that are not floats in the source model (indices): equal to the reference, for the float precisions.
@@ -30,6 +31,7 @@ import numpy as np
 from edgec.artifact import IoBinding
 from edgec.errors import Finding, Severity
 from edgec.metrics import (
+    MAX_DB,
     StepDifferences,
     cosine,
     max_abs,
@@ -192,7 +194,8 @@ def _warnings(check: OutputCheck, precision: str, exact: Array) -> list[Finding]
     findings = []
     quantized = TOLERANCES[precision].share_within_2 is not None
     drop = _beyond_luck(SQNR_DROP_DB, exact.size)
-    if quantized and check.sqnr_db < min(check.reference_sqnr_db - drop, FLOAT_NOISE_DB):
+    noisy = check.reference_sqnr_db < MAX_DB
+    if quantized and noisy and check.sqnr_db < min(check.reference_sqnr_db - drop, FLOAT_NOISE_DB):
         findings.append(
             Finding(
                 code="validate/fidelity-drop",

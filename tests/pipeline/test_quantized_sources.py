@@ -223,6 +223,32 @@ def _nncf_export() -> Model:
     return typed(_pairs(text, constants, ("x", "y")), constants)
 
 
+def test_openvino_rounds_no_float_data_of_a_given_model(tmp_path: Path) -> None:
+    """Its CPU plugin rounds what FullyConnected multiplies by int8 weights to 8 bits, if it may."""
+    rng = np.random.default_rng(0)
+    constants = {
+        "w": rng.integers(-127, 127, (64, 32)).astype(np.int8),
+        "s": np.asarray(0.01, np.float32),
+    }
+    model = typed("(float[1,64] x) => (float[1,32] y) { w_d = DequantizeLinear(w, s) y = MatMul(x, w_d) }", constants)
+    feeds = [{"x": rng.normal(size=(1, 64)).astype(np.float32)} for _ in range(8)]
+    wanted, got, _ = _runs(tmp_path, model.to_bytes(), "intel-cpu", feeds)
+    assert sqnr_db(wanted, got) > 100
+    with open_bundle(next(tmp_path.glob("dist/*.edgec"))) as bundle:
+        assert b"DYNAMIC_QUANTIZATION_GROUP_SIZE" in bundle.read("model.xml")
+
+
+@pytest.mark.parametrize("target", ["coral-edgetpu", "raspberrypi4"])
+def test_no_calibration_data_is_asked_for(tmp_path: Path, target: str) -> None:
+    model = _quantized_by_onnxruntime(tmp_path, **STATIC["s8 activations, s8 weights a tensor"])
+    (tmp_path / "model.onnx").write_bytes(model)
+    options: dict[str, Any] = {"target": target, "output": tmp_path / "dist", "stop_after": "compile"}
+    for precision in ("auto", "int8"):
+        built = run_build(tmp_path / "model.onnx", precision=precision, **options)
+        assert built.summary["precision"] == "int8"
+        assert "calibration/none" not in {f["code"] for f in built.summary["findings"]}
+
+
 @pytest.mark.parametrize("target", TARGETS)
 @pytest.mark.parametrize("make", [_torch_export, _brevitas_export, _nncf_export])
 def test_exports_of_training(tmp_path: Path, make: Any, target: str) -> None:

@@ -117,6 +117,13 @@ def test_systematic_shift_within_the_steps_is_a_warning() -> None:
     assert check.sqnr_db < check.reference_sqnr_db - 0.5
 
 
+def test_a_model_that_came_quantized_is_its_own_reference() -> None:
+    reference = Q.dequantize(Q.quantize(EXACT, DType.INT8))
+    raw, far = (Q.quantize(reference, DType.INT8) + np.int8(n) for n in (1, 4))
+    assert judge("int8", raw, reference, io=binding(q=Q), exact=reference)[1] == []
+    assert judge("int8", far, reference, io=binding(q=Q), exact=reference)[1] == ["validate/disagreement"]
+
+
 def test_noise_that_a_float32_build_may_have_is_no_drop_of_fidelity() -> None:
     reference = EXACT * np.float32(1 + 1e-7)
     assert judge("int8", EXACT * np.float32(1 + 1e-5), reference)[1] == []  # 100 dB, where the reference has 138

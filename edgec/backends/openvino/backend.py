@@ -9,7 +9,15 @@ from edgec.artifact import Artifact, IoBinding
 from edgec.backends.base import CompileOptions, Precision
 from edgec.backends.openvino.importer import imported
 from edgec.backends.openvino.legalize import fold_biases, take_apart
-from edgec.backends.openvino.serialize import name_layers, operators, restore_inputs, serialize, tidy, to_float16
+from edgec.backends.openvino.serialize import (
+    keep_data_in_float,
+    name_layers,
+    operators,
+    restore_inputs,
+    serialize,
+    tidy,
+    to_float16,
+)
 from edgec.backends.openvino.wrong import narrow_integers, wrong_nodes
 from edgec.errors import EdgecError, Finding, Severity
 from edgec.graph.model import Model
@@ -63,6 +71,8 @@ def compile(model: Model, target: Target, options: CompileOptions) -> Artifact: 
         if options.precision == "float16" or has_float16_weights(model):
             to_float16(network)
         name_layers(network, model)
+        if options.as_given:
+            keep_data_in_float(network)
         xml, weights = serialize(network)
         runtime = target.backends["openvino"].runtime if "openvino" in target.backends else None
         return Artifact(
