@@ -226,7 +226,7 @@ def _nncf_export() -> Model:
 def test_openvino_rounds_no_float_data_of_a_given_model(tmp_path: Path) -> None:
     """Its CPU plugin rounds what FullyConnected multiplies by int8 weights to 8 bits, if it may."""
     rng = np.random.default_rng(0)
-    constants = {
+    constants: dict[str, Array] = {
         "w": rng.integers(-127, 127, (64, 32)).astype(np.int8),
         "s": np.asarray(0.01, np.float32),
     }
