@@ -79,6 +79,23 @@ def test_ties_of_topk_keep_their_order(tmp_path: Path) -> None:
     np.testing.assert_array_equal(got["v"], np.take_along_axis(x, got["i"], 1))
 
 
+@pytest.mark.parametrize("rows", [1, 4])
+def test_mish_between_products_of_matrices(rows: int, tmp_path: Path) -> None:
+    """One thread, as validation runs: the plugin refuses Mish there (`Supported precisions set is not available`)."""
+    model = graph(
+        f"(float[{rows},8] x) => (float[{rows},4] y) {{ h = MatMul(x, v) m = Mish(h) y = MatMul(m, w) }}",
+        constants={"v": 3 * values(8, 16, seed=1), "w": values(16, 4, seed=2)},
+    )
+    feeds = {"x": 10 * values(rows, 8)}
+    np.testing.assert_allclose(computed(model, feeds, tmp_path)["y"], run_ort(model, feeds)["y"], rtol=1e-4, atol=1e-4)
+
+
+def test_mish_behind_a_convolution_stays_one_operator() -> None:
+    text = "(float[1,2,4,4] x) => (float[1,2,4,4] y) { c = Conv(x, w) y = Mish(c) }"
+    model = graph(text, constants={"w": values(2, 2, 1, 1)})
+    assert operators(BACKEND.legalize(model, TARGET, "float32")) == operators(model)
+
+
 def test_quotients_are_exact_before_they_are_rounded(tmp_path: Path) -> None:
     model = graph("(float[2000] x, float[2000] d) => (float[2000] y) { q = Div(x, d) y = Floor(q) }")
     d = np.abs(values(2000)) + np.float32(0.01)

@@ -118,9 +118,11 @@ def _gelu(node: ir.Node, editor: Editor) -> bool:
 
 
 def _mish(node: ir.Node, editor: Editor) -> bool:
-    """x · tanh(softplus(x))"""
+    """x · n/(n + 2) with n = eˣ(eˣ + 2), where x beyond 20 counts as 20: tanh(softplus(x)) OpenVINO fuses again."""
     b, x = Builder(editor, node), node.inputs[0]
-    b.done(b("Mul", x, b("Tanh", b("Softplus", x))))
+    power = b("Exp", b("Min", x, 20.0))
+    n = b("Mul", power, b("Add", power, 2.0))
+    b.done(b("Mul", x, b("Div", n, b("Add", n, 2.0))))
     return True
 
 
