@@ -21,7 +21,7 @@ from edgec.quantization.types import Statistics, TensorStats
 from edgec.tensors import Array
 
 #: Raise when calibration begins to give other statistics for the same model and data.
-ALGORITHM_VERSION = 2
+ALGORITHM_VERSION = 3
 
 
 def cache_folder() -> Path:

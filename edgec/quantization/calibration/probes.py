@@ -14,6 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 import onnx_ir as ir
 
+from edgec.graph.channels import channel_axis
 from edgec.graph.model import Model, shape_of
 from edgec.quantization.calibration.observers import Segments
 from edgec.tensors import Array
@@ -82,13 +83,6 @@ def stride_of(shape: Sequence[int]) -> int:
     return stride
 
 
-def channel_axis_of(rank: int) -> int | None:
-    """Axis of the per-channel ranges: 1 for images and volumes, the last for sequences, None for scalars."""
-    if rank >= 4:
-        return 1
-    return rank - 1 if rank >= 2 else None
-
-
 def _static_size(value: ir.Value) -> int | None:
     if value.shape is None:
         return None
@@ -110,7 +104,7 @@ class _Probe:
     def reduce(self, value: ir.Value) -> int:
         """Minimum and maximum of each channel; returns the number of channels."""
         shape = shape_of(value)
-        axis = channel_axis_of(len(shape))
+        axis = channel_axis(value)
         if axis is not None and not 1 < shape[axis] <= _MOST_CHANNELS:
             axis = None
         self._behind = value.producer()

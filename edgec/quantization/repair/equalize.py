@@ -10,6 +10,9 @@ x' = x / t and W' = W · t along the channels of x compute the same. One rule se
 3. All readers are products with constant weights, which take t along their input channels.
 4. Where nobody can take 1 / t but x comes from float, a multiplication in front of the int8 products does: others go on
    reading x. It has to gain something, and to be little beside the products' own work.
+5. A product of two values takes 1 / t in either of them: so gates (SwiGLU, GLU, x · g) are evened by what they let
+   through. That value may become less even by it: the factors are those that leave the least noise of both.
+6. A Split along the channels is of a writer that takes 1 / t in some of its rows alone.
 """
 
 from __future__ import annotations
@@ -21,40 +24,38 @@ from dataclasses import dataclass, replace
 import numpy as np
 import onnx_ir as ir
 
+from edgec.graph.channels import channel_axis, like_image
 from edgec.graph.edit import Editor
 from edgec.graph.model import Model, attr, const_of, keep_origin, shape_of, static_shape
-from edgec.graph.traits import Kind, clip_bounds, trait_of
+from edgec.graph.traits import Kind, trait_of
 from edgec.graph.work import multiplications
-from edgec.quantization.planning.units import bias_add_input
-from edgec.quantization.repair.factors import factors_of, gain, input_axis, is_depthwise
+from edgec.quantization.repair.factors import (
+    candidates,
+    factors_of,
+    gain,
+    input_axis,
+    is_depthwise,
+    powers,
+    predicted,
+)
+from edgec.quantization.repair.sources import (
+    CONVOLUTIONS,
+    NORMALIZATIONS,
+    PRODUCTS,
+    Source,
+    constant_factor,
+    ranges_of,
+    sources_of,
+)
 from edgec.quantization.types import STATIC, QuantPlan, Statistics, TensorStats
 from edgec.tensors import Array
 
 #: Less than this between the largest and the smallest factor is not worth moving.
 LEAST = 1.5
 
-_COMMUTES = frozenset({"AveragePool", "GlobalAveragePool", "Identity", "LeakyRelu", "MaxPool", "PRelu", "Relu"})
-#: Of these, what is not observed itself: they hand on what they read, channel by channel.
-_WITHIN = frozenset({"AveragePool", "GlobalAveragePool", "Identity", "MaxPool"})
-_PRODUCTS = frozenset({"Conv", "Gemm", "MatMul"})
-
 #: Rule 4: the predicted error falls by this ratio, and each value is multiplied this often in the products.
 _LEAST_GAIN = 1.3
 _LEAST_WORK = 256
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Source:
-    """Who writes some channels of a value: a weight or a normalisation, and the sum with its bias.
-
-    `ceiling` is what a Clip on the way lets through; `values` are all that carry the channels, in graph order.
-    """
-
-    writer: ir.Node
-    bias_add: ir.Node | None
-    channels: int
-    values: tuple[ir.Value, ...]
-    ceiling: float = math.inf
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -90,7 +91,9 @@ def equalize(model: Model, plan: QuantPlan, stats: Statistics) -> tuple[Model, d
     editor = Editor(work)
     changed: dict[str, Moved] = {}
     for migration in found:
-        changed.update(_apply(migration, editor))
+        for name, moved in _apply(migration, editor).items():
+            before = changed.get(name)
+            changed[name] = moved if before is None else replace(moved, factors=before.factors * moved.factors)
     return work, changed
 
 
@@ -106,18 +109,22 @@ def find_migrations(model: Model, plan: QuantPlan, stats: Mapping[str, TensorSta
 
 
 def _migration(value: ir.Value, plan: QuantPlan, stats: Mapping[str, TensorStats]) -> Migration | None:
-    ranges = _ranges(value, stats) if value.name in plan.activations else None
+    ranges = ranges_of(value, stats) if value.name in plan.activations else None
     if ranges is None:
         return None
     readers = tuple(user for user, _ in value.uses())
     if not readers or not all(_reads_by_channel(user, index) for user, index in value.uses()):  # rule 3
         return _multiplied(value, plan, stats)
-    if any(user.op_type == "Conv" for user in readers) != (len(shape_of(value)) >= 4):
+    if any(user.op_type in CONVOLUTIONS for user in readers) != like_image(value):
         return None  # the channels of the statistics are others
-    sources = _sources(value, read_by=len(readers))
+    sources = sources_of(value, stats, read_by=len(readers))
     if sources is None or sum(source.channels for source in sources) != len(ranges):
         return _multiplied(value, plan, stats)
-    factors = factors_of(ranges, readers)
+    scaled = any(source.writer.op_type == "Mul" for source in sources)
+    if scaled and not _comes_from_float(value, plan):
+        return None
+    weighed = scaled or any(source.factor is not None for source in sources)
+    factors = _least_noise(value, sources, readers, plan, stats) if weighed else factors_of(ranges, readers)
     if factors is None:
         return None
     ceilings = np.concatenate([np.full(source.channels, source.ceiling) for source in sources])
@@ -142,9 +149,9 @@ def _multiplied(value: ir.Value, plan: QuantPlan, stats: Mapping[str, TensorStat
         if plan.nodes[user.name or ""].scheme in STATIC
         and _reads_by_channel(user, index)
         and not is_depthwise(user)
-        and (user.op_type == "Conv") == (len(shape) >= 4)
+        and (user.op_type in CONVOLUTIONS) == like_image(value)
     )
-    ranges = _ranges(value, stats)
+    ranges = ranges_of(value, stats)
     factors = factors_of(ranges, readers, seen) if readers and ranges is not None else None
     if factors is None or factors.max() < LEAST * factors.min():
         return None
@@ -152,6 +159,39 @@ def _multiplied(value: ir.Value, plan: QuantPlan, stats: Mapping[str, TensorStat
     if work < _LEAST_WORK * math.prod(shape) or gain(factors, seen, readers) < _LEAST_GAIN:
         return None
     return Migration(value=value, sources=(), readers=readers, factors=factors)
+
+
+def _least_noise(
+    value: ir.Value,
+    sources: tuple[Source, ...],
+    readers: tuple[ir.Node, ...],
+    plan: QuantPlan,
+    stats: Mapping[str, TensorStats],
+) -> Array | None:
+    """Rule 5: the factors that leave the least noise of the value, of the weights and of the gated values together."""
+    seen, ranges = stats.get(value.name or ""), ranges_of(value, stats)
+    if seen is None or seen.channel_min is None or ranges is None or any(is_depthwise(user) for user in readers):
+        return None
+    tried = [np.ones(len(ranges)), *candidates(ranges, readers)]
+    weights = powers(readers)
+
+    def noise(factors: Array) -> float:
+        total, start = predicted(factors, seen, readers), 0
+        for source in sources:
+            part = slice(start, start + source.channels)
+            start += source.channels
+            rounded = source.wider[-1] if source.wider else source.factor
+            given = None if rounded is None or rounded.name not in plan.activations else ranges_of(rounded, stats)
+            if given is None:
+                continue
+            own = given[source.start : source.start + source.channels] if source.wider else given
+            step = float((given / source.of_writer(factors[part])).max()) / 255
+            gate = ranges[part] / np.where(own > 0, own, np.inf)
+            total += step**2 / 12 * float(np.sum(np.square(factors[part] * gate) * weights[part]))
+        return total
+
+    best = min(tried, key=noise)
+    return None if noise(tried[0]) < _LEAST_GAIN * noise(best) else best
 
 
 def _comes_from_float(value: ir.Value, plan: QuantPlan) -> bool:
@@ -162,97 +202,16 @@ def _comes_from_float(value: ir.Value, plan: QuantPlan) -> bool:
     return node is not None and plan.nodes[node.name or ""].scheme not in STATIC
 
 
-def _ranges(value: ir.Value, stats: Mapping[str, TensorStats]) -> Array | None:
-    """The largest magnitude of each channel; of what is not observed itself, as far as what it is made of tells."""
-    seen = stats.get(value.name or "")
-    if seen is not None and seen.channel_min is not None and seen.channel_max is not None:
-        return np.maximum(np.abs(seen.channel_min), np.abs(seen.channel_max)).astype(np.float64)
-    node = value.producer()
-    if node is None or seen is not None or node.inputs[0] is None:
-        return None
-    if node.op_type == "Concat":
-        parts = [_ranges(part, stats) for part in node.inputs if part is not None]
-        return None if any(part is None for part in parts) else np.concatenate([p for p in parts if p is not None])
-    return _ranges(node.inputs[0], stats) if node.op_type in _WITHIN else None
-
-
-def _sources(value: ir.Value, *, read_by: int = 1) -> tuple[Source, ...] | None:
-    """Rules 1 and 2: who writes the channels; None where something between does not commute, or is read elsewhere."""
-    node = value.producer()
-    if node is None or value.is_graph_output() or len(value.uses()) != read_by or value.shape is None:
-        return None
-    axis = 1 if len(shape_of(value)) >= 4 else len(shape_of(value)) - 1
-    if node.op_type == "Concat" and attr(node, "axis", 0) % len(shape_of(value)) == axis:
-        parts = [_sources(part) if part is not None else None for part in node.inputs]
-        joined = [source for part in parts if part is not None for source in part]
-        return None if None in parts else tuple(_and_then(source, value) for source in joined)
-    if node.op_type in _COMMUTES or _is_ceiling(node):
-        if node.inputs[0] is None or (node.op_type == "PRelu" and const_of(node.inputs[1]) is None):
-            return None
-        before = _sources(node.inputs[0])
-        ceiling = clip_bounds(node)[1] if node.op_type == "Clip" else math.inf
-        return None if before is None else tuple(_and_then(source, value, ceiling) for source in before)
-    return _source(value, node, axis)
-
-
-def _source(value: ir.Value, node: ir.Node, axis: int) -> tuple[Source, ...] | None:
-    adder, values = None, [value]
-    if node.op_type == "Add":  # of a product and its bias
-        products = [v.producer() for v in node.inputs if v is not None and v.producer() is not None]
-        if len(products) != 1 or products[0] is None or _bias_adder(products[0]) is not node:
-            return None
-        adder, node = node, products[0]
-        values.insert(0, node.outputs[0])
-    if not _writes_by_channel(node, adder):
-        return None
-    channels = shape_of(value)[axis]
-    return (Source(writer=node, bias_add=adder, channels=channels, values=tuple(values)),)
-
-
-def _and_then(source: Source, value: ir.Value, ceiling: float = math.inf) -> Source:
-    """The source, one operator further on."""
-    return replace(source, values=(*source.values, value), ceiling=min(source.ceiling, ceiling))
-
-
-def _is_ceiling(node: ir.Node) -> bool:
-    return node.op_type == "Clip" and clip_bounds(node)[0] == 0.0
-
-
-def _bias_adder(node: ir.Node) -> ir.Node | None:
-    """The addition of a constant bias after a product."""
-    uses = tuple(node.outputs[0].uses())
-    if node.op_type != "MatMul" or len(uses) != 1 or uses[0][0].op_type != "Add":
-        return None
-    bias = bias_add_input(uses[0][0], node.outputs[0])
-    return None if const_of(bias) is None else uses[0][0]
-
-
-def _writes_by_channel(node: ir.Node, adder: ir.Node | None) -> bool:
-    """Rule 1."""
-    if node.op_type == "LayerNormalization":
-        last = attr(node, "axis", -1) in (-1, len(shape_of(node.outputs[0])) - 1)
-        return last and all(const_of(v) is not None for v in node.inputs[1:])
-    if node.op_type not in _PRODUCTS or any(const_of(v) is None for v in node.inputs[1:] if v is not None):
-        return False
-    if node.op_type == "Conv":
-        return True
-    weight = const_of(node.inputs[1])
-    bias = const_of(node.inputs[2]) if len(node.inputs) > 2 else None
-    if adder is not None:
-        bias = const_of(bias_add_input(adder, node.outputs[0]))
-    return weight is not None and weight.ndim == 2 and (bias is None or bias.size == shape_of(node.outputs[0])[-1])
-
-
 def _reads_by_channel(user: ir.Node, index: int) -> bool:
     """Rule 3."""
-    if user.op_type not in _PRODUCTS or index != 0:
+    if user.op_type not in PRODUCTS or index != 0:
         return False
-    weight = const_of(user.inputs[1])
-    if weight is None or (user.op_type != "Conv" and weight.ndim != 2):
+    weight, groups = const_of(user.inputs[1]), attr(user, "group", 1)
+    if weight is None:
         return False
-    if user.op_type == "Gemm" and attr(user, "transA", 0):
-        return False
-    return user.op_type != "Conv" or attr(user, "group", 1) == 1 or weight.shape[1] == 1
+    if user.op_type in CONVOLUTIONS:
+        return groups == 1 or (user.op_type == "Conv" and weight.shape[1] == 1)
+    return weight.ndim == 2 and not (user.op_type == "Gemm" and attr(user, "transA", 0))
 
 
 def _apply(migration: Migration, editor: Editor) -> dict[str, Moved]:
@@ -264,10 +223,11 @@ def _apply(migration: Migration, editor: Editor) -> dict[str, Moved]:
     start = 0
     for source in migration.sources:
         own = factors[start : start + source.channels]
-        _divide(source, 1.0 / own, editor)
+        _divide(source, 1.0 / source.of_writer(own), editor)
+        for value in source.wider:
+            changed[value.name or ""] = Moved(origin=value.name or "", factors=source.of_writer(own))
         for value in source.values:
-            shape = shape_of(value)
-            joined = shape[1 if len(shape) >= 4 else -1] != source.channels
+            joined = shape_of(value)[channel_axis(value) or 0] != source.channels
             changed[value.name or ""] = Moved(origin=value.name or "", factors=factors if joined else own)
         start += source.channels
     for user in migration.readers:
@@ -283,7 +243,7 @@ def _apply(migration: Migration, editor: Editor) -> dict[str, Moved]:
 def _multiply(migration: Migration, editor: Editor) -> str:
     """Rule 4: the name of x / t."""
     value, rank = migration.value, len(shape_of(migration.value))
-    shape = (-1, *(1,) * (rank - 2)) if rank >= 4 else (-1,)
+    shape = (-1, *(1,) * (rank - 2)) if like_image(value) else (-1,)
     inverse = editor.const((1.0 / migration.factors).astype(np.float32).reshape(shape), f"{value.name}/evening")
     node = editor.node("Mul", [value, inverse], name=f"{value.name}/evened")
     node.outputs[0].shape, node.outputs[0].type = value.shape, value.type
@@ -299,7 +259,11 @@ def _multiply(migration: Migration, editor: Editor) -> str:
 def _divide(source: Source, inverse: Array, editor: Editor) -> None:
     """Rule 1."""
     node = source.writer
-    if node.op_type == "LayerNormalization":
+    if node.op_type == "Mul":
+        value, position = node.outputs[0], constant_factor(node)
+        assert position is not None
+        _scale(node, position, inverse, (channel_axis(value) or 0) - len(shape_of(value)), editor)
+    elif node.op_type in NORMALIZATIONS:
         for position in range(1, len(node.inputs)):
             _scale(node, position, inverse, -1, editor)
     else:

@@ -28,32 +28,44 @@ _EXPONENTS = (0.5, 0.3, 0.65, 0.8, 0.95)
 
 def factors_of(ranges: Array, readers: Sequence[ir.Node], seen: TensorStats | None = None) -> Array | None:
     """One factor a channel; None for readers that see other channels. Without `seen` half of what differs moves."""
-    products = [_rows(user) for user in readers if not is_depthwise(user)]
-    if any(rows.shape[1] != len(ranges) for rows in products):
+    known = seen is not None and seen.channel_min is not None
+    tried = candidates(ranges, readers, _EXPONENTS if known else _EXPONENTS[:1])
+    if not tried:
         return None
+    if len(tried) == 1 or seen is None:
+        return tried[0]
+    return min(tried, key=lambda factors: predicted(factors, seen, readers))
+
+
+def candidates(ranges: Array, readers: Sequence[ir.Node], exponents: Sequence[float] = _EXPONENTS) -> tuple[Array, ...]:
+    """Factors for each exponent; one for depthwise readers alone, none for readers that see other channels."""
+    products = _products(readers)
+    if any(rows.shape[1] != len(ranges) for rows in products):
+        return ()
     used = np.max([np.abs(rows).max(axis=(0, 2)) for rows in products], axis=0) if products else np.zeros(len(ranges))
     alive = ranges > 0
     if not used.any():
-        return None if not alive.any() else _limited(np.where(alive, ranges, 1.0), alive)
+        return (_limited(np.where(alive, ranges, 1.0), alive),) if alive.any() else ()
     alive &= used > 0
     if not alive.any():
-        return None
+        return ()
     wide, heavy = np.where(alive, ranges, 1.0), np.where(alive, used, 1.0)
-    exponents = _EXPONENTS if seen is not None and seen.channel_min is not None else _EXPONENTS[:1]
-    tried = [_limited(wide**a / heavy ** (1 - a), alive) for a in exponents]
-    if len(tried) == 1 or seen is None:
-        return tried[0]
-    return min(tried, key=lambda factors: predicted(factors, seen, products))
+    return tuple(_limited(wide**a / heavy ** (1 - a), alive) for a in exponents)
 
 
-def predicted(factors: Array, seen: TensorStats, products: Sequence[Array]) -> float:
+def powers(readers: Sequence[ir.Node]) -> Array:
+    """Σ W² of each channel over all outputs of the products that read it."""
+    return np.asarray(sum(np.square(rows).sum(axis=(0, 2)) for rows in _products(readers)))
+
+
+def predicted(factors: Array, seen: TensorStats, readers: Sequence[ir.Node]) -> float:
     """The error of both roundings at the outputs of all products, each weight as [outputs, channels, kernel]."""
     assert seen.channel_min is not None and seen.channel_max is not None
     low, high = seen.channel_min.astype(np.float64), seen.channel_max.astype(np.float64)
     step = (max((high / factors).max(), 0.0) - min((low / factors).min(), 0.0)) / 255
     power = _power(seen) / np.square(factors)
     total = 0.0
-    for rows in products:
+    for rows in _products(readers):
         moved = rows * factors[None, :, None]
         steps = np.abs(moved).max(axis=(1, 2)) / 127
         total += step**2 / 12 * float(np.sum(np.square(moved)))
@@ -63,9 +75,8 @@ def predicted(factors: Array, seen: TensorStats, products: Sequence[Array]) -> f
 
 def gain(factors: Array, seen: TensorStats, readers: Sequence[ir.Node]) -> float:
     """By how much the predicted error falls, as a ratio."""
-    products = [_rows(user) for user in readers if not is_depthwise(user)]
-    left = predicted(factors, seen, products)
-    return predicted(np.ones(len(factors)), seen, products) / left if left > 0 else 1.0
+    left = predicted(factors, seen, readers)
+    return predicted(np.ones(len(factors)), seen, readers) / left if left > 0 else 1.0
 
 
 def _power(seen: TensorStats) -> Array:
@@ -76,6 +87,11 @@ def _power(seen: TensorStats) -> Array:
     count = max(float(seen.counts.sum()), 1.0)
     mean = float((seen.counts * np.square(middles)).sum()) / count
     return np.asarray(squares * (mean / max(float(squares.mean()), np.finfo(np.float64).tiny)))
+
+
+def _products(readers: Sequence[ir.Node]) -> list[Array]:
+    """The weights of readers whose outputs mix channels."""
+    return [_rows(user) for user in readers if not is_depthwise(user)]
 
 
 def _rows(user: ir.Node) -> Array:
@@ -98,6 +114,4 @@ def is_depthwise(user: ir.Node) -> bool:
 
 def input_axis(user: ir.Node) -> int:
     """Axis of a weight along which its input channels lie."""
-    if user.op_type == "Conv":
-        return 1
-    return 1 if user.op_type == "Gemm" and attr(user, "transB", 0) else 0
+    return 1 if user.op_type == "Conv" or (user.op_type == "Gemm" and attr(user, "transB", 0)) else 0

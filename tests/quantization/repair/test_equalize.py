@@ -7,9 +7,9 @@ from collections.abc import Iterator
 import numpy as np
 import pytest
 
+from edgec.graph.channels import channel_axis
 from edgec.graph.model import Model
 from edgec.quantization.calibration.observers import observe
-from edgec.quantization.calibration.probes import channel_axis_of
 from edgec.quantization.calibration.range_choice import RangeChoice
 from edgec.quantization.measures.judge import Judge
 from edgec.quantization.planning.plan import make_plan
@@ -21,7 +21,7 @@ from edgec.quantization.run.apply import apply_plan
 from edgec.quantization.types import QuantPlan, Statistics
 from edgec.targets.load import load_target
 from edgec.tensors import Array
-from tests.support.graphs import assert_same, random_feeds, run_ort
+from tests.support.graphs import assert_same, operators, random_feeds, run_ort
 from tests.support.plans import kernel, typed
 
 TARGET = load_target("raspberrypi4")
@@ -82,7 +82,8 @@ def _observed(model: Model, feeds: Data) -> Statistics:
     probe.graph.outputs.extend(v for n in probe.nodes() for v in n.outputs if v.name not in names)
     runs = [{**run_ort(probe, feed), **feed} for feed in feeds]
     stacked = {name: np.concatenate([run[name] for run in runs]) for name in runs[0]}
-    tensors = {k: observe(v, channel_axis=channel_axis_of(v.ndim)) for k, v in stacked.items()}
+    values = {v.name: v for v in (*model.graph.inputs, *(v for n in model.nodes() for v in n.outputs))}
+    tensors = {k: observe(v, channel_axis=channel_axis(values[k])) for k, v in stacked.items()}
     return Statistics(tensors=tensors, samples=len(feeds), digest="made-up")
 
 
@@ -92,7 +93,7 @@ def _residual_net() -> Model:
     constants = {"g": uneven, "b": kernel(64) * uneven, "q": kernel(64, 256, seed=1), "k": kernel(64, 256, seed=2)}
     constants |= {"p": np.eye(64, dtype=np.float32), "o": kernel(256, 64, seed=3)}
     text = """(float[1,6,64] x) => (float[1,6,64] y)
-    { s = MatMul(x, p) n = LayerNormalization<axis=-1>(s, g, b) a = MatMul(n, q) c = MatMul(n, k) d = Mul(a, c)
+    { s = MatMul(x, p) n = LayerNormalization<axis=-1>(s, g, b) a = MatMul(n, q) c = MatMul(n, k) d = Sub(a, c)
       e = MatMul(d, o) y = Add(e, n) }"""
     return typed(text, constants)
 
@@ -116,8 +117,51 @@ def _joined_net() -> Model:
     return typed(text, constants)
 
 
+def _gated_net() -> Model:
+    """What a gate lets through is uneven; it is the factor that no sigmoid gives."""
+    constants = {"u": kernel(8, 16) * UNEVEN, "v": kernel(8, 16, seed=1), "w": kernel(16, 8, seed=2) / UNEVEN[:, None]}
+    text = """(float[1,6,8] x) => (float[1,6,8] y)
+    { a = MatMul(x, u) b = MatMul(x, v) g = Sigmoid(b) m = Mul(g, a) y = MatMul(m, w) }"""
+    return typed(text, constants)
+
+
+def _split_net() -> Model:
+    """A gated linear unit along one axis, as speech models have it: one convolution gives both factors."""
+    both = np.concatenate([UNEVEN, np.ones(16, np.float32)])
+    constants = {"w1": kernel(32, 3, 3, scale=0.3) * both[:, None, None], "b1": kernel(32, seed=1) * both}
+    constants |= {"w2": kernel(8, 16, 1, seed=2) / UNEVEN[None, :, None]}
+    text = """(float[1,3,20] x) => (float[1,8,20] y)
+    { c = Conv<kernel_shape=[3], pads=[1,1]>(x, w1, b1) a, b = Split<axis=1, num_outputs=2>(c) g = Sigmoid(b)
+      m = Mul(a, g) y = Conv(m, w2) }"""
+    return typed(text, constants)
+
+
+def _sound_net(last: str) -> Model:
+    """Convolutions along one axis: their channels are not the last axis."""
+    constants = {"w1": kernel(16, 3, 3, scale=0.3) * UNEVEN[:, None, None], "b1": kernel(16, seed=1) * UNEVEN}
+    weight = kernel(8, 16, 1, seed=2) / UNEVEN[None, :, None]
+    constants["w2"] = weight if last == "Conv" else np.ascontiguousarray(weight.transpose(1, 0, 2))
+    text = f"""(float[1,3,20] x) => (float[1,8,20] y)
+    {{ a = Conv<kernel_shape=[3], pads=[1,1]>(x, w1, b1) r = Relu(a) y = {last}(r, w2) }}"""
+    return typed(text, constants)
+
+
+def _scaled_net() -> Model:
+    """A normalisation written out, in float: its constant takes the factors, and no multiplication is added."""
+    constants = {"g": UNEVEN, "q": kernel(16, 12, seed=1) / UNEVEN[:, None], "k": kernel(16, 12, seed=2)}
+    constants["k"] /= UNEVEN[:, None]
+    text = """(float[1,6,16] x) => (float[1,6,12] y)
+    { s = Sin(x) n = Mul(s, g) a = MatMul(n, q) c = MatMul(n, k) y = Add(a, c) }"""
+    return typed(text, constants)
+
+
 NETS = {
     "concat": _joined_net(),
+    "gate": _gated_net(),
+    "gate of a split": _split_net(),
+    "one axis": _sound_net("Conv"),
+    "transposed": _sound_net("ConvTranspose"),
+    "scale": _scaled_net(),
     "relu": _conv_net(),
     "prelu": _conv_net("PRelu(a, slope)"),
     "leaky relu": _conv_net("LeakyRelu<alpha=0.1>(a)"),
@@ -159,6 +203,31 @@ def test_what_float_writes_is_multiplied_for_int8_products_alone() -> None:
     assert evened is not None
     again = _plan(*evened, "minmax")
     assert again.nodes[by_name["n/evened"].name or ""].scheme == "float32" and "n/evened" in again.activations
+
+
+def test_both_halves_of_a_split_may_move() -> None:
+    """Factors of one writer from two places are multiplied."""
+    both = np.concatenate([UNEVEN, UNEVEN])
+    constants = {"w1": kernel(32, 3, 1, 1) * both[:, None, None, None], "w2": kernel(8, 16, 1, 1, seed=2)}
+    model = typed(
+        """(float[1,3,6,6] x) => (float[1,8,6,6] y)
+        { c = Conv(x, w1) a, b = Split<axis=1, num_outputs=2>(c) r = Relu(a) s = Relu(b)
+          d = Conv(r, w2) e = Conv(s, w3) y = Add(d, e) }""",
+        {**constants, "w3": kernel(8, 16, 1, 1, seed=3)},
+    )
+    feeds, stats, plan = _setting(model)
+    found = equalize(model, plan, stats)
+    assert found is not None
+    assert found[1]["c"].factors == pytest.approx(np.concatenate([found[1]["r"].factors, found[1]["s"].factors]))
+    assert_same(model, found[0], feeds.feeds[0], relative=1e-5)
+
+
+def test_a_scale_of_float_needs_no_multiplication_of_its_own() -> None:
+    model = NETS["scale"]
+    _, stats, plan = _setting(model)
+    found = equalize(model, plan, stats)
+    assert found is not None and found[1].keys() == {"n"}
+    assert operators(found[0]) == operators(model)
 
 
 def test_the_exponent_is_the_one_that_leaves_the_least() -> None:
