@@ -1,7 +1,7 @@
 """Beyond which ends of a value nothing changes for those who read it: values there need no steps of their own.
 
 1. A Relu or Clip is flat outside its bounds; HardSwish is 0 below −3, HardSigmoid flat outside its slope.
-2. A sum with a number, a maximum, and what only moves values, are flat where their own readers are.
+2. A sum with a number, a maximum, and what only moves values, are flat where the readers of all they give are.
 3. A product with a gate, clip(x + c, 0, …) of the same x, is 0 where the gate is: HardSwish, taken apart.
 4. Of several readers the widest counts; an output of the graph is flat nowhere.
 5. A sum or difference with another value is flat where its own readers are whatever that other value is, of the range
@@ -11,7 +11,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 import onnx_ir as ir
 
@@ -40,8 +40,13 @@ def flat_outside(value: ir.Value, known: Known = _unknown) -> Extent:
     uses = value.uses()
     if value.is_graph_output() or not uses:
         return _NOWHERE
-    ends = [_for_reader(user, value, known) for user, _ in uses]
-    return min(low for low, _ in ends), max(high for _, high in ends)  # rule 4
+    return _widest(_for_reader(user, value, known) for user, _ in uses)  # rule 4
+
+
+def _widest(ends: Iterable[Extent]) -> Extent:
+    """What all of them leave flat; nothing where there is none."""
+    found = list(ends)
+    return (min(low for low, _ in found), max(high for _, high in found)) if found else _NOWHERE
 
 
 def _for_reader(reader: ir.Node, value: ir.Value, known: Known) -> Extent:
@@ -53,7 +58,9 @@ def _for_reader(reader: ir.Node, value: ir.Value, known: Known) -> Extent:
         slope, offset = float(attr(reader, "alpha", 0.2)), float(attr(reader, "beta", 0.5))
         return (-offset / slope, (1 - offset) / slope) if slope > 0 else _NOWHERE
     if reader.op_type in _PASS_ON and value in reader.inputs:  # rule 2
-        return flat_outside(reader.outputs[0], known)
+        return _widest(
+            flat_outside(given, known) for given in reader.outputs if given.uses() or given.is_graph_output()
+        )
     added = _added(reader, value)
     if added is not None:
         low, high = flat_outside(reader.outputs[0], known)

@@ -34,7 +34,10 @@ HARD_SWISH = "s = Add(x, three)  gate = Clip(s, zero, six)  y = Mul(x, gate)"
         # the widest of the readers
         ("a = Clip(x, zero, six)  b = HardSwish(x)  y = Add(a, b)", (-3, math.inf)),
         ("a = Relu(x)  y = Add(a, x)", (-math.inf, math.inf)),
+        ("a, b = Split<axis = 1, num_outputs = 2>(x)  c = Relu(a)  d = HardSwish(b)  y = Add(c, d)", (-3, math.inf)),
+        ("a, b = Split<axis = 1, num_outputs = 2>(x)  y = Relu(b)", (0, math.inf)),  # nobody reads a
         # nothing of the kind
+        ("a, b = Split<axis = 1, num_outputs = 2>(x)  c = Clip(a, zero, six)  y = Mul(c, b)", (-math.inf, math.inf)),
         ("m = AveragePool<kernel_shape = [2, 2]>(x)  y = Relu(m)", (-math.inf, math.inf)),
         ("s = Add(x, three)  gate = Clip(s, one, six)  y = Mul(x, gate)", (-math.inf, math.inf)),
         ("a = Abs(x)  s = Add(a, three)  gate = Clip(s, zero, six)  y = Mul(x, gate)", (-math.inf, math.inf)),

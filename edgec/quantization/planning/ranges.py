@@ -133,6 +133,11 @@ class Ranges:
         return whole
 
 
+def _read(value: ir.Value) -> bool:
+    """Whether anything reads a value: of a Split some parts may be left over."""
+    return value.is_graph_output() or bool(value.uses())
+
+
 def _read_for_maximum(value: ir.Value) -> bool:
     """Whether all that is made of a value ends in maxima, an activation as several operators on the way included."""
     waiting, seen, found = [value], {value}, False
@@ -145,7 +150,7 @@ def _read_for_maximum(value: ir.Value) -> bool:
                 found = True
             elif user.op_type not in _RISING:
                 return False
-            elif user.outputs[0] not in seen:
-                seen.add(user.outputs[0])
-                waiting.append(user.outputs[0])
+            else:
+                waiting += [given for given in user.outputs if given not in seen and _read(given)]
+                seen.update(user.outputs)
     return found
