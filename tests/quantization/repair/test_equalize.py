@@ -138,8 +138,9 @@ def _split_net() -> Model:
 
 def _sound_net(last: str) -> Model:
     """Convolutions along one axis: their channels are not the last axis."""
-    constants = {"w1": kernel(16, 3, 3, scale=0.3) * UNEVEN[:, None, None], "b1": kernel(16, seed=1) * UNEVEN}
-    weight = kernel(8, 16, 1, seed=2) / UNEVEN[None, :, None]
+    constants: dict[str, Array] = {"w1": kernel(16, 3, 3, scale=0.3) * UNEVEN[:, None, None]}
+    constants |= {"b1": kernel(16, seed=1) * UNEVEN}
+    weight: Array = kernel(8, 16, 1, seed=2) / UNEVEN[None, :, None]
     constants |= {"w2": weight if last == "Conv" else np.ascontiguousarray(weight.transpose(1, 0, 2))}
     text = f"""(float[1,3,20] x) => (float[1,8,20] y)
     {{ a = Conv<kernel_shape=[3], pads=[1,1]>(x, w1, b1) r = Relu(a) y = {last}(r, w2) }}"""
@@ -148,7 +149,7 @@ def _sound_net(last: str) -> Model:
 
 def _scaled_net() -> Model:
     """A normalisation written out, in float: its constant takes the factors, and no multiplication is added."""
-    constants = {"g": UNEVEN, "q": kernel(16, 12, seed=1) / UNEVEN[:, None]}
+    constants: dict[str, Array] = {"g": UNEVEN, "q": kernel(16, 12, seed=1) / UNEVEN[:, None]}
     constants |= {"k": kernel(16, 12, seed=2) / UNEVEN[:, None]}
     text = """(float[1,6,16] x) => (float[1,6,12] y)
     { s = Sin(x) n = Mul(s, g) a = MatMul(n, q) c = MatMul(n, k) y = Add(a, c) }"""
