@@ -11,7 +11,7 @@ x' = x / t and W' = W · t along the channels of x compute the same. One rule se
 4. Where nobody can take 1 / t but x comes from float, a multiplication in front of the int8 products does: others go on
    reading x. It has to gain something, and to be little beside the products' own work.
 5. A product of two values takes 1 / t in either of them: so gates (SwiGLU, GLU, x · g) are evened by what they let
-   through. That value may become less even by it: the factors are those that leave the least noise of both.
+   through. That value may become less even by it, so the noise of both together has to fall.
 6. A Split along the channels is of a writer that takes 1 / t in some of its rows alone.
 """
 
@@ -30,7 +30,6 @@ from edgec.graph.model import Model, attr, const_of, keep_origin, shape_of, stat
 from edgec.graph.traits import Kind, trait_of
 from edgec.graph.work import multiplications
 from edgec.quantization.repair.factors import (
-    candidates,
     factors_of,
     gain,
     input_axis,
@@ -123,9 +122,11 @@ def _migration(value: ir.Value, plan: QuantPlan, stats: Mapping[str, TensorStats
     scaled = any(source.writer.op_type == "Mul" for source in sources)
     if scaled and not _comes_from_float(value, plan):
         return None
-    weighed = scaled or any(source.factor is not None for source in sources)
-    factors = _least_noise(value, sources, readers, plan, stats) if weighed else factors_of(ranges, readers)
+    factors = factors_of(ranges, readers, stats.get(value.name or "") if scaled else None)
     if factors is None:
+        return None
+    weighed = scaled or any(source.factor is not None for source in sources)
+    if weighed and not _quieter(factors, value, sources, readers, plan, stats):
         return None
     ceilings = np.concatenate([np.full(source.channels, source.ceiling) for source in sources])
     if np.isfinite(ceilings).any():  # rule 2: what reaches a ceiling stays; the rest grows to it at most
@@ -161,22 +162,22 @@ def _multiplied(value: ir.Value, plan: QuantPlan, stats: Mapping[str, TensorStat
     return Migration(value=value, sources=(), readers=readers, factors=factors)
 
 
-def _least_noise(
+def _quieter(
+    factors: Array,
     value: ir.Value,
     sources: tuple[Source, ...],
     readers: tuple[ir.Node, ...],
     plan: QuantPlan,
     stats: Mapping[str, TensorStats],
-) -> Array | None:
-    """Rule 5: the factors that leave the least noise of the value, of the weights and of the gated values together."""
+) -> bool:
+    """Rule 5: whether factors leave clearly less noise of the value, of the weights and of what is gated together."""
     seen, ranges = stats.get(value.name or ""), ranges_of(value, stats)
     if seen is None or seen.channel_min is None or ranges is None or any(is_depthwise(user) for user in readers):
-        return None
-    tried = [np.ones(len(ranges)), *candidates(ranges, readers)]
+        return False
     weights = powers(readers)
 
-    def noise(factors: Array) -> float:
-        total, start = predicted(factors, seen, readers), 0
+    def noise(moved: Array) -> float:
+        total, start = predicted(moved, seen, readers), 0
         for source in sources:
             part = slice(start, start + source.channels)
             start += source.channels
@@ -185,13 +186,12 @@ def _least_noise(
             if given is None:
                 continue
             own = given[source.start : source.start + source.channels] if source.wider else given
-            step = float((given / source.of_writer(factors[part])).max()) / 255
+            step = float((given / source.of_writer(moved[part])).max()) / 255
             gate = ranges[part] / np.where(own > 0, own, np.inf)
-            total += step**2 / 12 * float(np.sum(np.square(factors[part] * gate) * weights[part]))
+            total += step**2 / 12 * float(np.sum(np.square(moved[part] * gate) * weights[part]))
         return total
 
-    best = min(tried, key=noise)
-    return None if noise(tried[0]) < _LEAST_GAIN * noise(best) else best
+    return noise(np.ones(len(ranges))) >= _LEAST_GAIN * noise(factors)
 
 
 def _comes_from_float(value: ir.Value, plan: QuantPlan) -> bool:

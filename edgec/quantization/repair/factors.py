@@ -28,29 +28,22 @@ _EXPONENTS = (0.5, 0.3, 0.65, 0.8, 0.95)
 
 def factors_of(ranges: Array, readers: Sequence[ir.Node], seen: TensorStats | None = None) -> Array | None:
     """One factor a channel; None for readers that see other channels. Without `seen` half of what differs moves."""
-    known = seen is not None and seen.channel_min is not None
-    tried = candidates(ranges, readers, _EXPONENTS if known else _EXPONENTS[:1])
-    if not tried:
-        return None
-    if len(tried) == 1 or seen is None:
-        return tried[0]
-    return min(tried, key=lambda factors: predicted(factors, seen, readers))
-
-
-def candidates(ranges: Array, readers: Sequence[ir.Node], exponents: Sequence[float] = _EXPONENTS) -> tuple[Array, ...]:
-    """Factors for each exponent; one for depthwise readers alone, none for readers that see other channels."""
     products = _products(readers)
     if any(rows.shape[1] != len(ranges) for rows in products):
-        return ()
+        return None
     used = np.max([np.abs(rows).max(axis=(0, 2)) for rows in products], axis=0) if products else np.zeros(len(ranges))
     alive = ranges > 0
     if not used.any():
-        return (_limited(np.where(alive, ranges, 1.0), alive),) if alive.any() else ()
+        return None if not alive.any() else _limited(np.where(alive, ranges, 1.0), alive)
     alive &= used > 0
     if not alive.any():
-        return ()
+        return None
     wide, heavy = np.where(alive, ranges, 1.0), np.where(alive, used, 1.0)
-    return tuple(_limited(wide**a / heavy ** (1 - a), alive) for a in exponents)
+    exponents = _EXPONENTS if seen is not None and seen.channel_min is not None else _EXPONENTS[:1]
+    tried = [_limited(wide**a / heavy ** (1 - a), alive) for a in exponents]
+    if len(tried) == 1 or seen is None:
+        return tried[0]
+    return min(tried, key=lambda factors: predicted(factors, seen, readers))
 
 
 def powers(readers: Sequence[ir.Node]) -> Array:
