@@ -136,3 +136,18 @@ def test_a_normalisation_behind_a_mean_over_tokens_before_an_int8_product(tokens
     )
     # Some 35 dB are what int8 keeps here; mixed up it was below 5.
     assert _int8_db(source, samples=8) > 25
+
+
+@pytest.mark.parametrize(("op", "scale"), [("ReduceMean", "Mul"), ("ReduceMax", "Mul"), ("ReduceMean", "Div")])
+def test_a_mean_of_what_is_scaled_before_an_int8_product(op: str, scale: str) -> None:
+    """A written-out RMSNorm: the plugin moves its scale behind the mean, and channels are mixed up in FakeQuantize."""
+    source = typed(
+        "(float[1,16,32] x) => (float[1,20] y) "
+        f"{{ s = Sin(x) m = {scale}(s, q) r = {op}<keepdims=0>(m, axes) y = MatMul(r, w) }}",
+        {
+            "axes": np.asarray([1], np.int64),
+            "q": RNG.uniform(0.2, 3, 32).astype(np.float32),
+            "w": RNG.normal(size=(32, 20)).astype(np.float32),
+        },
+    )
+    assert _int8_db(source, samples=16) > 25

@@ -5,6 +5,9 @@ before that, and finds the channels of their constants by an axis of its own inp
 [1, 5, 1]` gives garbage, and so does a batch normalisation that is quantized behind a mean over tokens.
 A reshape in between prevents it, if it changes the shape: so the reduction keeps its axes, what follows works without
 axes of one element and on constants in full, and the shape is restored behind it.
+A product with what varies along an axis before a reduction that drops axes ends the same way, as the plugin moves it
+behind the reduction (a written-out RMSNorm, its mean over tokens, a quantized value: up to 300 steps off). There it is
+enough to keep the axes.
 """
 
 from __future__ import annotations
@@ -46,7 +49,7 @@ def fenced(node: ir.Node, editor: Editor) -> bool:
     chain, varies = _followers(node.outputs[0], shape)
     inner = tuple(d for d in shape if d > 1)
     if not varies or not inner:
-        return False
+        return _scaled_before(node) and _keeping_axes(node, editor, shape)
     b = Builder(editor, chain[-1])
     attributes = {name: attr(node, name) for name in node.attributes}
     if not node.op_type.startswith("Global"):
@@ -58,6 +61,21 @@ def fenced(node: ir.Node, editor: Editor) -> bool:
         value = b(user.op_type, *inputs, **{name: attr(user, name) for name in user.attributes})
         before = user.outputs[0]
     b.done(value if inner == shape else b("Reshape", value, b.ints(*shape)))
+    return True
+
+
+def _scaled_before(node: ir.Node) -> bool:
+    """Whether it drops axes of a product with a constant of several numbers."""
+    product = None if node.inputs[0] is None else node.inputs[0].producer()
+    if attr(node, "keepdims", 1) or product is None or product.op_type not in ("Div", "Mul"):
+        return False
+    return any(stored is not None and stored.size > 1 for stored in map(_stored, product.inputs))
+
+
+def _keeping_axes(node: ir.Node, editor: Editor, shape: Sequence[int]) -> bool:
+    b = Builder(editor, node)
+    kept = {**{name: attr(node, name) for name in node.attributes}, "keepdims": 1}
+    b.done(b("Reshape", b(node.op_type, *node.inputs, **kept), b.ints(*shape)))
     return True
 
 
