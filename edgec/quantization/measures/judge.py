@@ -95,10 +95,13 @@ class Noise:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Verdict:
-    """How many dB a trial gains on another, whether that is more than luck, and whether there was anything to judge."""
+    """How many dB a trial gains on another, whether a gain or a loss is more than luck, and whether there was anything
+    to judge.
+    """
 
     gain: float
     sure: bool
+    harm: bool
     heard: bool
 
 
@@ -178,7 +181,8 @@ class Judge:
             at_end = deviation * math.sqrt(count / self.count)  # as far as is known
             still_open = _DECIDED * deviation * math.sqrt(1 - count / self.count)
             if abs(gain - _SURE * at_end) >= still_open:
-                return Verdict(gain=gain, sure=gain > _SURE * at_end, heard=bool(noise.error.size))
+                luck = _SURE * at_end
+                return Verdict(gain=gain, sure=gain > luck, harm=gain < -luck, heard=bool(noise.error.size))
             # what another look would leave over is taken along
             count = 2 * count if 3 * count <= self.count else self.count
 

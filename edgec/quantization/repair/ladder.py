@@ -9,12 +9,15 @@
    quantized model gives it (`follow`).
 5. Rounding: the same for what float gives it (`rounding`), which is surer where samples are few.
 6. Bias: each output's mean error goes into its bias (`bias`).
+7. 4 and 5 have layers' own errors to show for themselves, and need not gain more than what the judging samples leave
+   to luck: the better of them stays unless it is surely worse than rounding to nearest. A mix has the measured noise of
+   what it frees: it stays where it gains at all.
 
 Weights are rounded last, and better than to nearest; so rungs 1 to 3 are judged with weights of finer steps, as if that
 were done already: what moves differences into weights would not stay otherwise.
 
-Effort `fast` climbs nothing and judges nothing; `balanced` takes rungs 5 and 6 only where 4 did not help; `max` takes
-them before it, tries more ranges, learns from more positions, and corrects the biases once more from runs of the
+Effort `fast` climbs nothing and judges nothing; `balanced` takes rungs 5 and 6 only where 4 is not sure to help; `max`
+takes them before it, tries more ranges, learns from more positions, and corrects the biases once more from runs of the
 quantized model.
 """
 
@@ -54,6 +57,9 @@ Plan = Callable[[Model, Statistics | None, RangeChoice], QuantPlan]
 
 #: Rounding for a layer's output leaves about a tenth of the noise that rounding to nearest does: a third of the steps.
 _FINER = 3.0
+
+#: What a repair has to show to stay: a gain that is more than luck, any gain, or no loss that is more than luck.
+Need = Literal["sure", "better", "harmless"]
 
 #: Repairs that stay without a word of the judge: it has nothing to say of models without float outputs.
 _TRUSTED = ("rounding", "bias", "following")
@@ -155,10 +161,10 @@ def climb(
     ladder = _Ladder(model, Judge(model, judged), plan, taken)
     total = len(methods) + bool(methods) + (even is not None) + (mix is not None) + 3
 
-    def step(name: str, change: Callable[[QuantPlan], QuantPlan], of: Model) -> bool:
+    def step(name: str, change: Callable[[QuantPlan], QuantPlan], of: Model, need: Need = "sure") -> bool:
         if progress is not None:
             progress(min(len(ladder.rungs) - 1, total - 1), total)
-        return ladder.step(name, change, of)
+        return ladder.step(name, change, of, need)
 
     for method in methods:
         if step(f"ranges: {method}", partial(_with_ranges, make, method, (model, stats)), model):
@@ -180,28 +186,32 @@ def climb(
             choice = apart
     if mix is not None and plan.activations and not mixture:
         found = mix.find(base, ladder.plan, _spread(learn, _RANKING), lost=ladder.score < LOST_DB)
-        if found and step("mixed", partial(_with_mixture, mix.plan, base, seen, choice, found), base):
+        if found and step("mixed", partial(_with_mixture, mix.plan, base, seen, choice, found), base, "better"):
             mixture = found
     ladder.settle(base)
     how = {"positions": reach.positions, "bits": weight_bits}
     means: dict[str, Array] = {}
 
-    def following() -> bool:
-        stretches = 2 * STRETCHES if effort == "max" else STRETCHES
-        return step("following", lambda p: follow(base, p, learn, stretches=stretches, **how), base)
+    nearest = ladder.plan
 
-    def rounding() -> None:
-        step("rounding", lambda p: round_weights(base, p, learn, means=means, **how), base)
-        if plan.biases:
+    def following(need: Need) -> bool:
+        stretches = 2 * STRETCHES if effort == "max" else STRETCHES
+        return step("following", lambda p: follow(base, p, learn, stretches=stretches, **how), base, need)
+
+    def rounding(need: Need) -> None:
+        kept = step("rounding", lambda _: round_weights(base, nearest, learn, means=means, **how), base, need)
+        if plan.biases and (kept or ladder.plan is nearest):
             step("bias", lambda p: correct_biases(base, p, means), base)
 
     if not ladder.plan.activations:
-        rounding()
+        rounding("harmless")
     elif reach.full_bias:
-        rounding()
-        following()
-    elif not following():
-        rounding()
+        rounding("harmless")
+        following("sure")
+    elif not following("harmless"):  # rule 7
+        rounding("harmless")
+    elif not ladder.sure:
+        rounding("better")
     if plan.biases and reach.full_bias:
         step("bias, full", lambda p: correct_fully(base, p, find_layers(base, p), learn), base)
     rungs = tuple(ladder.rungs)
@@ -244,19 +254,22 @@ class _Ladder:
     def __init__(self, model: Model, judge: Judge, plan: QuantPlan, ranges: RangeMethod) -> None:
         start = time.perf_counter()
         self._judge, self._early = judge, bool(plan.activations)
+        #: Whether the latest repair's gain was more than luck.
+        self.sure = True
         self.plan = plan
         self._best, self._first, self.score = self._begun(model)
         seconds = time.perf_counter() - start
         self.rungs = [Rung(name=f"ranges: {ranges}", before_db=None, after_db=self.score, kept=True, seconds=seconds)]
 
-    def step(self, name: str, change: Callable[[QuantPlan], QuantPlan], model: Model) -> bool:
+    def step(self, name: str, change: Callable[[QuantPlan], QuantPlan], model: Model, need: Need = "sure") -> bool:
         """Try one repair of a plan of `model`, and keep it where most samples gain; True when it stays."""
         start = time.perf_counter()
         plan = change(self.plan)
         trial = self._trial(model, plan)
         verdict = self._judge.verdict(trial, self._best)
-        kept = verdict.sure and trial.known.gain_over(self._first.known)[0] > 0
-        kept = kept or (not verdict.heard and name in _TRUSTED)
+        self.sure = verdict.sure and trial.known.gain_over(self._first.known)[0] > 0
+        enough = {"sure": self.sure, "better": verdict.gain > 0, "harmless": not verdict.harm}[need]
+        kept = enough if verdict.heard else name in _TRUSTED
         score = self.score + verdict.gain
         seconds = time.perf_counter() - start
         self.rungs.append(Rung(name=name, before_db=self.score, after_db=score, kept=kept, seconds=seconds))

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
 
 from edgec.graph.model import Model
 from edgec.quantization.calibration.range_choice import RangeChoice
-from edgec.quantization.measures.judge import Judge
+from edgec.quantization.measures.judge import Judge, Noise, Trial, Verdict
 from edgec.quantization.planning.plan import make_plan
 from edgec.quantization.repair import ladder
 from edgec.quantization.repair.ladder import Climb, Effort, climb, split
@@ -103,6 +104,43 @@ def test_what_does_not_help_leaves_the_start() -> None:
     assert [rung.kept for rung in result.rungs] == [True] + [False] * (len(result.rungs) - 1)
     assert [rung.name for rung in result.rungs] == ["ranges: auto", "ranges: minmax", "following", "rounding", "bias"]
     assert result.model.to_bytes() == apply_plan(model, start).to_bytes()
+
+
+@pytest.mark.parametrize(
+    ("following", "rounding", "kept"),
+    [
+        ((1.0, "sure"), None, ["following"]),
+        ((-0.1, "luck"), (0.05, "luck"), ["following", "rounding"]),  # the better of two that do no sure harm
+        ((-0.1, "luck"), (-0.05, "luck"), ["following"]),
+        ((-0.5, "harm"), (-0.1, "luck"), ["rounding"]),
+        ((-0.5, "harm"), (-0.5, "harm"), []),
+    ],
+)
+def test_weights_stay_repaired_unless_that_surely_harms(
+    following: tuple[float, str], rounding: tuple[float, str] | None, kept: list[str]
+) -> None:
+    """Rule 7, whatever the judge says of each."""
+    words = {"following": following, "rounding": rounding, "ranges: minmax": (0.1, "luck"), "bias": (0.1, "luck")}
+    tried: list[str] = []
+    step = ladder._Ladder.step
+
+    def named(self: ladder._Ladder, name: str, *rest: Any) -> bool:
+        tried.append(name)
+        return step(self, name, *rest)
+
+    def verdict(_: Judge, new: Trial, old: Trial) -> Verdict:
+        found = words[tried[-1]]
+        assert found is not None, "rounding is not tried where following is sure"
+        gain, how = found
+        assert new.noise(2).error.size and old.noise(2).error.size
+        return Verdict(gain=gain, sure=how == "sure", harm=how == "harm", heard=True)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(ladder._Ladder, "step", named)
+        patch.setattr(Judge, "verdict", verdict)
+        patch.setattr(Noise, "gain_over", lambda *_: (1.0, 0.0))
+        _, result = climbed("balanced")
+    assert [rung.name for rung in result.rungs[1:] if rung.kept] == kept
 
 
 def test_fast_climbs_nothing() -> None:
