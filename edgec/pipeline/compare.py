@@ -8,6 +8,7 @@ into a temporary folder first. The artifact itself is compared too, where its ru
 from __future__ import annotations
 
 import json
+import math
 import tempfile
 import zipfile
 from collections.abc import Mapping
@@ -26,6 +27,7 @@ from edgec.pipeline import kept_graphs, measure
 from edgec.pipeline.build_bundle import run_build
 from edgec.pipeline.io_facts import manifest_recipe
 from edgec.pipeline.precision import AUTO_MIN_SQNR_DB
+from edgec.pipeline.ready import ready_kind
 from edgec.pipeline.stages import Progress
 from edgec.quantization.data.recipe import Recipe
 from edgec.quantization.data.samples import open_samples
@@ -62,6 +64,8 @@ def run_compare(
     with `data`, and takes the `options` of `run_build`. `limit_db` is what a layer must fall below to diverge.
     Raises `EdgecError`: `cli/compare-target`, `cli/compare-options`, `quant/no-graphs`, and what a build raises.
     """
+    if math.isnan(limit_db):
+        raise EdgecError("cli/compare-options", "cannot take nan dB", hint="give a number, as in --limit-db 20")
     if _is_bundle(Path(path)):
         given = {"target": target, "calibration": calibration, **options}
         if unused := sorted(key for key, value in given.items() if value):
@@ -72,13 +76,20 @@ def run_compare(
                 hint="leave them out, or give the model file instead of the bundle",
             )
         with open_bundle(path) as bundle:
-            return _compare(bundle, data, samples, limit_db, progress)
+            return _compare(bundle, data, samples, limit_db, progress, str(bundle.path))
     if target is None:
         raise EdgecError(
             "cli/compare-target",
             "a model file is built before it is compared, and no target is given",
             where=str(path),
             hint="add --target NAME (`edgec targets` lists them), or give a bundle",
+        )
+    if ready_kind(path) is not None and not options.get("precision"):
+        raise EdgecError(
+            "quant/no-graphs",
+            "a ready model is taken as it is, so there is no float model to hold it against",
+            where=str(path),
+            hint="compare the model file that it was made from; `edgec validate` compares what devices compute",
         )
     with tempfile.TemporaryDirectory(prefix="edgec-") as folder:
         built = run_build(
@@ -92,7 +103,7 @@ def run_compare(
             **{key: value for key, value in options.items() if value},
         )
         with open_bundle(built.path) as bundle:
-            answer = _compare(bundle, data, samples, limit_db, progress)
+            answer = _compare(bundle, data, samples, limit_db, progress, str(path))
     answer["findings"] += [f.as_dict() for f in built.findings if f.as_dict() not in answer["findings"]]
     return answer
 
@@ -107,9 +118,9 @@ def _is_bundle(path: Path) -> bool:
 
 
 def _compare(
-    bundle: Bundle, data: str | Path, samples: int | None, limit_db: float, progress: Progress | None
+    bundle: Bundle, data: str | Path, samples: int | None, limit_db: float, progress: Progress | None, where: str
 ) -> dict[str, Any]:
-    model, quantized = _graphs(bundle)
+    model, quantized = _graphs(bundle, where)
     quantized = _as_run(quantized, bundle)
     opened = open_samples(data, model.inputs(), count=samples or DEFAULT_SAMPLES, usual=_usual(bundle))
     feeds = list(opened)
@@ -153,9 +164,12 @@ def _report(bundle: Bundle) -> dict[str, Any]:
     return found
 
 
-def _graphs(bundle: Bundle) -> tuple[Model, Model]:
-    """The bundle's float and QDQ models. Raises `EdgecError` (quant/no-graphs, quant/not-quantized)."""
-    where, manifest = str(bundle.path), bundle.manifest
+def _graphs(bundle: Bundle, where: str) -> tuple[Model, Model]:
+    """The float and QDQ models of the bundle, which the user gave as `where`.
+
+    Raises `EdgecError` (quant/no-graphs, quant/not-quantized).
+    """
+    manifest = bundle.manifest
     found: Mapping[str, bytes] | None
     if kept_graphs.FLOAT in bundle.names and kept_graphs.QUANTIZED in bundle.names:
         found = {name: bundle.read(name) for name in (kept_graphs.FLOAT, kept_graphs.QUANTIZED)}

@@ -82,13 +82,19 @@ def test_a_model_file_is_built_first(tmp_path: Path, capfd: pytest.CaptureFixtur
         (["{model}"], "cli/compare-target"),
         (["{bundle}", "--target", "raspberrypi4"], "cli/compare-options"),
         (["{bundle}", "--page", "{missing}/page.html"], "io/write"),
+        (["{bundle}", "--limit-db", "nan"], "cli/compare-options"),
+        (["{model}", "--target", "raspberrypi4", "--precision", "float32"], "quant/not-quantized"),
+        (["{ready}", "--target", "raspberrypi4"], "quant/no-graphs"),
     ],
 )
 def test_refusals(tmp_path: Path, capfd: pytest.CaptureFixture[str], words: list[str], code: str) -> None:
     bundle, model, data = _bundle(tmp_path, effort="fast")
-    given = [word.format(model=model, bundle=bundle, missing=tmp_path / "missing") for word in words]
+    ready = tmp_path / "ready.tflite"
+    ready.write_bytes(b"\x1c\0\0\0TFL3")
+    given = [word.format(model=model, bundle=bundle, ready=ready, missing=tmp_path / "missing") for word in words]
     assert main(["compare", *given, "--data", str(data), "--samples", "2", "--json"]) != 0
-    assert json.loads(capfd.readouterr().out)["error"]["code"] == code
+    found = json.loads(capfd.readouterr().out)["error"]
+    assert found["code"] == code and found.get("where", given[0]) in (given[0], str(tmp_path / "missing" / "page.html"))
 
 
 def test_the_cache_keeps_the_newest(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

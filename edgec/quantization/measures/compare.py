@@ -5,7 +5,8 @@
 2. `loss_db` is what a layer adds: the signal to noise of the worst thing it reads, less that of what it writes.
 3. The first layer that diverges is the first in graph order whose output is below the limit.
 4. What lies beyond where all readers are flat (HardSwish below −3) is held at that end in both models: the plan gives
-   it no steps, and it changes nothing.
+   it no steps, and it changes nothing. A value that only a function of single numbers reads (SiLU, Gelu taken apart)
+   counts as what that function makes of it.
 
 Samples stream through once a slice of values, so memory is bounded by the model and the limit, not by the samples.
 """
@@ -25,9 +26,13 @@ from edgec.graph.model import Model, const_of, label, origin, static_shape
 from edgec.metrics import MAX_DB
 from edgec.quantization.flat import flat_outside
 from edgec.quantization.measures.fidelity import Comparison, stand_ins
+from edgec.quantization.response import Response, response_of
 from edgec.quantization.run.apply import REASON_KEY, SCHEME_KEY
 from edgec.quantization.run.executor import Executor
 from edgec.tensors import Array
+
+#: Points between which a function is taken for straight: over a range of 20 that is 120 dB.
+_POINTS = 1 << 13
 
 #: Bins of a histogram.
 BINS = 24
@@ -148,10 +153,11 @@ def _is_inside(value: ir.Value, reasons: Mapping[str | None, str]) -> bool:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class _View:
-    """How a value is looked at: what its integers can hold, and beyond which ends its readers are flat (rule 4)."""
+    """How a value is looked at: what its integers can hold, and what its readers make of it (rule 4)."""
 
     extent: tuple[float, float] | None = None
     flat: tuple[float, float] = (-math.inf, math.inf)
+    response: Response | None = None
 
 
 def _views(model: Model, quantized: Model, pairs: Mapping[str, str]) -> dict[str, _View]:
@@ -161,7 +167,12 @@ def _views(model: Model, quantized: Model, pairs: Mapping[str, str]) -> dict[str
     def known(value: ir.Value) -> tuple[float, float] | None:
         return extents.get(value.name or "")
 
-    return {name: _View(extent=extents.get(name), flat=flat_outside(values[name], known)) for name in pairs}
+    return {
+        name: _View(
+            extent=extents.get(name), flat=flat_outside(values[name], known), response=response_of(values[name])
+        )
+        for name in pairs
+    }
 
 
 def _extents(quantized: Model, pairs: Mapping[str, str]) -> dict[str, tuple[float, float]]:
@@ -205,6 +216,16 @@ def _bytes(value: ir.Value) -> int:
     return _UNKNOWN_BYTES if shape is None else 4 * math.prod(shape)
 
 
+def _seen(response: Response, *arrays: Array) -> tuple[Array, ...]:
+    """What a function makes of arrays, between points so near that what is between them is straight."""
+    finite = [array[np.isfinite(array)] for array in arrays]
+    low = min((float(part.min()) for part in finite if part.size), default=0.0)
+    high = max((float(part.max()) for part in finite if part.size), default=0.0)
+    points = np.linspace(low, high, _POINTS)
+    made = response(points)
+    return tuple(np.interp(array.ravel(), points, made) for array in arrays)
+
+
 class _Tensor:
     """Sums and histograms of one value over all samples."""
 
@@ -212,6 +233,7 @@ class _Tensor:
         self.sums = Comparison(name)
         self._extent = view.extent
         self._flat = None if view.flat == _View().flat else view.flat
+        self._response = view.response
         self._low = self._high = 0.0
         self._edges: Array | None = None
         self._counts = np.zeros((2, BINS), np.int64)
@@ -220,7 +242,7 @@ class _Tensor:
     def add(self, expected: Array, actual: Array) -> None:
         if self._flat is not None:
             expected, actual = expected.clip(*self._flat), actual.clip(*self._flat)
-        self.sums.add(expected, actual)
+        self.sums.add(*(expected, actual) if self._response is None else _seen(self._response, expected, actual))
         if self._edges is None:
             self._low, self._high = self._extent or _span(expected)
             self._edges = np.linspace(self._low, self._high, BINS + 1)[1:-1]

@@ -67,21 +67,26 @@ def renew(quantized: Model, old: QuantPlan, plan: QuantPlan) -> None:
 
 
 def without_activation_pairs(model: Model) -> Model:
-    """A quantized model with float activations: each QuantizeLinear → DequantizeLinear pair handed through.
+    """A quantized model with float activations: of each QuantizeLinear → DequantizeLinear pair its range is left.
 
-    Constants keep their integers, so what differs from the model itself is the rounding of activations. An output
-    that a pair wrote keeps its name.
+    Constants keep their integers, so what differs from the model itself is the rounding of activations. Where the
+    integers end the values end too: a quantizer that removes a Relu leaves it to them. An output that a pair wrote
+    keeps its name.
     """
     result = model.clone()
     for node in result.nodes():
         quantize = node.inputs[0].producer() if node.op_type == "DequantizeLinear" and node.inputs[0] else None
         if quantize is None or quantize.op_type != "QuantizeLinear" or quantize.inputs[0] is None:
             continue
-        value, source = node.outputs[0], quantize.inputs[0]
+        value, source, last = node.outputs[0], quantize.inputs[0], node
+        if (ends := _ends(quantize)) is not None:
+            last = _clip(result.graph, source, ends, ir.Value(name=f"{value.name}/held", shape=value.shape))
+            result.graph.insert_after(node, last)
+            source = last.outputs[0]
         if value.is_graph_output():
             through = ir.node("Identity", [source], outputs=[ir.Value(name=value.name, shape=value.shape)])
             through.outputs[0].type = value.type
-            result.graph.insert_after(node, through)
+            result.graph.insert_after(last, through)
             for i, output in enumerate(result.graph.outputs):
                 if output is value:
                     result.graph.outputs[i] = through.outputs[0]
@@ -89,6 +94,29 @@ def without_activation_pairs(model: Model) -> Model:
         ir.convenience.replace_all_uses_with(value, source)
     RemoveUnusedNodesPass()(result.ir)
     return result
+
+
+def _ends(quantize: ir.Node) -> tuple[float, float] | None:
+    """The lowest and highest value that the integers stand for; None where that is not one pair of numbers."""
+    scale = const_of(quantize.inputs[1])
+    zero = const_of(quantize.inputs[2]) if len(quantize.inputs) > 2 else np.zeros((), np.uint8)
+    if scale is None or zero is None or scale.size != 1 or zero.size != 1 or zero.dtype.kind not in "iu":
+        return None
+    low, high = DType.of(zero).limits
+    step, middle = float(scale.item()), int(zero.item())
+    return (low - middle) * step, (high - middle) * step
+
+
+def _clip(graph: ir.Graph, value: ir.Value, ends: tuple[float, float], output: ir.Value) -> ir.Node:
+    bounds = []
+    for word, end in zip(("low", "high"), ends, strict=True):
+        bound = np.asarray(end, value.dtype.numpy() if value.dtype is not None else np.float32)
+        name = f"{output.name}/{word}"
+        bounds.append(ir.Value(name=name, shape=ir.Shape(()), const_value=ir.tensor(bound, name=name)))
+        bounds[-1].dtype = ir.DataType.from_numpy(bound.dtype)
+        graph.register_initializer(bounds[-1])
+    output.type = value.type
+    return ir.node("Clip", [value, *bounds], outputs=[output], name=output.name)
 
 
 class _Editor:

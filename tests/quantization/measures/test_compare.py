@@ -12,6 +12,7 @@ from edgec.quantization.measures.compare import compare_layers, first_diverging,
 from edgec.quantization.planning.plan import make_plan
 from edgec.quantization.run.apply import apply_plan, without_activation_pairs
 from edgec.targets.load import load_target
+from edgec.tensors import Array
 from tests.support.graphs import random_feeds, run_ort
 from tests.support.plans import kernel, measured, typed
 
@@ -92,6 +93,33 @@ def test_without_pairs_only_weights_are_rounded() -> None:
     feed = random_feeds(model)
     expected = run_ort(model, feed)["y"]
     assert sqnr_db(expected, run_ort(plain, feed)["y"]) > sqnr_db(expected, run_ort(quantized, feed)["y"])
+
+
+def test_a_range_that_stands_for_a_relu_stays_without_pairs() -> None:
+    """ONNX Runtime's quantizer removes a Relu where the integers begin at zero: they do its work."""
+    constants: dict[str, Array] = {"s": np.asarray(0.02, np.float32), "z": np.asarray(-128, np.int8)}
+    text = """(float[1,4,8] x) => (float[1,4,8] y)
+    { c = Neg(x) q = QuantizeLinear(c, s, z) d = DequantizeLinear(q, s, z) y = Neg(d) }"""
+    plain = without_activation_pairs(typed(text, constants))
+    x = np.linspace(-9, 9, 32, dtype=np.float32).reshape(1, 4, 8)
+    np.testing.assert_allclose(run_ort(plain, {"x": x})["y"], -np.clip(-x, 0, 255 * 0.02), atol=1e-6)
+    assert not any(n.op_type == "QuantizeLinear" for n in plain.nodes())
+
+
+def test_what_only_a_function_reads_counts_as_its_result() -> None:
+    """A Gelu is all but 0 far below: a plan that gives what lies there no steps loses nothing."""
+    text = "(float[1,8,16] x) => (float[1,8,16] y) { h = Neg(x) y = Gelu(h) }"
+    model = typed(text)
+    held = typed(text.replace("y = Gelu(h)", "c = Clip(h, low) k = Identity(c) y = Gelu(k)"),
+                 {"low": np.asarray(-6, np.float32)})  # fmt: skip
+    for node in held.nodes():
+        if node.op_type == "Neg":
+            node.outputs[0].name = "h/float"
+        elif node.op_type == "Identity":
+            node.outputs[0].name = "h"
+    feed = {"x": np.linspace(-20, 40, 128, dtype=np.float32).reshape(1, 8, 16)}
+    found = {layer.tensor: layer for layer in compare_layers(model, held, [feed])}
+    assert found["h"].sqnr_db > 80 and found["y"].sqnr_db > 80
 
 
 def test_masked_positions_are_equal_and_the_layers_behind_them_are_judged() -> None:
