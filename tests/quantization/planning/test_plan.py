@@ -10,6 +10,7 @@ import pytest
 from edgec.errors import EdgecError
 from edgec.graph.model import Model
 from edgec.quantization.calibration.observers import observe
+from edgec.quantization.calibration.range_choice import range_of
 from edgec.quantization.planning.plan import make_plan, scheme_of, tensors_to_observe
 from edgec.quantization.planning.ranges import Ranges
 from edgec.quantization.types import QuantPlan, Statistics
@@ -99,6 +100,28 @@ class TestRanges:
         assert extent is not None
         assert extent[0] > -2.0
         assert extent[1] == 3.0 if kept else extent[1] < 2.6
+
+    @pytest.mark.parametrize(
+        ("text", "low", "high"),
+        [
+            ("y = Conv(c, w3)", "plain", "plain"),
+            ("s = Sigmoid(c) m = Mul(c, s) y = Conv(m, w3)", "narrower", "other"),
+            ("m = HardSwish(c) y = Conv(m, w3)", "flat", "plain"),  # rule 7 alone
+        ],
+    )
+    def test_what_readers_make_of_a_value_decides_where_they_are_flat_nowhere(
+        self, text: str, low: str, high: str
+    ) -> None:
+        constants = {**CONV, "w3": kernel(4, 4, 1, 1)}
+        model = typed(f"(float[1,3,4,4] x) => (float[1,4,4,4] y) {{ c = Conv(x, w, b) {text} }}", constants)
+        values = np.random.default_rng(0).normal(0, 3, 40_000).astype(np.float32)
+        stats = Statistics(tensors={"c": observe(values)}, samples=1, digest="")
+        plain = range_of(stats.tensors["c"], "auto")
+        extent = Ranges(stats, "auto").of(next(iter(model.nodes())).outputs[0])
+        assert extent is not None
+        assert extent[0] == {"plain": plain[0], "flat": -3.0}.get(low, extent[0])
+        assert (extent[0] > 0.7 * plain[0]) == (low != "plain")
+        assert (extent[1] == plain[1]) == (high == "plain")
 
     def test_a_tensor_without_range_keeps_its_node_float_and_is_reported(self) -> None:
         plan = plan_of(typed(self.MODEL, CONV), {"x": (0, 1)})
