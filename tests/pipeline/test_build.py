@@ -18,7 +18,7 @@ import edgec
 from edgec.bundle.open import open_bundle
 from edgec.errors import EdgecError
 from edgec.pipeline import STAGES, BuildResult, run_build
-from tests.support.graphs import run_ort
+from tests.support.graphs import graph, run_ort
 from tests.support.plans import typed
 from tests.support.small_net import samples, small_net, write_small_net
 
@@ -266,3 +266,36 @@ def test_large_inputs_are_judged_by_fewer_samples(tmp_path: Path, monkeypatch: p
     assert built(tmp_path, stop_after="quantize").summary["fidelity"]["samples"] == 24
     monkeypatch.setattr("edgec.pipeline.forms._JUDGE_BYTES", 1000)
     assert built(tmp_path, stop_after="quantize").summary["fidelity"]["samples"] == 3
+
+
+# --- control flow -------------------------------------------------------------------------------------
+
+_BRANCH = """(float[1,4,8,8] x) => (float[1,4] y)
+{ f = Conv<pads=[1,1,1,1]>(x, w) m = ReduceMean<keepdims=0>(x) c = Greater(m, zero)
+  r = If(c)<then_branch = t () => (float[1,4,8,8] a) { a = Conv<pads=[1,1,1,1]>(f, w) },
+            else_branch = e () => (float[1,4,8,8] b) { b = Relu(f) }>
+  y = ReduceMean<keepdims=0>(r, axes) }"""
+_LOOP = """(float[1,4,8,8] x) => (float[1,4] y)
+{ f = Conv<pads=[1,1,1,1]>(x, w)
+  r = Loop(five, going, f)<body = l (int64 i, bool before, float[1,4,8,8] s) => (bool on, float[1,4,8,8] n)
+    { q = Conv<pads=[1,1,1,1]>(s, w) o = Add(q, f) n = Tanh(o) m = ReduceMean<keepdims=0>(n) on = Less(m, zero) }>
+  d = Conv(r, w) y = ReduceMean<keepdims=0>(d, axes) }"""
+
+
+@pytest.mark.parametrize("target", ["raspberrypi4", "intel-cpu"])
+@pytest.mark.parametrize("text", [_BRANCH, _LOOP])
+def test_int8_around_branches_and_loops(tmp_path: Path, text: str, target: str) -> None:
+    """Bodies read values that are int8 outside, and what is behind them may have no known shape."""
+    rng = np.random.default_rng(1)
+    constants = {
+        "w": rng.normal(scale=0.2, size=(4, 4, 3, 3)).astype(np.float32), "zero": np.asarray(0, np.float32),
+        "axes": np.asarray([2, 3]), "five": np.asarray(5), "going": np.asarray(True),
+    }  # fmt: skip
+    used = {name: value for name, value in constants.items() if name in text}
+    (tmp_path / "model.onnx").write_bytes(graph(text, constants=used).to_bytes())
+    np.savez(tmp_path / "data.npz", x=rng.normal(size=(24, 4, 8, 8)).astype(np.float32))
+    found = run_build(
+        tmp_path / "model.onnx", target=target, precision="int8", calibration=tmp_path / "data.npz",
+        output=tmp_path / "dist",
+    )  # fmt: skip
+    assert found.summary["validation"]["passed"] and found.summary["fidelity"]["sqnr_db"] > 25

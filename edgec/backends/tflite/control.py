@@ -4,6 +4,7 @@
 2. A loop carries a counter, the condition where it can change, the state, one buffer for each scan output, and
    (unchanged) what the body reads from outside.
 3. A scan output is written row by row into a buffer of its full length, so the number of rounds must be known.
+4. Subgraphs compute in float: what is stored in integers outside is dequantized in front of the operator (`types`).
 """
 
 from __future__ import annotations
@@ -64,9 +65,7 @@ class _Body:
         self.ctx.values = {v: t for v, t in ctx.values.items() if t.data is not None}
 
     def add(self, like: Tensor, value: ir.Value | None = None) -> Tensor:
-        """A new input, which stands for an ONNX value."""
-        if like.storage is not None:
-            raise Refusal("quantized-body", "quantized values cannot enter a subgraph")
+        """A new input, which stands for an ONNX value: a float one where that is stored in integers (rule 4)."""
         t = subgraph_input(self.ctx, like, "in")
         if value is not None:
             self.ctx.values[value] = t

@@ -32,7 +32,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from edgec.graph.model import Model, shape_of
+from edgec.graph.model import Model, static_shape
 from edgec.quantization.calibration.range_choice import RangeChoice, RangeMethod
 from edgec.quantization.measures.judge import Feeds, Judge, Trial
 from edgec.quantization.mix.allowance import LOST_DB, Mixer, Mixture
@@ -235,7 +235,8 @@ def _finer(plan: QuantPlan) -> QuantPlan:
 
 def _affordable(model: Model, plan: QuantPlan, most: int) -> int:
     """How many judging samples a model's size allows, by its multiplications: the same on every machine."""
-    sizes = {node.name: math.prod(shape_of(node.outputs[0])) for node in model.nodes() if node.outputs}
+    shapes = {node.name: static_shape(node.outputs[0]) or () for node in model.nodes() if node.outputs}
+    sizes = {name: math.prod(shape) for name, shape in shapes.items()}
     work = sum(abs(sizes[layer.node]) * layer.shape[2] for layer in find_layers(model, plan))
     return min(most, max(_FEWEST, int(_JUDGING_WORK / max(work, 1))))
 

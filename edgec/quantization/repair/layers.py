@@ -16,7 +16,7 @@ from functools import lru_cache
 import numpy as np
 import onnx_ir as ir
 
-from edgec.graph.model import Model, attr, const_of, shape_of
+from edgec.graph.model import Model, attr, const_of, static_shape
 from edgec.graph.traits import weight_of
 from edgec.quantization.planning.units import bias_add_input
 from edgec.quantization.types import QuantPlan, TensorPlan
@@ -152,9 +152,11 @@ def _bias(node: ir.Node, plan: QuantPlan) -> tuple[str, str | None, Array | None
 
 def _window(node: ir.Node) -> Window | None:
     assert node.inputs[0] is not None and node.inputs[1] is not None
-    data, weight, output = (shape_of(v) for v in (node.inputs[0], node.inputs[1], node.outputs[0]))
+    data, weight, output = (static_shape(v) for v in (node.inputs[0], node.inputs[1], node.outputs[0]))
+    if data is None or weight is None or output is None:  # behind a loop, say
+        return None
     rank = len(weight) - 2
-    if -1 in data or -1 in output or attr(node, "auto_pad", "NOTSET") not in ("NOTSET", "VALID"):
+    if attr(node, "auto_pad", "NOTSET") not in ("NOTSET", "VALID"):
         return None
     return Window(
         kernel=weight[2:],
