@@ -4,7 +4,8 @@
 table; `--write` makes docs/accuracy.md of all rows that are there (`--rows` without a name runs none). Every part is
 kept in .cache/accuracy: peers as long as model, samples and their version stay; ours until `--ours` finds that the
 code which quantizes and emits has changed; `--fresh` makes everything again. `--time` then measures how long edgec and
-NNCF take, one row at a time: it is for a quiet machine.
+NNCF take, one row at a time: it is for a quiet machine. `--draws 6` calibrates small labelled rows with other samples
+too, and says how much of what is right is the draw's.
 Samples are crops of the zoo's pictures, text or speech: the even ones calibrate, the odd ones evaluate, so the crops
 are held out but the pictures are not. Of labelled data at most 100 samples calibrate, and all others evaluate.
 All tools are given the canonical float model (fixed shapes, a recent opset).
@@ -23,6 +24,7 @@ from typing import Any
 
 import numpy as np
 
+from tools.accuracy_draws import DRAWN, draw_row, drawn
 from tools.accuracy_measure import measure
 from tools.accuracy_page import PEERS, TARGETS, page
 from tools.accuracy_part import NAMES, folder_of, load, material
@@ -113,7 +115,7 @@ def _time(name: str) -> None:
 
 
 def _say(name: str, what: str, how: str, start: float) -> None:
-    print(f"{time.strftime('%H:%M:%S')} {name}: {what}, {time.perf_counter() - start:.0f} s: {how[:100]}", flush=True)
+    print(f"{time.strftime('%H:%M:%S')} {name}: {what}, {time.perf_counter() - start:.0f} s: {how[:140]}", flush=True)
 
 
 def assembled(name: str, effort: str) -> dict[str, Any] | None:
@@ -126,6 +128,7 @@ def assembled(name: str, effort: str) -> dict[str, Any] | None:
     judge = partial(measure, reference, labels=facts["labels"], view=facts["view"], feeds=feeds)
     row: dict[str, Any] = {"model": name, "samples": facts["samples"], "trained": facts["trained"]}
     row["time"] = facts_of(name, "time") or {}
+    row["draws"] = drawn(name, effort)
     if facts["labels"]:
         row["float"] = judge(reference)["right"]
     parts = {f"edgec {t}": f"edgec-{t}-int8" for t in TARGETS} | {p: p for p in PEERS}
@@ -152,6 +155,7 @@ def main() -> int:
     parser.add_argument("--rows", "--only", nargs="*", help="models whose name contains one of these")
     parser.add_argument("--ours", action="store_true", help="make ours again where the code has changed")
     parser.add_argument("--time", action="store_true", help="measure how long ours and NNCF's default take")
+    parser.add_argument("--draws", type=int, default=0, help="as many draws of calibrating samples, on labelled rows")
     parser.add_argument("--fresh", action="store_true", help="make everything again")
     parser.add_argument("--jobs", type=int, default=1, help="rows at a time")
     parser.add_argument("--samples", type=int, default=50, help="to calibrate, and as many to evaluate, where not set")
@@ -172,6 +176,8 @@ def main() -> int:
         list(pool.map(partial(run_row, wish=wish), sorted(chosen, key=_usual_seconds, reverse=True)))
     for name in chosen if arguments.time else ():
         _time(name)
+    for name in [n for n in chosen if n in DRAWN] if arguments.draws else ():
+        draw_row(name, arguments.draws, arguments.effort, lambda n, how: _say(n, "draw", how, time.perf_counter()))
     shown = NAMES if arguments.write else chosen
     rows = [row for name in shown if (row := assembled(name, arguments.effort)) is not None]
     text = page(rows, shown, "make accuracy" if arguments.write else "python -m tools.accuracy", code_digest())

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 from collections.abc import Sequence
+from statistics import mean, stdev
 from typing import Any
 
 from tools.accuracy_measure import mcnemar
@@ -38,6 +39,11 @@ edgec's figures are of what `edgec build --precision int8` makes, in the target'
 OpenVINO). `nncf` is its default, `nncf-transformer` needs a flag of the user's; `litert-quantizer` is LiteRT's own
 (ai-edge-quantizer, static int8) on the float file that onnx2tf makes, in LiteRT with XNNPACK."""
 
+_DRAWS = """\
+Percent right where other samples calibrate: the mean of the draws, and the standard deviation of one. The first draw is
+the table's; the others calibrate with samples that evaluate there, and evaluate with the rest. A few undecided samples
+fall to one side or the other: int8 that is nearer to float is not above float by luck as often."""
+
 
 def page(rows: Sequence[Row], names: Sequence[str], command: str, code: str = "") -> str:
     """The table as Markdown; `code` is the digest of the code that rows are expected to come from."""
@@ -57,9 +63,24 @@ def page(rows: Sequence[Row], names: Sequence[str], command: str, code: str = ""
         counts = "/".join(str(n) for n in r.get("samples", ()))
         lines.append(f"| {_named(r)} | {counts} | {right} | " + " | ".join(_cell(r.get(c)) for c in columns) + " |")
     lines += ["", "## Against the best peer", "", *_summary(rows, names)]
+    if draws := _draws(rows):
+        lines += ["", "## Labels over several draws of the calibrating samples", "", *_DRAWS.splitlines(), "", *draws]
     lines += ["", "## What `--precision auto` makes where int8 alone is not enough", "", *_autos(rows)]
     lines += ["", "## How long it takes", "", *_times(rows, code)]
     return "\n".join([*lines, "", "## What the repair ladder did", "", *_ladders(rows)]) + "\n"
+
+
+def _draws(rows: Sequence[Row]) -> list[str]:
+    """Percent right as a mean over the draws, with the standard deviation of one; nothing where none was made."""
+    known = [r for r in rows if r.get("draws")]
+    columns = ["float", *(f"edgec {t}" for t in TARGETS), *PEERS]
+    lines = ["| model | draws | " + " | ".join(columns) + " |", "|---|---" + "|--:" * len(columns) + "|"]
+    for row in known:
+        count = len(row["draws"]["float"])
+        found = [row["draws"].get(column, []) for column in columns]
+        cells = [f"{mean(v):.2f} ± {stdev(v):.2f}" if len(v) == count > 1 else "–" for v in found]
+        lines.append(f"| {row['model']} | {count} | " + " | ".join(cells) + " |")
+    return lines if known else []
 
 
 def _older(rows: Sequence[Row], code: str) -> str:
@@ -85,9 +106,9 @@ def _summary(rows: Sequence[Row], names: Sequence[str]) -> list[str]:
             known = [d for r in chosen if (d := _ahead(r, target)) is not None]
             if not known or (what and len(chosen) == len(rows)):
                 continue
-            mean = sum(known) / len(known)
-            bar = "" if what else f" (bar {MEAN_BAR_DB:+.0f} dB: {'holds' if mean >= MEAN_BAR_DB else 'missed'})"
-            lines += ["", f"Mean difference, {target}: **{mean:+.1f} dB** over {len(known)} rows{what}{bar}."]
+            ahead = mean(known)
+            bar = "" if what else f" (bar {MEAN_BAR_DB:+.0f} dB: {'holds' if ahead >= MEAN_BAR_DB else 'missed'})"
+            lines += ["", f"Mean difference, {target}: **{ahead:+.1f} dB** over {len(known)} rows{what}{bar}."]
     for target in TARGETS:
         below = [f"{_named(r)} ({d:+.1f} dB)" for r in rows if (d := _default_ahead(r, target)) is not None and d < 0]
         where = f"Rows on which the default build (`--precision auto`) is below the best peer, {target}"

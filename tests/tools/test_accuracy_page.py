@@ -111,3 +111,10 @@ def test_rows_of_other_code_are_counted() -> None:
 def test_a_failure_of_ours_is_a_bar_missed() -> None:
     assert misses(made(ours=None))[0] == "net, raspberrypi: backend/unsupported-op: no such operator"
     assert "fails: backend/unsupported-op" in page([made(ours=None)], ["net"], "make accuracy")
+
+
+def test_draws_give_means_and_deviations_where_every_draw_was_made() -> None:
+    draws = {"float": [90.0, 91.0], "edgec raspberrypi": [89.0, 91.0], "nncf": [80.0]}
+    text = page([{**made(right=90), "draws": draws}, made("other")], ["net", "other"], "make accuracy")
+    assert "| net | 2 | 90.50 ± 0.71 | 90.00 ± 1.41 | – | – | – | – | – |" in text
+    assert "several draws" not in page([made()], ["net"], "make accuracy")
