@@ -80,7 +80,7 @@ bench-int8: $(VENV)/.dev  ## our int8 against our float and the peers' int8, spe
 	$(BIN)/python -m tools.peers.int8 --page docs/bench-int8.md
 
 accuracy: $(VENV)/.dev  ## int8 accuracy against the peers, into docs/accuracy.md
-	$(BIN)/python -m tools.accuracy --ours --time --jobs $(JOBS) --write
+	$(BIN)/python -m tools.accuracy --ours --time --draws 6 --jobs $(JOBS) --write
 
 zoo: $(VENV)/.dev  ## 89 Transformers architectures through both backends (rows not cached yet); writes docs/zoo.md
 	$(BIN)/python -m tools.zoo
