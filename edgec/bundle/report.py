@@ -17,7 +17,17 @@ Summary = Mapping[str, Any]
 
 #: Keys of a summary that two builds of the same inputs do not share.
 VOLATILE = frozenset(
-    {"bundle", "output", "stages", "latency", "peak_memory_bytes", "validation", "calibration_cached", "race"}
+    {
+        "bundle",
+        "output",
+        "stages",
+        "latency",
+        "peak_memory_bytes",
+        "validation",
+        "calibration_cached",
+        "race",
+        "taken_up",
+    }
 )
 
 #: Rows of the charts; the rest is summed up in the last.

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
@@ -157,11 +157,12 @@ def mix(
         misled=misled,
     )
     target_db = budget.min_sqnr if budget.asked else AUTO_MIN_SQNR_DB
-    return search.run(
+    found = search.run(
         steps,
         target_db=target_db,
         progress=lambda done, total: progress(ranked + done * a_mix, ranked + total * a_mix),
     )
+    return replace(found, taken_up=memo.taken_up)
 
 
 def _costs(legal: Model, ground: Ground, forms: Sequence[NodeScheme]) -> tuple[Costs, bool]:

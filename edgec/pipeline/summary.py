@@ -39,6 +39,8 @@ def summarize(
     if form.mixed is not None:
         summary["mixed"] = form.mixed.as_dict()
         summary["frontier"] = summary["mixed"].pop("frontier")
+        if form.mixed.taken_up:
+            summary["taken_up"] = form.mixed.taken_up
     if work.race is not None and work.race.ms:
         summary["race"] = work.race.as_dict()
     if work.samples is not None:

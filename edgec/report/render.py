@@ -93,6 +93,7 @@ def _build_facts(answer: Answer) -> dict[str, str]:
         "estimate there": estimate_line(answer.get("estimate")),
         "packaging": "; ".join(_packaged(step, made) for step, made in (answer.get("packaging") or {}).items()),
         "peak memory": cell("memory_bytes", answer.get("peak_memory_bytes")),
+        "taken up": f"{answer['taken_up']} measurements of an earlier search of mixes" if "taken_up" in answer else "",
         "seconds": ", ".join(f"{stage} {seconds:.2f}" for stage, seconds in stages.items()),
     }
     return {key: value for key, value in rows_.items() if value not in (None, "", "–")}

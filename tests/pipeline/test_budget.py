@@ -22,6 +22,7 @@ from edgec.pipeline.forms import Build
 from edgec.pipeline.speed import Speeds
 from edgec.quantization.data.recipe import Recipe
 from edgec.quantization.mix.memo import Memo
+from edgec.report.render import render_build
 from tests.support.graphs import run_ort
 from tests.support.plans import kernel, typed
 
@@ -120,6 +121,9 @@ def test_a_search_goes_on_where_it_stopped(tmp_path: Path, monkeypatch: pytest.M
     first, again = _built(tmp_path), _built(tmp_path)
     assert used[1].reused >= used[0].reused + 5
     assert first.summary["frontier"] == again.summary["frontier"]
+    assert "taken_up" not in first.summary and again.summary["taken_up"] == used[1].taken_up > 5
+    assert "measurements of an earlier search" in render_build(again.summary)
+    assert first.path.read_bytes() == again.path.read_bytes()
     path = next((tmp_path / "cache" / "searches").iterdir())
     whole = path.read_text().splitlines(keepends=True)
     path.write_text("".join(whole[:3]) + whole[3][:10])  # cut off in the middle of a line

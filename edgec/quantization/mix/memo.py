@@ -26,7 +26,10 @@ class Memo:
         name = hashlib.sha256("\n".join([str(_VERSION), *key]).encode()).hexdigest()
         self._path = folder / "searches" / f"{name}.jsonl"
         self._known = _read(self._path)
+        self._before = set(self._known)
         self.reused = 0
+        #: What an earlier search had measured, of all that was asked for.
+        self.taken_up = 0
 
     def get(self, kind: str, model: Model, measure: Callable[[Model], Any]) -> Any:
         """What is known of the model, or `measure` of it, which is written down at once."""
@@ -36,6 +39,8 @@ class Memo:
         """What is known under a key, or what `measure` gives, which is written down at once."""
         if key in self._known:
             self.reused += 1
+            self.taken_up += key in self._before
+            self._before.discard(key)
             return self._known[key]
         value = self._known[key] = measure()
         with contextlib.suppress(OSError):  # then the next run measures again

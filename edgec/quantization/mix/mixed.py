@@ -83,7 +83,10 @@ class Point:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Mixed:
-    """The mix that was chosen, its plan and model, and all that were tried, those with fewest reverted nodes first."""
+    """The mix that was chosen, its plan and model, and all that were tried, those with fewest reverted nodes first.
+
+    `taken_up` is how many measurements an earlier search had made.
+    """
 
     plan: QuantPlan
     model: Model
@@ -91,9 +94,10 @@ class Mixed:
     met: bool
     frontier: tuple[Point, ...]
     chosen: Point | None = None
+    taken_up: int = 0
 
     def as_dict(self) -> dict[str, Any]:
-        """A JSON-ready dict."""
+        """A JSON-ready dict, the same however often the search was cut short."""
         frontier = [{**point.as_dict(), "chosen": self.met and point is self.chosen} for point in self.frontier]
         return {"reverted": dict(self.reverted), "met": self.met, "frontier": frontier}
 
