@@ -151,3 +151,28 @@ def test_a_mean_of_what_is_scaled_before_an_int8_product(op: str, scale: str) ->
         },
     )
     assert _int8_db(source, samples=16) > 25
+
+
+@pytest.mark.parametrize("op", ["ReduceMax", "ReduceMin"])
+def test_an_extreme_over_tokens_before_an_int8_product(op: str) -> None:
+    """The plugin takes FakeQuantize into the reduction, and then compares numbers without a sign."""
+    source = typed(
+        f"(float[1,16,32] x) => (float[1,20] y) {{ s = Sin(x) r = {op}<keepdims=0>(s, axes) y = MatMul(r, w) }}",
+        {"axes": np.asarray([1], np.int64), "w": RNG.normal(size=(32, 20)).astype(np.float32)},
+    )
+    assert _int8_db(source, samples=16) > 25
+
+
+@pytest.mark.parametrize("rows", [1, 4])
+@pytest.mark.parametrize("count", [2, 3])
+def test_int8_products_of_matrices_in_a_row(rows: int, count: int) -> None:
+    """A layer of low rank: the plugin compiles both as one piece, which gives garbage."""
+    body = " ".join(f"v{i + 1} = MatMul(v{i}, w{i})" for i in range(count))
+    source = typed(
+        f"(float[{rows},32] x) => (float[{rows},20] y) {{ v0 = Sin(x) {body} y = Identity(v{count}) }}",
+        {
+            f"w{i}": RNG.normal(size=(32 if i == 0 else 16, 20 if i == count - 1 else 16)).astype(np.float32)
+            for i in range(count)
+        },
+    )
+    assert _int8_db(source, samples=16) > 25

@@ -13,6 +13,7 @@ import onnx_ir as ir
 
 from edgec.backends.openvino.division import divided, quantized
 from edgec.backends.openvino.integers import compared, ordered, rectified, without_sign, wrapped
+from edgec.backends.openvino.products import apart
 from edgec.backends.openvino.reductions import fenced
 from edgec.graph.build import Builder
 from edgec.graph.edit import Editor, remove_dead
@@ -140,6 +141,8 @@ _REDUCTIONS = ["L1", "L2", "LogSum", "LogSumExp", "Max", "Mean", "Min", "Prod", 
 RULES: dict[str, OwnRule] = {
     "Div": divided,
     "Expand": reshaped,
+    "Gemm": apart,
+    "MatMul": apart,
     "NonMaxSuppression": suppressed,
     "QuantizeLinear": quantized,
     "Relu": rectified,

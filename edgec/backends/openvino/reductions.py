@@ -7,7 +7,8 @@ A reshape in between prevents it, if it changes the shape: so the reduction keep
 axes of one element and on constants in full, and the shape is restored behind it.
 A product with what varies along an axis before a reduction that drops axes ends the same way, as the plugin moves it
 behind the reduction (a written-out RMSNorm, its mean over tokens, a quantized value: up to 300 steps off). There it is
-enough to keep the axes.
+enough to keep the axes. So it is for a maximum or minimum of floats that is quantized: the plugin would take it of
+numbers in eight bits without a sign.
 """
 
 from __future__ import annotations
@@ -49,7 +50,8 @@ def fenced(node: ir.Node, editor: Editor) -> bool:
     chain, varies = _followers(node.outputs[0], shape)
     inner = tuple(d for d in shape if d > 1)
     if not varies or not inner:
-        return _scaled_before(node) and _keeping_axes(node, editor, shape)
+        dropped = not attr(node, "keepdims", 1)
+        return dropped and (_extreme(node) or _scaled_before(node)) and _keeping_axes(node, editor, shape)
     b = Builder(editor, chain[-1])
     attributes = {name: attr(node, name) for name in node.attributes}
     if not node.op_type.startswith("Global"):
@@ -64,10 +66,14 @@ def fenced(node: ir.Node, editor: Editor) -> bool:
     return True
 
 
+def _extreme(node: ir.Node) -> bool:
+    return node.op_type in ("ReduceMax", "ReduceMin")
+
+
 def _scaled_before(node: ir.Node) -> bool:
-    """Whether it drops axes of a product with a constant of several numbers."""
+    """Whether it is of a product with a constant of several numbers."""
     product = None if node.inputs[0] is None else node.inputs[0].producer()
-    if attr(node, "keepdims", 1) or product is None or product.op_type not in ("Div", "Mul"):
+    if product is None or product.op_type not in ("Div", "Mul"):
         return False
     return any(stored is not None and stored.size > 1 for stored in map(_stored, product.inputs))
 
