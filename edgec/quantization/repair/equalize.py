@@ -5,8 +5,9 @@ x' = x / t and W' = W · t along the channels of x compute the same. One rule se
 
 1. Whoever writes x takes 1 / t: the rows of a weight and its bias, or a normalisation's scale and bias.
 2. Between it and the readers stands only what commutes with positive factors: Relu, LeakyRelu, PRelu, pools. A Clip
-   to [0, c] does as long as no value that calibration saw reaches c before or after. A Concat along the channels joins
-   several writers: so branches of which one is much wider keep their steps.
+   to [0, c] does as long as no value reaches c before or after: nothing that calibration saw comes beyond half of it,
+   as inputs to come go further. A Concat along the channels joins several writers: so branches of which one is much
+   wider keep their steps.
 3. All readers are products with constant weights, which take t along their input channels.
 4. Where nobody can take 1 / t but x comes from float, a multiplication in front of the int8 products does: others go on
    reading x. It has to gain something, and to be little beside the products' own work.
@@ -48,6 +49,9 @@ from edgec.quantization.repair.sources import (
 )
 from edgec.quantization.types import STATIC, QuantPlan, Statistics, TensorStats
 from edgec.tensors import Array
+
+#: Rule 2: how many times the largest value that calibration saw is taken to stay below a ceiling.
+_ROOM = 2.0
 
 #: Less than this between the largest and the smallest factor is not worth moving.
 LEAST = 1.5
@@ -129,11 +133,11 @@ def _migration(value: ir.Value, plan: QuantPlan, stats: Mapping[str, TensorStats
     if weighed and not _quieter(factors, value, sources, readers, plan, stats):
         return None
     ceilings = np.concatenate([np.full(source.channels, source.ceiling) for source in sources])
-    if np.isfinite(ceilings).any():  # rule 2: what reaches a ceiling stays; the rest grows to it at most
+    if np.isfinite(ceilings).any():  # rule 2: what comes near a ceiling stays; the rest grows to that distance at most
         factors = factors / factors.max()
         held = np.isfinite(ceilings)
-        factors = np.where(held, np.maximum(factors, ranges / (0.99 * np.where(held, ceilings, 1.0))), factors)
-        factors = np.where(held & (ranges >= 0.99 * ceilings), 1.0, factors)
+        share = _ROOM * ranges / np.where(held, ceilings, 1.0)
+        factors = np.where(held, np.minimum(np.maximum(factors, share), 1.0), factors)
     if factors.max() < LEAST * factors.min():
         return None
     return Migration(value=value, sources=sources, readers=readers, factors=factors)

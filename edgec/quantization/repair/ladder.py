@@ -58,8 +58,12 @@ Plan = Callable[[Model, Statistics | None, RangeChoice], QuantPlan]
 #: Rounding for a layer's output leaves about a tenth of the noise that rounding to nearest does: a third of the steps.
 _FINER = 3.0
 
-#: What a repair has to show to stay: a gain that is more than luck, any gain, or no loss that is more than luck.
-Need = Literal["sure", "better", "harmless"]
+#: What a repair has to show to stay: a gain that is worth it and more than luck, one that is more than luck, any gain,
+#: or no loss that is more than luck.
+Need = Literal["worth", "sure", "better", "harmless"]
+
+#: dB that are worth it.
+_WORTH_DB = 0.5
 
 #: Repairs that stay without a word of the judge: it has nothing to say of models without float outputs.
 _TRUSTED = ("rounding", "bias", "following")
@@ -170,7 +174,7 @@ def climb(
         if step(f"ranges: {method}", partial(_with_ranges, make, method, (model, stats)), model):
             taken = method
     evened = even(ladder.plan) if even is not None and plan.activations else None
-    if evened is not None and not step("equalisation", partial(_with_ranges, make, taken, evened), evened[0]):
+    if evened is not None and not step("equalisation", partial(_with_ranges, make, taken, evened), evened[0], "worth"):
         evened = None
     base, seen = (model, stats) if evened is None else evened
     choice: RangeChoice = taken
@@ -269,7 +273,8 @@ class _Ladder:
         trial = self._trial(model, plan)
         verdict = self._judge.verdict(trial, self._best)
         self.sure = verdict.sure and trial.known.gain_over(self._first.known)[0] > 0
-        enough = {"sure": self.sure, "better": verdict.gain > 0, "harmless": not verdict.harm}[need]
+        worth = self.sure and verdict.gain >= _WORTH_DB
+        enough = {"worth": worth, "sure": self.sure, "better": verdict.gain > 0, "harmless": not verdict.harm}[need]
         kept = enough if verdict.heard else name in _TRUSTED
         score = self.score + verdict.gain
         seconds = time.perf_counter() - start
@@ -303,8 +308,9 @@ def split(feeds: Feeds, learn: int, judge: int) -> tuple[Feeds, Feeds]:
 
 
 def _spread(feeds: Feeds, count: int) -> Feeds:
-    step = max(1, math.ceil(len(feeds) / count))
-    return feeds[::step][:count]
+    """As many as that, or all where there are no more, spread over all."""
+    count = min(count, len(feeds))
+    return [feeds[i * len(feeds) // count] for i in range(count)]
 
 
 def round_weights(

@@ -278,6 +278,16 @@ def test_what_does_not_commute_is_left_alone(activation: str, why: str) -> None:
         assert_same(model, found[0], feed, relative=1e-5)
 
 
+def test_inputs_beyond_what_calibration_saw_do_not_reach_a_ceiling_that_they_did_not() -> None:
+    """ReLU6: a channel that grew to 6 where it was seen would be cut off a little beyond, and float with it."""
+    model = NETS["relu6"]
+    feeds, stats, plan = _setting(model)
+    found = equalize(model, plan, stats)
+    assert found is not None
+    for feed in feeds:
+        assert_same(model, found[0], {name: value * np.float32(1.8) for name, value in feed.items()}, relative=1e-5)
+
+
 def test_even_channels_and_other_readers_are_left_alone() -> None:
     even = typed(
         "(float[1,3,6,6] x) => (float[1,4,6,6] y) { a = Conv(x, w1) r = Relu(a) y = Conv(r, w2) }",

@@ -166,9 +166,11 @@ def test_samples_that_judge_are_not_those_that_teach() -> None:
     feeds = [{"x": np.asarray(float(i))} for i in range(100)]
     learn, judge = split(feeds, 32, 16)
     learnt, judged = ({float(f["x"]) for f in part} for part in (learn, judge))
-    assert not learnt & judged and len(judged) <= 16 and len(learnt) <= 32 and max(learnt) > 80 and max(judged) > 80
+    assert not learnt & judged and len(judged) == 16 and len(learnt) == 32  # not one less than was asked for
+    assert max(learnt) > 80 and max(judged) > 80
     alone = feeds[:1]
     assert split(alone, 32, 16) == (alone, alone)
+    assert [len(part) for part in split(feeds[:50], 16, 16)] == [16, 16]
 
 
 def test_a_judge_of_the_float_model_itself_hears_no_noise() -> None:
