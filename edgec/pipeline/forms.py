@@ -28,6 +28,7 @@ from edgec.quantization.calibration.calibrate import calibrate as run_calibratio
 from edgec.quantization.calibration.range_choice import RangeChoice, RangeMethod
 from edgec.quantization.data.samples import SampleSource
 from edgec.quantization.measures.fidelity import features
+from edgec.quantization.measures.kinds import blocks_of
 from edgec.quantization.mix.allowance import Mixture, mixer
 from edgec.quantization.mix.mixed import Mixed
 from edgec.quantization.planning.plan import make_plan, tensors_to_observe
@@ -261,7 +262,8 @@ class Build:
         return self.statistics
 
     def _measured(self, outputs: measure.Outputs) -> dict[str, Any]:
-        return measure.fidelity(self.float_outputs, outputs, features=features(self.model))
+        blocks = blocks_of(self.model.graph.outputs)
+        return measure.fidelity(self.float_outputs, outputs, features=features(self.model), blocks=blocks)
 
     def _fidelity(self, quantized: Model) -> dict[str, Any]:
         with self.clock.stage("judge"):

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from edgec.metrics import MAX_DB, cosine, max_abs, sqnr_db, step_differences, top1_agreement
+from edgec.quantization.measures.kinds import Kind, kinds_of, of_kind, written
 from edgec.tensors import Array, DType, TensorSpec
 
 Outputs = Sequence[Mapping[str, Array]]
@@ -39,16 +40,25 @@ def _random(rng: np.random.Generator, spec: TensorSpec, limit: int, words: Array
     return rng.integers(0, limit, spec.shape).astype(spec.dtype.numpy)
 
 
-def fidelity(reference: Outputs, value: Outputs, *, features: Collection[str] = ()) -> dict[str, Any]:
+def fidelity(
+    reference: Outputs,
+    value: Outputs,
+    *,
+    features: Collection[str] = (),
+    blocks: Mapping[str, Kind] | None = None,
+) -> dict[str, Any]:
     """SQNR (dB), cosine, largest difference and top-1 agreement; the worst output speaks for all.
 
-    An SQNR of None means: no difference at all. `features` are outputs that have no first class.
+    An SQNR of None means: no difference at all. `features` are outputs that have no first class. Of an output with
+    `blocks` (`blocks_of`) of different kinds the worst kind speaks, and `kinds` has each one's SQNR.
     """
-    names = list(reference[0]) if reference else []
-    outputs = {
-        name: _one([r[name] for r in reference], [v[name] for v in value], classes=name not in features)
-        for name in names
-    }
+    outputs = {}
+    for name in reference[0] if reference else ():
+        expected, found = [r[name] for r in reference], [v[name] for v in value]
+        outputs[name] = _one(expected, found, classes=name not in features)
+        kinds = kinds_of(blocks[name], expected) if blocks and name in blocks else ()
+        if len(kinds) > 1:
+            outputs[name] |= _by_kind(kinds, expected, found)
     finite = [o["sqnr_db"] for o in outputs.values() if o["sqnr_db"] is not None]
     tops = [o["top1_agreement"] for o in outputs.values() if o["top1_agreement"] is not None]
     return {
@@ -75,6 +85,15 @@ def _one(reference: list[Array], value: list[Array], *, classes: bool) -> dict[s
         "max_abs": float(f"{max_abs(r, v):.6g}"),
         "top1_agreement": agreement,
     }
+
+
+def _by_kind(kinds: Sequence[Kind], reference: list[Array], value: list[Array]) -> dict[str, Any]:
+    found = {}
+    for kind in kinds:
+        db = sqnr_db(*(np.stack([of_kind(x, kind) for x in side]) for side in (reference, value)))
+        found[written(kind, reference[0].shape)] = None if db >= MAX_DB else round(db, 4)
+    known = [db for db in found.values() if db is not None]
+    return {"sqnr_db": min(known) if known else None, "kinds": found}
 
 
 def _rows(x: Array) -> Array:

@@ -162,11 +162,14 @@ def _frontier(points: Sequence[Mapping[str, Any]] | None) -> list[RenderableType
 
 
 def _per_output(fidelity: Mapping[str, Any] | None) -> list[RenderableType]:
-    """A row an output, when there are several."""
+    """A row an output, and one for each kind of values in it; when there are several."""
     outputs = (fidelity or {}).get("outputs") or {}
-    if len(outputs) < 2:
-        return []
-    return [section("fidelity by output", rows([{"output": name, **values} for name, values in outputs.items()]))]
+    table = []
+    for name, values in outputs.items():
+        kinds = values.get("kinds", {})
+        table.append({"output": name, **{key: value for key, value in values.items() if key != "kinds"}})
+        table += [{"output": f"{name}{which}", "sqnr_db": db} for which, db in kinds.items()]
+    return [section("fidelity by output", rows(table))] if len(table) > 1 else []
 
 
 def _without_findings(answer: Answer) -> dict[str, Any]:

@@ -65,6 +65,10 @@ _STEPS = 255
 _USUAL = 100
 _MOST_DOUBLINGS = 2.0
 
+#: A model's answer has room for what this many samples would show, where rounding makes no more of it than this.
+_MANY = 800
+_LITTLE = 1e-4
+
 #: Share of the values, in percent, that lie below the upper end; as much again lies above the lower end.
 DEFAULT_PERCENTILE = 99.99
 
@@ -110,7 +114,23 @@ def roomy_range_of(stats: TensorStats, method: RangeMethod, response: Response |
     return low, high
 
 
-def _expected(extremes: Array, runs: int) -> float:
+def answer_range_of(stats: TensorStats) -> tuple[float, float] | None:
+    """All that was seen of a model's answer, with room for `_MANY` samples: a cut there is a wrong answer.
+
+    None where steps as wide as that make more than a little of the answer: then it is for others to weigh.
+    """
+    low, high = min(stats.minimum, 0.0), max(stats.maximum, 0.0)
+    if low < 0 and len(stats.lows):
+        low = -_expected(-stats.lows, stats.runs, _MANY)
+    if high > 0 and len(stats.highs):
+        high = _expected(stats.highs, stats.runs, _MANY)
+    count = stats.counts.astype(np.float64)
+    middle = (np.arange(len(count)) + stats.first_bin + 0.5) * stats.bin_width
+    rounding = ((high - low) / _STEPS) ** 2 / 12 * float(count.sum())
+    return (low, high) if rounding <= _LITTLE * float(np.sum(count * middle**2)) else None
+
+
+def _expected(extremes: Array, runs: int, usual: int = _USUAL) -> float:
     """The expected maximum over more samples; `extremes` are the largest of all runs' own maxima, largest first.
 
     Of a random half of the samples the n-th largest is the largest with probability 2⁻ⁿ. As the maximum grew from
@@ -119,7 +139,8 @@ def _expected(extremes: Array, runs: int) -> float:
     largest = extremes.astype(np.float64)
     growth = float(np.sum((largest[0] - largest) * 0.5 ** np.arange(1, len(largest) + 1)))
     growth += float(largest[0] - largest[-1]) * 0.5 ** len(largest)
-    return float(largest[0]) + min(max(math.log2(_USUAL / runs), 0.0), _MOST_DOUBLINGS) * growth
+    most = _MOST_DOUBLINGS + math.log2(usual / _USUAL)
+    return float(largest[0]) + min(max(math.log2(usual / runs), 0.0), most) * growth
 
 
 def _ends(full: float) -> Array:

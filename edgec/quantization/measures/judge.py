@@ -5,8 +5,10 @@
 2. Plans are compared pairwise: a sample's noise under one against its noise under the other, in dB, and the mean of
    that. How much a sample amplifies noise cancels out; pooled noise would be that of the one that amplifies most.
 3. δ, a share of the mean noise, stands beside each noise: samples that are all but exact under both say nothing.
-4. Of several outputs the worst counts: each gains on what it had, and the worst before is held against the worst after.
-5. Two plans run on a few samples first, and on more only while these might still change what is said of them.
+4. Of several outputs, what counts is the root mean square of their shares of noise: all but the worst one's alone, and
+   where that stays as it was, the others'.
+5. An output that holds several kinds of values counts as so many outputs (`kinds`).
+6. Two plans run on a few samples first, and on more only while these might still change what is said of them.
 """
 
 from __future__ import annotations
@@ -21,6 +23,7 @@ import onnx_ir as ir
 from edgec.graph.model import Model
 from edgec.metrics import MAX_DB, sqnr_db
 from edgec.quantization.measures.fidelity import stand_ins
+from edgec.quantization.measures.kinds import Kind, blocks_of, kinds_of, of_kind
 from edgec.quantization.run.executor import Executor
 from edgec.tensors import Array
 
@@ -35,10 +38,10 @@ _FAR = 8.0
 #: A gain of so many standard errors is more than luck.
 _SURE = 1.0
 
-#: Rule 5: samples of the first look; each further look is at twice as many.
+#: Rule 6: samples of the first look; each further look is at twice as many.
 _FIRST_LOOK = 6
 
-#: Rule 5: of so many standard errors the samples not seen yet are not expected to be off.
+#: Rule 6: of so many standard errors the samples not seen yet are not expected to be off.
 _DECIDED = 3.0
 
 
@@ -63,7 +66,7 @@ class Noise:
         return np.clip(found, -MAX_DB, MAX_DB)
 
     def gain_over(self, other: Noise) -> tuple[float, float]:
-        """How many dB better the worst output is than the worst of `other` (rule 4), and that mean's standard error.
+        """How many dB better the outputs are than those of `other` (rule 4), and that mean's standard error.
 
         Over the samples that both have.
         """
@@ -74,12 +77,12 @@ class Noise:
             return 0.0, 0.0
         delta = _NEGLIGIBLE * np.minimum(self.error, other.error).mean(axis=1, keepdims=True) + 1e-30
         gains = 10 * np.log10((other.error + delta) / (self.error + delta))  # rules 2 and 3
-        means = gains.mean(axis=1)
-        levels = other._levels
-        worst = int((levels + means).argmin())
-        count = gains.shape[1]
-        gain = levels[worst] + means[worst] - levels.min()
-        return float(gain), float(gains[worst].std(ddof=1) / math.sqrt(count)) if count > 1 else 0.0
+        before = -other._levels / 5  # of the squares of the shares
+        after = before - gains.mean(axis=1) / 5
+        shares = 10 ** (after - after.max())
+        gain = 5 * (_log_of_sum(before) - _log_of_sum(after))
+        felt = shares / shares.sum() @ gains
+        return float(gain), float(felt.std(ddof=1) / math.sqrt(len(felt))) if len(felt) > 1 else 0.0
 
     def until(self, count: int) -> Noise:
         """The same of the first samples alone."""
@@ -91,6 +94,12 @@ class Noise:
             error=np.concatenate([self.error, other.error], axis=1),
             signal=np.concatenate([self.signal, other.signal], axis=1),
         )
+
+
+def _log_of_sum(powers: Array) -> float:
+    """log₁₀ Σ 10^p, of powers that need not fit a float."""
+    largest = powers.max()
+    return float(largest + math.log10(np.sum(10 ** (powers - largest))))
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -136,15 +145,25 @@ class Judge:
         self._judged = tuple(_judged(v) for v in outputs)
         self._expected = list(Executor(model, fetch=self._names(), any_layout=True).run_all(self._feeds))
         self._far = {name: _reach([e[name] for e in self._expected]) for name, scores in self._judged if scores}
+        blocks = blocks_of([v for v in outputs if v.name in self._names()])
+        kinds = {name: kinds_of(found, [e[name] for e in self._expected]) for name, found in blocks.items()}
+        #: What counts as an output (rule 5): the position of the value that it is of, and what of that; None is all.
+        self._parts: list[tuple[int, Kind | None]] = [
+            (i, kind) for i, name in enumerate(self._names()) for kind in kinds.get(name, (None,))
+        ]
 
     def __call__(self, quantized: Model) -> float:
         """Signal to noise of the judged outputs in dB, the worst one's; `MAX_DB` for a model without float outputs."""
         names = self._stand_ins(quantized)
         found = list(Executor(quantized, fetch=names, any_layout=True).run_all(self._feeds))
+        own = self._names()
         return min(
             (
-                sqnr_db(np.stack([e[name] for e in self._expected]), np.stack([a[other] for a in found]))
-                for name, other in zip(self._names(), names, strict=True)
+                sqnr_db(
+                    np.stack([_part(e[own[i]], kind) for e in self._expected]),
+                    np.stack([_part(a[names[i]], kind) for a in found]),
+                )
+                for i, kind in self._parts
             ),
             default=MAX_DB,
         )
@@ -159,21 +178,21 @@ class Judge:
         return self.trial(quantized.clone()).noise(self.count)
 
     def trial(self, quantized: Model) -> Trial:
-        """To be run on as many samples as it takes (rule 5). Nothing is left of the model."""
+        """To be run on as many samples as it takes (rule 6). Nothing is left of the model."""
         names = self._stand_ins(quantized)
         executor = Executor(quantized, fetch=names, consume=True, any_layout=True)
 
         def run(start: int, stop: int) -> Noise:
             return self._noise(start, stop, names, executor.run_all(self._feeds[start:stop]))
 
-        return Trial(run, len(names))
+        return Trial(run, len(self._parts))
 
     def first_look(self, trial: Trial) -> Noise:
         """On the samples that every trial is run on."""
         return trial.noise(self._first)
 
     def verdict(self, new: Trial, old: Trial) -> Verdict:
-        """How much better one is than the other, on as many samples as it takes to be sure (rule 5)."""
+        """How much better one is than the other, on as many samples as it takes to be sure (rule 6)."""
         count = self._first
         while True:
             noise = new.noise(count)
@@ -188,11 +207,16 @@ class Judge:
 
     def _noise(self, start: int, stop: int, names: Sequence[str], found: Iterable[Mapping[str, Array]]) -> Noise:
         """What a model gives for some samples against float; `names` are its outputs."""
-        error = np.zeros((len(names), stop - start))
+        error = np.zeros((len(self._parts), stop - start))
         signal = np.zeros_like(error)
+        own = self._names()
         for j, (expected, actual) in enumerate(zip(self._expected[start:stop], found, strict=True)):
-            for i, (name, other) in enumerate(zip(self._names(), names, strict=True)):
-                wanted, got = self._seen(name, expected[name]), self._seen(name, actual[other])
+            seen = [
+                (self._seen(name, expected[name]), self._seen(name, actual[other]))
+                for name, other in zip(own, names, strict=True)
+            ]
+            for i, (at, kind) in enumerate(self._parts):
+                wanted, got = (_part(value, kind) for value in seen[at])
                 error[i, j] = np.sum(np.square(wanted - got))
                 signal[i, j] = np.sum(np.square(wanted))
         return Noise(error=np.where(np.isfinite(error), np.minimum(error, 1e200), 1e200), signal=signal)
@@ -211,6 +235,10 @@ class Judge:
             return value
         near = np.maximum(value - value.max(axis=-1, keepdims=True), -self._far[name])
         return np.asarray(near - near.mean(axis=-1, keepdims=True))
+
+
+def _part(value: Array, kind: Kind | None) -> Array:
+    return value if kind is None else of_kind(value, kind)
 
 
 def _reach(values: Sequence[Array]) -> float:

@@ -9,8 +9,9 @@
    that the allowance (of estimated latency, and of the weights' bytes) still covers, the one that takes most noise away
    for its share of it comes next: of the time or of the bytes, whichever it takes more of. A layer that is small and
    quick leaves room for others.
-4. Noise above the usual budget may take more of both. Where weights are widened, readers may then keep them in int8 and
-   take no bytes; what they take longer is within the allowance by itself, whatever others save.
+4. Noise above the usual budget may take more of both, until it is half of that; what was not measured counts. Where
+   weights are widened, readers may then keep them in int8 and take no bytes; what they take longer is within the
+   allowance by itself, whatever others save.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ from edgec.errors import Finding, Severity
 from edgec.graph.model import Model, const_of
 from edgec.graph.traits import weight_of, within_inputs
 from edgec.graph.work import multiplications
+from edgec.metrics import MAX_DB
 from edgec.quantization.calibration.range_choice import RangeChoice
 from edgec.quantization.mix.alone import noise_alone
 from edgec.quantization.mix.costs import Costs, costs_of
@@ -52,9 +54,13 @@ _BYTES = 16 << 10
 LOST_DB = 20.0
 _LOST_NOISE = 10 ** (-LOST_DB / 10)
 
+#: Where it stops being lost: weights' roundings come on top, and a few samples do not tell exactly.
+_SAVED_NOISE = _LOST_NOISE / 2
+
 #: Bytes that may then go into weights, and how many times the allowance of latency: a table of features in different
 #: units costs its first layer, and with it the model, and nobody asks how fast a model is that int8 has ruined.
 _RESCUE_BYTES, _RESCUE_TIMES = 64 << 10, 3
+_RESCUE_MEASURED = 6
 
 #: A step takes at least this share of the noise away; what takes less than this share of the allowance counts as free.
 _MIN_GAIN = 0.004
@@ -127,17 +133,18 @@ class Allowance:
             for name in rounded.readers:
                 self._read.setdefault(name, []).append(i)
 
-    def choose(self, noise: Mapping[int, float]) -> Mixture:
-        """What to take out of int8, given the noise of groups by their position (rule 3)."""
+    def choose(self, noise: Mapping[int, float], whole: float = 0.0) -> Mixture:
+        """What to take out of int8, given the noise of groups by their position (rule 3), and that of the model."""
         schemes = dict(self.schemes)
         total = sum(noise.values()) or 1.0
+        others = max(whole - total, 0.0)
         reasons: dict[str, str] = {}
         refused: set[tuple[str, ...]] = set()
         rescue, widened_s = False, 0.0
         while True:
             at = self.costs.total_seconds(schemes), self.costs.total_bytes(schemes)
             now = self._total(noise, schemes)
-            lost = now > _LOST_NOISE  # rule 4
+            lost = now + others > (_SAVED_NOISE if rescue else _LOST_NOISE)  # rule 4
             more_b = self._most_bytes() if lost else self._more_bytes()
             limit_s = self.seconds * (1 + self._most_share(lost))
             rescue = rescue or lost
@@ -219,7 +226,7 @@ class Allowance:
             ]
             if fits:
                 found.append((min(fits), i))
-        return [i for _, i in sorted(found)[: MAX_MEASURED * (_RESCUE_TIMES if lost else 1)]]
+        return [i for _, i in sorted(found)[: MAX_MEASURED * (_RESCUE_MEASURED if lost else 1)]]
 
     def _most_share(self, lost: bool) -> float:
         """Of the latency, what may be spent (rule 4)."""
@@ -338,12 +345,13 @@ class Mixer:
     backend: str
 
     def find(
-        self, model: Model, plan: QuantPlan, feeds: Sequence[Mapping[str, Array]], *, lost: bool = False
+        self, model: Model, plan: QuantPlan, feeds: Sequence[Mapping[str, Array]], *, sqnr_db: float = MAX_DB
     ) -> Mixture:
         """The mixture for a plan of `model`, from a few samples; empty when nothing pays.
 
-        `lost` says that its noise is above the usual budget: more is looked at then.
+        `sqnr_db` is how it does as it is: where its noise is above the usual budget, more is looked at.
         """
+        lost = sqnr_db < LOST_DB
         allowance = self._allowance(model, plan)
         if allowance is None:
             return Mixture()
@@ -351,7 +359,7 @@ class Mixer:
         feeds = feeds[: max(1, int(runs / _FEWEST))]
         measured = allowance.worth_measuring(lost=lost)[: max(_FEWEST, int(runs / max(len(feeds), 1)))]
         noise = noise_alone(model, plan, [allowance.groups[i].values for i in measured], feeds)
-        return allowance.choose(dict(zip(measured, noise, strict=True)))
+        return allowance.choose(dict(zip(measured, noise, strict=True)), 10 ** (-sqnr_db / 10))
 
     def light(self, model: Model, plan: QuantPlan) -> Mixture:
         """int8 weights alone for all products, and float for the rest; empty where that takes longer than allowed."""

@@ -3,7 +3,7 @@
     v' = where(switch[i], dequantize(quantize(v)), v)
 
 1. All switches off is the float model; one on is the noise of that group of values, over the signal, as a mean over the
-   outputs. An output that a Softmax gives is measured at what goes into it.
+   outputs, and over what an output holds of different kinds. One that a Softmax gives is measured at what goes into it.
 2. What an int8 kernel wrote is rounded for all who read it; what float wrote for the int8 kernels alone.
 3. What lies before a rounding is as in float. So the model is run in parts, each time from the part on that it is in.
 """
@@ -20,6 +20,7 @@ import onnx_ir as ir
 from edgec.graph.edit import Editor
 from edgec.graph.model import Model
 from edgec.graph.work import multiplications
+from edgec.quantization.measures.kinds import Kind, blocks_of, kinds_of, of_kind
 from edgec.quantization.run.cores import in_order
 from edgec.quantization.run.run_time import rounded_rows
 from edgec.quantization.run.segment import MOST_BYTES, Part, bytes_of, living
@@ -102,14 +103,20 @@ class Passes:
         self._parts = _parts(model, cuts, self._fetch)
         self._at_once = min(part.at_once for part in self._parts)
         self._exact = list(in_order(self._through, feeds, self._at_once))
+        blocks = blocks_of([v for v in outputs if judged(v) == v.name])
+        self._looks: list[tuple[str, Kind | None]] = []
+        for value, name in zip(outputs, self._fetch, strict=True):
+            found = blocks.get(value.name or "")
+            kinds = (None,) if found is None else kinds_of(found, [exact[-1][name] for exact in self._exact])
+            self._looks += [(name, kind) for kind in kinds]
 
     def noise(self, switches: Iterable[int]) -> list[float]:
         """Noise over signal with each switch alone on (rule 1)."""
         wanted = list(switches)
         runs = in_order(self._off, itertools.product(self._exact, wanted), self._at_once)
-        noise, signal = np.zeros((len(wanted), len(self._fetch))), np.zeros(len(self._fetch))
+        noise, signal = np.zeros((len(wanted), len(self._looks))), np.zeros(len(self._looks))
         for exact in self._exact:
-            signal += [power(exact[-1][name]) for name in self._fetch]
+            signal += self._powers(exact[-1])
             for i in range(len(wanted)):
                 noise[i] += next(runs)
         relative = noise / np.maximum(signal, np.finfo(np.float64).tiny)
@@ -123,14 +130,17 @@ class Passes:
         return known
 
     def _off(self, run: tuple[list[Mapping[str, Array]], int]) -> list[float]:
-        """How far one switch brings each output off."""
+        """How far one switch brings each output, or kind of values in it, off."""
         exact, switch = run
         first = self._first[switch]
         values = dict(exact[first])
         values[SWITCHES] = np.arange(self._switches) == switch
         for part in self._parts[first:]:
             values.update(part.run(values))
-        return [power(values[name].astype(np.float64) - exact[-1][name]) for name in self._fetch]
+        return self._powers({name: values[name].astype(np.float64) - exact[-1][name] for name in self._fetch})
+
+    def _powers(self, values: Mapping[str, Array]) -> list[float]:
+        return [power(values[name] if kind is None else of_kind(values[name], kind)) for name, kind in self._looks]
 
 
 def _cuts(switched: Switched, samples: int, parts: int) -> list[int]:

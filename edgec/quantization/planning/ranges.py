@@ -13,6 +13,8 @@
    what was seen costs more than all of rounding.
 9. Elsewhere `auto` counts the error of the function that readers make of a value (`response`): SiLU, Gelu, a gate. With
    rule 7 it does harm (PP-LCNet's nets lose 4 dB): half of the values count less then, and the largest too much.
+10. What is given out is cut nowhere, and has room for more than others (`answer_range_of`), where its steps still make
+   little of it: what is cut off there is off in the answer, and no other layer has steps to pay for it.
 """
 
 from __future__ import annotations
@@ -24,7 +26,13 @@ import onnx_ir as ir
 
 from edgec.graph.model import const_of
 from edgec.graph.traits import MOVES, clip_bounds, data_inputs, finite_extent, pad_value, within_inputs
-from edgec.quantization.calibration.range_choice import RangeChoice, RangeMethod, method_for, roomy_range_of
+from edgec.quantization.calibration.range_choice import (
+    RangeChoice,
+    RangeMethod,
+    answer_range_of,
+    method_for,
+    roomy_range_of,
+)
 from edgec.quantization.flat import flat_outside
 from edgec.quantization.planning.affine import Extent, union
 from edgec.quantization.response import Response, response_of
@@ -94,6 +102,8 @@ class Ranges:
             return self._inherited(producer)
         if stats is not None:  # rule 1
             method = method_for(value.name or "", self._choice)
+            if method == "auto" and _is_answer(value) and (answer := answer_range_of(stats)) is not None:  # rule 10
+                return self._bounded(answer, producer)
             floor, ceiling = flat_outside(value, self._seen)  # rule 7
             felt = method == "auto" and floor <= stats.minimum and ceiling >= stats.maximum
             low, high = self._roomy(stats, method, response_of(value) if felt else None)  # rule 9
@@ -139,6 +149,16 @@ class Ranges:
 def _read(value: ir.Value) -> bool:
     """Whether anything reads a value: of a Split some parts may be left over."""
     return value.is_graph_output() or bool(value.uses())
+
+
+def _is_answer(value: ir.Value) -> bool:
+    """Whether a value is given out, as it is or moved about, and nothing else is made of it."""
+    if value.is_graph_output():
+        return True
+    users = [user for user, _ in value.uses()]
+    return bool(users) and all(
+        user.op_type in MOVES and all(_is_answer(made) for made in user.outputs if _read(made)) for user in users
+    )
 
 
 def _read_for_maximum(value: ir.Value) -> bool:

@@ -35,7 +35,7 @@ import numpy as np
 from edgec.graph.model import Model, static_shape
 from edgec.quantization.calibration.range_choice import RangeChoice, RangeMethod
 from edgec.quantization.measures.judge import Feeds, Judge, Trial
-from edgec.quantization.mix.allowance import LOST_DB, Mixer, Mixture
+from edgec.quantization.mix.allowance import Mixer, Mixture
 from edgec.quantization.repair.bias import STRETCHES, correct_fully, own_shift, shifted
 from edgec.quantization.repair.by_tensor import by_tensor
 from edgec.quantization.repair.follow import follow
@@ -189,7 +189,7 @@ def climb(
         if apart is not None and step(BY_TENSOR, partial(_with_ranges, make, apart, (base, seen)), base):
             choice = apart
     if mix is not None and plan.activations and not mixture:
-        found = mix.find(base, ladder.plan, _spread(learn, _RANKING), lost=ladder.score < LOST_DB)
+        found = mix.find(base, ladder.plan, _spread(learn, _RANKING), sqnr_db=ladder.score)
         if found and step("mixed", partial(_with_mixture, mix.plan, base, seen, choice, found), base, "better"):
             mixture = found
     ladder.settle(base)

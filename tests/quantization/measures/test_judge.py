@@ -37,7 +37,17 @@ def test_samples_without_noise_say_nothing() -> None:
 def test_the_output_that_loses_speaks_for_all() -> None:
     before = Noise(error=np.ones((2, 4)), signal=np.ones((2, 4)))
     after = Noise(error=np.stack([np.full(4, 0.1), np.full(4, 2.0)]), signal=np.ones((2, 4)))
-    assert after.gain_over(before)[0] == pytest.approx(10 * np.log10(1.02 / 2.02), abs=1e-6)
+    gains = 10 * np.log10([1.002 / 0.102, 1.02 / 2.02])  # with δ of 2 %
+    wanted = -5 * np.log10(np.mean(10 ** (-gains / 5)))
+    assert after.gain_over(before)[0] == pytest.approx(wanted, abs=1e-6) and wanted < -1.4
+
+
+def test_where_the_worst_output_stays_as_it_was_the_others_count() -> None:
+    before = Noise(error=np.stack([np.full(4, 1.0), np.full(4, 0.1)]), signal=np.ones((2, 4)))
+    after = Noise(error=np.stack([np.full(4, 1.0), np.full(4, 0.001)]), signal=np.ones((2, 4)))
+    gain, deviation = after.gain_over(before)
+    assert gain > deviation == 0
+    assert before.gain_over(after)[0] < 0
 
 
 def test_nothing_to_judge_gains_nothing() -> None:

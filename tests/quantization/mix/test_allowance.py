@@ -143,13 +143,13 @@ class _Slow(_Priced):
     seconds: ClassVar = {"Gemm_y": 0.07}
 
 
-def _leaving(noise_of_x: float, noise_of_y: float, costs: _Priced | None = None) -> set[str]:
+def _leaving(noise_of_x: float, noise_of_y: float, costs: _Priced | None = None, whole: float = 0.0) -> set[str]:
     """Which of the priced layers leave int8."""
     case = Setting()
     allowance = Allowance(case.model, case.plan, TARGET, "tflite", costs or _Priced())  # type: ignore[arg-type]  # as much as is asked
     alone = {"x": noise_of_x, "y": noise_of_y}
     noise = {i: alone[v] for i, group in enumerate(allowance.groups) for v in group.values if v in alone}
-    found = allowance.choose(noise)
+    found = allowance.choose(noise, whole)
     return {*found.float_nodes, *found.dynamic_nodes} & {"Conv_a", "Gemm_y"}
 
 
@@ -167,6 +167,16 @@ def test_noise_above_the_usual_budget_may_take_more_bytes() -> None:
 @pytest.mark.parametrize(("noise_of_y", "left"), [(1e-3, set()), (0.2, {"Gemm_y"})])
 def test_noise_above_the_usual_budget_may_take_more_time(noise_of_y: float, left: set[str]) -> None:
     assert _leaving(0.0, noise_of_y, _Slow()) == left
+
+
+def test_noise_that_nobody_measured_counts_for_the_budget_too() -> None:
+    assert _leaving(0.0, 1e-3, _Slow(), whole=0.2) == {"Gemm_y"}
+
+
+def test_a_rescue_goes_on_until_noise_is_well_below_the_budget() -> None:
+    """The last layer takes most away; what is left of 19.9 and 21 dB before the first one is freed as well."""
+    assert _leaving(4e-3, 0.2) == {"Gemm_y"}
+    assert _leaving(8e-3, 0.2) == {"Conv_a", "Gemm_y"}
 
 
 def test_more_is_measured_of_a_lost_model() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from typing import ClassVar
 
 import numpy as np
@@ -9,7 +10,7 @@ import pytest
 
 from edgec.errors import EdgecError
 from edgec.graph.model import Model
-from edgec.quantization.calibration.observers import observe
+from edgec.quantization.calibration.observers import merge, observe
 from edgec.quantization.calibration.range_choice import range_of
 from edgec.quantization.planning.plan import make_plan, scheme_of, tensors_to_observe
 from edgec.quantization.planning.ranges import Ranges
@@ -100,6 +101,28 @@ class TestRanges:
         assert extent is not None
         assert extent[0] > -2.0
         assert extent[1] == 3.0 if kept else extent[1] < 2.6
+
+    @pytest.mark.parametrize(
+        ("text", "outlier", "kept"),
+        [
+            ("y = Reshape(c, flat)", 4.0, True),
+            ("m = Conv(c, w3) y = Reshape(m, flat)", 4.0, False),
+            ("y = Reshape(c, flat) r = Relu(c) z = Conv(r, w3)", 4.0, False),
+            ("y = Reshape(c, flat)", 80.0, False),  # so wide that its steps would make much of the answer
+        ],
+    )
+    def test_an_answer_is_cut_nowhere_and_has_room_for_more(self, text: str, outlier: float, kept: bool) -> None:
+        constants = {**CONV, "w3": kernel(4, 4, 1, 1), "flat": np.array([1, -1])}
+        outputs = "y, float[1,4,4,4] z" if "z =" in text else "y"
+        model = typed(f"(float[1,3,4,4] x) => (float[1,N] {outputs}) {{ c = Conv(x, w, b) {text} }}", constants)
+        runs = np.random.default_rng(0).uniform(-2, 2, (100, 4000)).astype(np.float32)
+        runs[0, 0] = outlier
+        stats = Statistics(tensors={"c": functools.reduce(merge, map(observe, runs))}, samples=100, digest="")
+        extent = Ranges(stats, "auto").of(next(iter(model.nodes())).outputs[0])
+        assert extent is not None
+        # half of the runs show 4 in half of the cases, and 2 in the others: 1 more for each of three doublings
+        assert extent[1] == pytest.approx(7.0, abs=0.01) if kept else extent[1] < outlier
+        assert kept or extent == range_of(stats.tensors["c"], "auto")
 
     @pytest.mark.parametrize(
         ("text", "low", "high"),
