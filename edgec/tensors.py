@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import importlib
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
@@ -134,6 +135,27 @@ class QParams:
         """float32 values of quantized ones (ONNX DequantizeLinear)."""
         scale, zero = self._broadcast(q.ndim)
         return ((q.astype(np.int64) - zero).astype(np.float32) * scale).astype(np.float32)
+
+
+#: A block of an array: one slice an axis. And blocks of one kind of values, as the boxes in a detector's output.
+Block = tuple[slice, ...]
+Kind = tuple[Block, ...]
+
+_SHOWN = 3
+
+
+def of_kind(value: Array, kind: Kind) -> Array:
+    """The values of one kind, in a row."""
+    return np.concatenate([value[block].ravel() for block in kind])
+
+
+def written(kind: Kind, shape: Sequence[int]) -> str:
+    """A kind as indices of an array of that shape, as they are written in Python: `[:,0:4,:]`; the first few."""
+    shown = []
+    for block in kind[:_SHOWN]:
+        axes = (":" if p == slice(0, n) else f"{p.start}:{p.stop}" for p, n in zip(block, shape, strict=True))
+        shown.append(f"[{','.join(axes)}]")
+    return " ".join(shown) + (f" and {len(kind) - _SHOWN} more" if len(kind) > _SHOWN else "")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -6,7 +6,7 @@ Everything is a fact of the build's inputs: no times, no paths, no host names, s
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError, model_validator
@@ -14,7 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError, m
 from edgec.artifact import IoBinding
 from edgec.errors import EdgecError
 from edgec.targets.profile import BackendName, Hardware, Limits, PrecisionName, Runtime, Target
-from edgec.tensors import DType, QParams, TensorSpec
+from edgec.tensors import DType, Kind, QParams, TensorSpec
 
 SCHEMA_VERSION = 1
 MANIFEST = "manifest.json"
@@ -74,13 +74,15 @@ class IoFacts(_Facts):
     """How one input or output of the artifact relates to the source model's.
 
     artifact.shape[i] == source.shape[perm[i]]. `step` is the quantization step of a float output that comes straight
-    from int8 numbers: its values are multiples of it.
+    from int8 numbers: its values are multiples of it. `kinds` are what an output holds of different kinds of values,
+    the largest first: blocks of each, as (start, stop) for every axis of the source's shape.
     """
 
     source: TensorFacts
     artifact: TensorFacts
     perm: tuple[int, ...] | None = None
     step: float | None = Field(default=None, gt=0)
+    kinds: tuple[tuple[tuple[tuple[int, int], ...], ...], ...] = ()
 
     @model_validator(mode="after")
     def _make_sense(self) -> IoFacts:
@@ -93,14 +95,19 @@ class IoFacts(_Facts):
         return self
 
     @classmethod
-    def of(cls, binding: IoBinding, step: float | None = None) -> IoFacts:
+    def of(cls, binding: IoBinding, step: float | None = None, kinds: Sequence[Kind] = ()) -> IoFacts:
         """The facts of a binding."""
         return cls(
             source=TensorFacts.of(binding.source),
             artifact=TensorFacts.of(binding.artifact),
             perm=binding.perm,
             step=step,
+            kinds=tuple(tuple(tuple((p.start, p.stop) for p in block) for block in kind) for kind in kinds),
         )
+
+    def slices(self) -> tuple[Kind, ...]:
+        """The kinds as they are taken out of an array."""
+        return tuple(tuple(tuple(slice(*ends) for ends in block) for block in kind) for kind in self.kinds)
 
     def binding(self) -> IoBinding:
         """The binding with these facts."""

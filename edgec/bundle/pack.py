@@ -30,6 +30,7 @@ from edgec.bundle.sbom import sbom_bytes
 from edgec.bundle.sign import sign_manifest
 from edgec.errors import EdgecError, Finding
 from edgec.targets.profile import Target
+from edgec.tensors import Kind
 
 _RUN_SH = b"""#!/bin/sh
 # Check this bundle on the device it is unpacked on: run the goldens and compare.
@@ -57,6 +58,7 @@ def write_bundle(
     goldens: Sequence[Golden],
     agent: bytes,
     output_steps: Mapping[str, float] | None = None,
+    output_kinds: Mapping[str, Sequence[Kind]] | None = None,
     labels: Sequence[str] = (),
     preprocessing: Mapping[str, Any] | None = None,
     fidelity: Mapping[str, Any] | None = None,
@@ -70,7 +72,8 @@ def write_bundle(
 ) -> Path:
     """Write `path` and return it.
 
-    `output_steps` gives, by source output name, the quantization step of float outputs that come straight from int8.
+    `output_steps` gives, by source output name, the quantization step of float outputs that come straight from int8,
+    `output_kinds` the kinds of values in those that hold several.
     `agent` is the runner script for the device, `graphs` are ONNX files to go along, `packaged` what the target's
     packaging steps made, with `packaging` the facts about it, `sign_key` an ed25519 PEM file. Nothing given here may
     hold times or paths if two builds are to agree. Raises `EdgecError` (io/…) when the file cannot be written.
@@ -87,7 +90,7 @@ def write_bundle(
         if taken in reserved or taken.startswith(("golden/", "graphs/")):
             raise EdgecError("internal/duplicate", f"the backend names a file {taken!r}, which the bundle itself has")
     files.update({key: data for key, data in extras.items() if data is not None})
-    steps = output_steps or {}
+    steps, kinds = output_steps or {}, output_kinds or {}
     try:
         manifest = Manifest(
             name=name,
@@ -102,7 +105,10 @@ def write_bundle(
             operators=dict(artifact.operators),
             transposes=artifact.transposes,
             inputs=tuple(IoFacts.of(binding) for binding in artifact.inputs),
-            outputs=tuple(IoFacts.of(binding, steps.get(binding.source.name)) for binding in artifact.outputs),
+            outputs=tuple(
+                IoFacts.of(binding, steps.get(binding.source.name), kinds.get(binding.source.name, ()))
+                for binding in artifact.outputs
+            ),
             labels=tuple(labels),
             preprocessing=dict(preprocessing or {}),
             provenance=provenance,

@@ -161,6 +161,7 @@ class _Agent:
                     reference=[golden.reference_outputs[name] for golden in goldens],
                     exact=[golden.float_outputs[name] for golden in goldens],
                     step=manifest.outputs[i].step,
+                    kinds=manifest.outputs[i].slices(),
                 )
                 findings += check_output(values, manifest.precision)[1]
         return answer, findings

@@ -183,6 +183,7 @@ def _finish(
             graphs=graphs,
             fidelity=fidelity,
             output_steps=output_steps(form),
+            output_kinds=work.kinds,
             labels=work.labels,
             preprocessing=work.preprocessing,
             packaging=packaging,

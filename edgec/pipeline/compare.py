@@ -11,7 +11,7 @@ import json
 import math
 import tempfile
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -32,12 +32,12 @@ from edgec.pipeline.stages import Progress
 from edgec.quantization.data.recipe import Recipe
 from edgec.quantization.data.samples import open_samples
 from edgec.quantization.measures.compare import LayerComparison, compare_layers, first_diverging, worst_first
-from edgec.quantization.measures.kinds import Kind, blocks_of
+from edgec.quantization.measures.kinds import kinds_in
 from edgec.quantization.planning.plan import scheme_of
 from edgec.quantization.run.executor import Executor
 from edgec.quantization.run.run_time import as_run
 from edgec.targets.load import load_target
-from edgec.tensors import Array
+from edgec.tensors import Array, Kind
 
 #: Where the compiled model is this much nearer to float, or farther, than the quantized one, the layers tell nothing of
 #: it; with both nearer than the second, single roundings make that much.
@@ -133,8 +133,8 @@ def _compare(
     floats, integers = (_outputs(m, feeds) for m in (model, quantized))
     first = first_diverging(layers, limit_db)
     findings = list(opened.findings)
-    blocks = blocks_of(model.graph.outputs)
-    artifact = _artifact(bundle, feeds, floats, integers, blocks, findings)
+    kinds = kinds_in(model.graph.outputs, floats)
+    artifact = _artifact(bundle, feeds, floats, integers, kinds, findings)
     if progress is not None:
         progress("compare", 2, 2)
     manifest = bundle.manifest
@@ -147,7 +147,7 @@ def _compare(
         "data": opened.description,
         "limit_db": limit_db,
         "first_diverging": None if first is None else _summary(first),
-        "fidelity": measure.fidelity(floats, integers, blocks=blocks),
+        "fidelity": measure.fidelity(floats, integers, kinds=kinds),
         "artifact": artifact,
         "ladder": _report(bundle).get("ladder", []),
         "order": [layer.tensor for layer in layers],
@@ -231,7 +231,7 @@ def _artifact(
     feeds: list[dict[str, Array]],
     floats: list[dict[str, Array]],
     integers: list[dict[str, Array]],
-    blocks: Mapping[str, Kind],
+    kinds: Mapping[str, Sequence[Kind]],
     findings: list[Finding],
 ) -> dict[str, Any] | None:
     """What the compiled model itself computes, in its runtime; None, with a finding, where that is not here."""
@@ -249,7 +249,7 @@ def _artifact(
         )
         return None
     steps = {o.source.name: o.step for o in bundle.manifest.outputs if o.step}
-    there, here = (measure.fidelity(floats, found, blocks=blocks) for found in (actual, integers))
+    there, here = (measure.fidelity(floats, found, kinds=kinds) for found in (actual, integers))
     known = [MAX_DB if found["sqnr_db"] is None else float(found["sqnr_db"]) for found in (there, here)]
     if abs(known[0] - known[1]) > _APART_DB and min(known) < _NEAR_DB:
         findings.append(

@@ -24,6 +24,7 @@ from edgec.runners.base import agent_source
 from edgec.runners.validate import validate_bundle
 from edgec.service.pack import service_files
 from edgec.targets.profile import Target
+from edgec.tensors import Kind
 
 _BARE_METAL = ("armv7e-m", "armv8.1-m", "xtensa")
 
@@ -59,6 +60,7 @@ class Delivery:
     graphs: Callable[[Artifact], Mapping[str, bytes]] = lambda _: {}
     fidelity: Mapping[str, Any] = field(default_factory=dict)
     output_steps: Mapping[str, float] = field(default_factory=dict)
+    output_kinds: Mapping[str, Sequence[Kind]] = field(default_factory=dict)
     labels: Sequence[str] = ()
     preprocessing: Mapping[str, Any] = field(default_factory=dict)
     packaging: Sequence[str] = ()
@@ -100,6 +102,7 @@ def deliver(job: Delivery) -> BuildResult:
             goldens=job.goldens,
             agent=agent_source(),
             output_steps=job.output_steps,
+            output_kinds=job.output_kinds,
             labels=job.labels,
             preprocessing=job.preprocessing,
             fidelity=job.fidelity,

@@ -28,7 +28,7 @@ from edgec.quantization.calibration.calibrate import calibrate as run_calibratio
 from edgec.quantization.calibration.range_choice import RangeChoice, RangeMethod
 from edgec.quantization.data.samples import SampleSource
 from edgec.quantization.measures.fidelity import features
-from edgec.quantization.measures.kinds import blocks_of
+from edgec.quantization.measures.kinds import kinds_in
 from edgec.quantization.mix.allowance import Mixture, mixer
 from edgec.quantization.mix.mixed import Mixed
 from edgec.quantization.planning.plan import make_plan, tensors_to_observe
@@ -41,7 +41,7 @@ from edgec.quantization.types import NodeScheme, QuantPlan, Statistics
 from edgec.runners.base import run_artifact, stream_artifact
 from edgec.runners.compare import STEPS_OF_16_BITS
 from edgec.targets.profile import BackendFacts, Target
-from edgec.tensors import Array, DType
+from edgec.tensors import Array, DType, Kind
 
 #: Samples that judge a precision, and samples that travel in the bundle as goldens.
 _JUDGE_SAMPLES = 100
@@ -99,6 +99,8 @@ class Build:
     race: Speeds | None = None
     budget: Budget = field(default_factory=Budget)
     judged: tuple[Model, list[dict[str, Array]]] | None = None
+    #: What outputs hold of different kinds, by name.
+    kinds: dict[str, tuple[Kind, ...]] = field(default_factory=dict)
 
     def prepare_references(self) -> None:
         """The inputs that judge fidelity, and what the float model makes of them."""
@@ -123,6 +125,7 @@ class Build:
             self.findings.append(_not_judged(len(broken), len(self.feeds)))
         if not self.feeds:
             self.feeds, self.float_outputs = [f for f, _ in broken], [o for _, o in broken]
+        self.kinds = kinds_in(self.model.graph.outputs, self.float_outputs)
 
     def form(self, precision: Precision) -> Form:
         """Legalize, calibrate, plan and apply one precision."""
@@ -262,8 +265,7 @@ class Build:
         return self.statistics
 
     def _measured(self, outputs: measure.Outputs) -> dict[str, Any]:
-        blocks = blocks_of(self.model.graph.outputs)
-        return measure.fidelity(self.float_outputs, outputs, features=features(self.model), blocks=blocks)
+        return measure.fidelity(self.float_outputs, outputs, features=features(self.model), kinds=self.kinds)
 
     def _fidelity(self, quantized: Model) -> dict[str, Any]:
         with self.clock.stage("judge"):

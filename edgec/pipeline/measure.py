@@ -8,8 +8,7 @@ from typing import Any
 import numpy as np
 
 from edgec.metrics import MAX_DB, cosine, max_abs, sqnr_db, step_differences, top1_agreement
-from edgec.quantization.measures.kinds import Kind, kinds_of, of_kind, written
-from edgec.tensors import Array, DType, TensorSpec
+from edgec.tensors import Array, DType, Kind, TensorSpec, of_kind, written
 
 Outputs = Sequence[Mapping[str, Array]]
 
@@ -45,20 +44,19 @@ def fidelity(
     value: Outputs,
     *,
     features: Collection[str] = (),
-    blocks: Mapping[str, Kind] | None = None,
+    kinds: Mapping[str, Sequence[Kind]] | None = None,
 ) -> dict[str, Any]:
     """SQNR (dB), cosine, largest difference and top-1 agreement; the worst output speaks for all.
 
-    An SQNR of None means: no difference at all. `features` are outputs that have no first class. Of an output with
-    `blocks` (`blocks_of`) of different kinds the worst kind speaks, and `kinds` has each one's SQNR.
+    An SQNR of None means: no difference at all. `features` are outputs that have no first class. Of an output that
+    holds several `kinds` of values the worst speaks, and `kinds` in the answer has each one's SQNR.
     """
     outputs = {}
     for name in reference[0] if reference else ():
         expected, found = [r[name] for r in reference], [v[name] for v in value]
         outputs[name] = _one(expected, found, classes=name not in features)
-        kinds = kinds_of(blocks[name], expected) if blocks and name in blocks else ()
-        if len(kinds) > 1:
-            outputs[name] |= _by_kind(kinds, expected, found)
+        if kinds and name in kinds:
+            outputs[name] |= _by_kind(kinds[name], expected, found)
     finite = [o["sqnr_db"] for o in outputs.values() if o["sqnr_db"] is not None]
     tops = [o["top1_agreement"] for o in outputs.values() if o["top1_agreement"] is not None]
     return {

@@ -17,7 +17,8 @@ Rules
    the reference itself, as of a model that came quantized, rules 2 and 3 have said all.
    Noise over n values is known to about 20 / ln 10 / √n dB beside another: less than three times that is luck
    (rules 2, 3 and 5). A score of one number, three goldens of it, says next to nothing.
-6. Outputs that are not floats in the source model (indices): equal to the reference, for the float precisions.
+6. An output that holds several kinds of values (boxes and scores) is judged kind by kind; the worst one speaks for it.
+7. Outputs that are not floats in the source model (indices): equal to the reference, for the float precisions.
 """
 
 from __future__ import annotations
@@ -40,7 +41,7 @@ from edgec.metrics import (
     step_differences,
     top1_agreement,
 )
-from edgec.tensors import CARRIED, Array, DType
+from edgec.tensors import CARRIED, Array, DType, Kind, of_kind, written
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -101,13 +102,17 @@ class OutputCheck:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class OutputValues:
-    """One output over all goldens: a list entry a golden; `raw` in the artifact's terms, the others in the source's."""
+    """One output over all goldens: a list entry a golden; `raw` in the artifact's terms, the others in the source's.
+
+    `kinds` are what the output holds of different kinds of values, in the source's terms.
+    """
 
     binding: IoBinding
     raw: Sequence[Array]
     reference: Sequence[Array]
     exact: Sequence[Array]
     step: float | None = None
+    kinds: Sequence[Kind] = ()
 
 
 def check_output(values: OutputValues, precision: str) -> tuple[OutputCheck, list[Finding]]:
@@ -118,11 +123,38 @@ def check_output(values: OutputValues, precision: str) -> tuple[OutputCheck, lis
         source = values.binding.to_source(raw) if raw.ndim == len(values.binding.artifact.shape) else raw
         if source.shape != reference.shape:
             return _misshapen(name, source, reference)
-    actual = _join([values.binding.to_source(raw) for raw in values.raw])
-    reference, exact = _join(values.reference), _join(values.exact)
-    if values.binding.source.dtype == DType.STRING:
+    sources = [values.binding.to_source(raw) for raw in values.raw]
+    whole = _Pair(actual=_join(sources), reference=_join(values.reference), exact=_join(values.exact))
+    if not values.kinds:
+        steps = None if values.binding.source.dtype == DType.STRING else _steps(values, precision, whole)
+        return _judged(name, whole, steps, precision, is_float=values.binding.source.dtype.is_float)
+    found = []
+    for kind in values.kinds:  # rule 6
+        parts = ([of_kind(value, kind) for value in side] for side in (sources, values.reference, values.exact))
+        actual, reference, exact = map(_flat, parts)
+        pair = _Pair(actual=actual, reference=reference, exact=exact)
+        where = name + written(kind, values.reference[0].shape)
+        found.append(_judged(where, pair, _steps_of(values, precision, pair), precision, is_float=True))
+    worst = min((check for check, _ in found), key=lambda check: (check.passed, check.sqnr_db))
+    top1 = top1_agreement(whole.exact, whole.actual)
+    return replace(worst, name=name, top1_agreement=top1), [finding for _, own in found for finding in own]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Pair:
+    """What was computed, what the reference of the same precision makes of it, and what float does; all goldens."""
+
+    actual: Array
+    reference: Array
+    exact: Array
+
+
+def _judged(
+    name: str, values: _Pair, steps: StepDifferences | None, precision: str, *, is_float: bool
+) -> tuple[OutputCheck, list[Finding]]:
+    actual, reference, exact = values.actual, values.reference, values.exact
+    if actual.dtype.kind not in "biuf":
         actual, reference, exact = _as_numbers(actual, reference, exact)
-    steps = _steps(values, precision, actual, reference)
     measured = OutputCheck(
         name=name,
         passed=True,
@@ -136,7 +168,6 @@ def check_output(values: OutputValues, precision: str) -> tuple[OutputCheck, lis
         reference_max_abs=max_abs(reference, actual),
         top1_agreement=top1_agreement(exact, actual),
     )
-    is_float = values.binding.source.dtype.is_float
     problem = _disagreement(measured, precision, count=exact.size, is_float=is_float)
     findings = [_error(name, problem)] if problem else _roundings(measured, precision) if is_float else []
     findings += _warnings(measured, precision, exact) if is_float else []
@@ -167,7 +198,7 @@ def _disagreement(check: OutputCheck, precision: str, *, count: int, is_float: b
     """Why the output, of so many values, does not agree with the reference; empty when it does."""
     tolerance = TOLERANCES[precision]
     as_good = check.sqnr_db >= check.reference_sqnr_db - _beyond_luck(FAULT_DB, count)
-    if not is_float:  # rule 6
+    if not is_float:  # rule 7
         wrong = tolerance.relative is not None and check.relative_error > 0
         return f"values differ from the reference, by up to {check.max_abs:g} from the float model's" if wrong else ""
     if tolerance.relative is not None:  # rule 1
@@ -243,17 +274,21 @@ def _roundings(check: OutputCheck, precision: str) -> list[Finding]:
     ]
 
 
-def _steps(values: OutputValues, precision: str, actual: Array, reference: Array) -> StepDifferences | None:
+def _steps(values: OutputValues, precision: str, whole: _Pair) -> StepDifferences | None:
     binding = values.binding
-    if binding.artifact.qparams is not None:
-        if binding.artifact.dtype == DType.INT16 and precision == "int8":
-            step = STEPS_OF_16_BITS * binding.artifact.qparams.scale[0]
-            return step_differences(reference, actual, step=step)
+    if binding.artifact.qparams is not None and not (binding.artifact.dtype == DType.INT16 and precision == "int8"):
         expected = [binding.to_artifact(value) for value in values.reference]
         return step_differences(_join(expected), _join(values.raw))
-    if values.step is not None:
-        return step_differences(reference, actual, step=values.step)
-    return None
+    return _steps_of(values, precision, whole)
+
+
+def _steps_of(values: OutputValues, precision: str, pair: _Pair) -> StepDifferences | None:
+    """The same from values alone, of the whole output or of a part of it."""
+    quantized, step = values.binding.artifact, values.step
+    if quantized.qparams is not None:
+        step = quantized.qparams.scale[0]
+        step *= STEPS_OF_16_BITS if quantized.dtype == DType.INT16 and precision == "int8" else 1
+    return None if step is None else step_differences(pair.reference, pair.actual, step=step)
 
 
 def _join(arrays: Sequence[Array]) -> Array:

@@ -220,6 +220,7 @@ class _Session:
                 reference=[golden.reference_outputs[name] for golden in goldens],
                 exact=[golden.float_outputs[name] for golden in goldens],
                 step=self.bundle.manifest.outputs[i].step,
+                kinds=self.bundle.manifest.outputs[i].slices(),
             )
             outputs.append(values)
         return answer, outputs

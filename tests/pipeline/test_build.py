@@ -19,7 +19,7 @@ from edgec.bundle.open import open_bundle
 from edgec.errors import EdgecError
 from edgec.pipeline import STAGES, BuildResult, run_build
 from tests.support.graphs import graph, run_ort
-from tests.support.plans import typed
+from tests.support.plans import kernel, typed
 from tests.support.small_net import samples, small_net, write_small_net
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -299,3 +299,23 @@ def test_int8_around_branches_and_loops(tmp_path: Path, text: str, target: str) 
         output=tmp_path / "dist",
     )  # fmt: skip
     assert found.summary["validation"]["passed"] and found.summary["fidelity"]["sqnr_db"] > 25
+
+
+@pytest.mark.parametrize("target", ["raspberrypi", "intel-cpu"])
+def test_a_detectors_boxes_and_scores_are_told_apart_from_the_build_to_the_device(tmp_path: Path, target: str) -> None:
+    model = typed(
+        """(float[1,3,8,8] x) => (float[1,6,64] y)
+        { b = Conv(x, wide) c = Conv(x, narrow) s = Sigmoid(c) m = Concat<axis=1>(b, s) y = Reshape(m, flat) }""",
+        {"wide": 300 * kernel(4, 3, 1, 1), "narrow": kernel(2, 3, 1, 1), "flat": np.array([1, 6, 64])},
+    )
+    path, data = tmp_path / "head.onnx", tmp_path / "data.npz"
+    path.write_bytes(model.to_bytes())
+    np.savez(data, x=np.random.default_rng(0).normal(size=(16, 1, 3, 8, 8)).astype(np.float32))
+    result = run_build(path, target=target, precision="int8", calibration=data, output=tmp_path / "dist")
+    assert result.bundle is not None
+    (output,) = result.bundle.manifest.outputs
+    assert output.kinds == ((((0, 1), (0, 4), (0, 64)),), (((0, 1), (4, 6), (0, 64)),))
+    kinds = result.summary["fidelity"]["outputs"]["y"]["kinds"]
+    assert list(kinds) == ["[:,0:4,:]", "[:,4:6,:]"]
+    assert result.summary["fidelity"]["sqnr_db"] == min(db for db in kinds.values() if db is not None)
+    assert result.summary["validation"]["passed"]

@@ -195,3 +195,32 @@ def test_the_noise_of_a_few_numbers_is_luck() -> None:
     assert codes(-1.8, 300) == ["validate/disagreement", "validate/fidelity-drop"]
     assert codes(-10, 1) == ["validate/disagreement", "validate/fidelity-drop"]
     assert codes(-1.2, 300) == ["validate/fidelity-drop"] and codes(-1.2, 30) == []
+
+
+def test_scores_that_are_gone_fail_beside_boxes_that_are_right() -> None:
+    """Four rows of boxes in hundreds, two of scores below one: together 50 dB would be left."""
+    exact = np.concatenate([RNG.uniform(0, 300, (1, 4, 50)), RNG.uniform(0, 1, (1, 2, 50))], axis=1).astype(np.float32)
+    spec = TensorSpec(name="y", shape=exact.shape, dtype=DType.FLOAT32)
+    boxes, scores = ((np.s_[0:1, a:b, 0:50],) for a, b in ((0, 4), (4, 6)))
+    reference = exact + np.float32(0.01) * RNG.normal(size=exact.shape).astype(np.float32)
+    gone = reference.copy()
+    gone[:, 4:] = 0
+
+    def judged(raw: Array, *, apart: bool, step: float | None = None) -> tuple[OutputCheck, list[tuple[str, str]]]:
+        values = OutputValues(
+            binding=IoBinding(source=spec, artifact=spec),
+            raw=[raw],
+            reference=[reference],
+            exact=[exact],
+            step=step,
+            kinds=(boxes, scores) if apart else (),
+        )
+        check, findings = check_output(values, "int8")
+        return check, [(f.code, f.where) for f in findings if f.severity == Severity.ERROR]
+
+    assert judged(reference, apart=True)[1] == []
+    for step in (None, 1.2):
+        assert judged(gone, apart=False, step=step)[0].passed
+    check, errors = judged(gone, apart=True)
+    assert errors == [("validate/disagreement", "output y[:,4:6,:]")]
+    assert not check.passed and check.name == "y" and check.sqnr_db < 1

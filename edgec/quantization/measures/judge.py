@@ -23,9 +23,9 @@ import onnx_ir as ir
 from edgec.graph.model import Model
 from edgec.metrics import MAX_DB, sqnr_db
 from edgec.quantization.measures.fidelity import stand_ins
-from edgec.quantization.measures.kinds import Kind, blocks_of, kinds_of, of_kind
+from edgec.quantization.measures.kinds import kinds_in
 from edgec.quantization.run.executor import Executor
-from edgec.tensors import Array
+from edgec.tensors import Array, Kind, of_kind
 
 Feeds = Sequence[Mapping[str, Array]]
 
@@ -145,8 +145,7 @@ class Judge:
         self._judged = tuple(_judged(v) for v in outputs)
         self._expected = list(Executor(model, fetch=self._names(), any_layout=True).run_all(self._feeds))
         self._far = {name: _reach([e[name] for e in self._expected]) for name, scores in self._judged if scores}
-        blocks = blocks_of([v for v in outputs if v.name in self._names()])
-        kinds = {name: kinds_of(found, [e[name] for e in self._expected]) for name, found in blocks.items()}
+        kinds = kinds_in([v for v in outputs if v.name in self._names()], self._expected)
         #: What counts as an output (rule 5): the position of the value that it is of, and what of that; None is all.
         self._parts: list[tuple[int, Kind | None]] = [
             (i, kind) for i, name in enumerate(self._names()) for kind in kinds.get(name, (None,))

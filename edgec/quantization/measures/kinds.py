@@ -18,19 +18,13 @@ import numpy as np
 import onnx_ir as ir
 
 from edgec.graph.model import attr, static_shape
-from edgec.tensors import Array
-
-#: A block of an array: one slice an axis.
-Block = tuple[slice, ...]
-#: Blocks of one kind.
-Kind = tuple[Block, ...]
+from edgec.tensors import Array, Block, Kind
 
 #: Rule 2.
 _APART = 0.1
 
 #: Of so many blocks nobody could say what each is.
 _MOST_BLOCKS = 256
-_SHOWN = 3
 
 #: Operators on single numbers, as stand between a head's Concat and the output; either of two inputs may be the Concat.
 _SINGLE = frozenset(
@@ -58,22 +52,35 @@ _LAID_OUT = frozenset({"Flatten", "Reshape", "Squeeze", "Unsqueeze"})
 _Cuts = dict[int, set[int]]
 
 
-def blocks_of(outputs: Sequence[ir.Value]) -> dict[str, Kind]:
-    """The blocks of each output that has more than one, by name."""
+def kinds_in(
+    outputs: Sequence[ir.Value], references: Sequence[Mapping[str, Array]], names: Sequence[str] = ()
+) -> dict[str, tuple[Kind, ...]]:
+    """The kinds of values in each output that has more than one, the largest first, by its name.
+
+    `references` are what float gives, under the outputs' names or the `names` that they have there.
+    """
     found = {}
-    for value in outputs:
-        shape = static_shape(value)
-        cuts = {} if shape is None else _cuts(value, {})
-        if shape is None or not 1 < math.prod(len(at) + 1 for at in cuts.values()) <= _MOST_BLOCKS:
-            continue
-        ends = [[0, *sorted(cuts.get(axis, ())), size] for axis, size in enumerate(shape)]
-        slices = [[slice(a, b) for a, b in itertools.pairwise(axis)] for axis in ends]
-        found[value.name or ""] = tuple(itertools.product(*slices))
+    for value, name in zip(outputs, names or [v.name or "" for v in outputs], strict=True):
+        blocks = _blocks(value)
+        kinds = _by_size(blocks, [r[name] for r in references]) if blocks and references else ()
+        if len(kinds) > 1:
+            found[value.name or ""] = kinds
     return found
 
 
-def kinds_of(blocks: Sequence[Block], references: Sequence[Array]) -> tuple[Kind, ...]:
-    """The blocks by kind, the largest first; `references` are what float gives."""
+def _blocks(value: ir.Value) -> Kind:
+    """Rule 1; nothing where the value is one block."""
+    shape = static_shape(value)
+    cuts = {} if shape is None else _cuts(value, {})
+    if shape is None or not 1 < math.prod(len(at) + 1 for at in cuts.values()) <= _MOST_BLOCKS:
+        return ()
+    ends = [[0, *sorted(cuts.get(axis, ())), size] for axis, size in enumerate(shape)]
+    slices = [[slice(a, b) for a, b in itertools.pairwise(axis)] for axis in ends]
+    return tuple(itertools.product(*slices))
+
+
+def _by_size(blocks: Sequence[Block], references: Sequence[Array]) -> tuple[Kind, ...]:
+    """Rule 2."""
     sizes = [math.sqrt(sum(_power(r[block]) for r in references) / _count(block)) for block in blocks]
     found: list[list[Block]] = []
     largest = 0.0
@@ -83,20 +90,6 @@ def kinds_of(blocks: Sequence[Block], references: Sequence[Array]) -> tuple[Kind
             largest = sizes[i]
         found[-1].append(blocks[i])
     return tuple(map(tuple, found))
-
-
-def of_kind(value: Array, kind: Kind) -> Array:
-    """The values of one kind, in a row."""
-    return np.concatenate([value[block].ravel() for block in kind])
-
-
-def written(kind: Kind, shape: Sequence[int]) -> str:
-    """A kind as indices of an array of that shape, as they are written in Python: `[:,0:4,:]`; the first few."""
-    shown = []
-    for block in kind[:_SHOWN]:
-        axes = (":" if p == slice(0, n) else f"{p.start}:{p.stop}" for p, n in zip(block, shape, strict=True))
-        shown.append(f"[{','.join(axes)}]")
-    return " ".join(shown) + (f" and {len(kind) - _SHOWN} more" if len(kind) > _SHOWN else "")
 
 
 def _power(values: Array) -> float:

@@ -20,12 +20,12 @@ import onnx_ir as ir
 from edgec.graph.edit import Editor
 from edgec.graph.model import Model
 from edgec.graph.work import multiplications
-from edgec.quantization.measures.kinds import Kind, blocks_of, kinds_of, of_kind
+from edgec.quantization.measures.kinds import kinds_in
 from edgec.quantization.run.cores import in_order
 from edgec.quantization.run.run_time import rounded_rows
 from edgec.quantization.run.segment import MOST_BYTES, Part, bytes_of, living
 from edgec.quantization.types import STATIC, QuantPlan, TensorPlan
-from edgec.tensors import Array
+from edgec.tensors import Array, Kind, of_kind
 
 #: The input that holds the switches.
 SWITCHES = "edgec/switches"
@@ -103,12 +103,13 @@ class Passes:
         self._parts = _parts(model, cuts, self._fetch)
         self._at_once = min(part.at_once for part in self._parts)
         self._exact = list(in_order(self._through, feeds, self._at_once))
-        blocks = blocks_of([v for v in outputs if judged(v) == v.name])
-        self._looks: list[tuple[str, Kind | None]] = []
-        for value, name in zip(outputs, self._fetch, strict=True):
-            found = blocks.get(value.name or "")
-            kinds = (None,) if found is None else kinds_of(found, [exact[-1][name] for exact in self._exact])
-            self._looks += [(name, kind) for kind in kinds]
+        whole = [(v, name) for v, name in zip(outputs, self._fetch, strict=True) if judged(v) == v.name]
+        kinds = kinds_in([v for v, _ in whole], [exact[-1] for exact in self._exact], [name for _, name in whole])
+        self._looks: list[tuple[str, Kind | None]] = [
+            (name, kind)
+            for value, name in zip(outputs, self._fetch, strict=True)
+            for kind in kinds.get(value.name or "", (None,))
+        ]
 
     def noise(self, switches: Iterable[int]) -> list[float]:
         """Noise over signal with each switch alone on (rule 1)."""

@@ -9,11 +9,11 @@ from edgec.graph.model import Model
 from edgec.metrics import sqnr_db
 from edgec.pipeline.measure import fidelity
 from edgec.quantization.measures.judge import Judge
-from edgec.quantization.measures.kinds import Kind, blocks_of, kinds_of, of_kind, written
+from edgec.quantization.measures.kinds import _blocks, _by_size, kinds_in
 from edgec.quantization.mix.alone import noise_alone
 from edgec.quantization.planning.plan import make_plan
 from edgec.targets.load import load_target
-from edgec.tensors import Array
+from edgec.tensors import Array, Kind, of_kind, written
 from tests.support.plans import kernel, measured, typed
 
 HEAD = "(float[1,4,6] box, float[1,2,6] logits) => (float[1,6,6] y) { s = Sigmoid(logits) y = Concat<axis=1>(box, s) }"
@@ -23,7 +23,7 @@ PIECES = "(float[1,2,4] a, float[1,3,4] b)"
 
 
 def blocks(model: Model) -> Kind:
-    return blocks_of(model.graph.outputs).get("y", ())
+    return _blocks(model.graph.outputs[0])
 
 
 def axes(found: Kind) -> list[tuple[tuple[int, int], ...]]:
@@ -74,7 +74,7 @@ def test_what_no_concat_lays_out_is_one_kind(text: str) -> None:
 def test_blocks_of_about_one_size_are_one_kind_and_zeros_none() -> None:
     places = [(np.s_[0:1, i : i + 1],) for i in range(4)]
     seen = [np.array([[200.0, 0.4, 90.0, 0.0]]), np.array([[210.0, 0.5, 80.0, 0.0]])]
-    found = kinds_of([place[0] for place in places], seen)
+    found = _by_size([place[0] for place in places], seen)
     assert [[block[1].start for block in kind] for kind in found] == [[0, 2], [1, 3]]
     assert of_kind(np.array([[200.0, 0.4, 90.0, 0.0]]), found[0]).tolist() == [200.0, 90.0]
     assert written(found[1], (1, 4)) == "[:,1:2] [:,3:4]"
@@ -98,7 +98,7 @@ def test_scores_that_are_gone_are_not_drowned_by_boxes() -> None:
     actual = [{"y": np.concatenate([e["y"][:, :4], 0 * e["y"][:, 4:]], axis=1)} for e in expected]
     together = sqnr_db(*(np.stack([o["y"] for o in side]) for side in (expected, actual)))
     assert together > 40
-    found = fidelity(expected, actual, blocks=blocks_of(source.graph.outputs))
+    found = fidelity(expected, actual, kinds=kinds_in(source.graph.outputs, expected))
     assert found["sqnr_db"] == pytest.approx(0.0, abs=1e-4)
     assert found["outputs"]["y"]["kinds"] == {"[:,0:4,:]": None, "[:,4:6,:]": pytest.approx(0.0, abs=1e-4)}
     assert fidelity(expected, actual)["sqnr_db"] == pytest.approx(together, abs=1e-3)
