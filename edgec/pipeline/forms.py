@@ -33,7 +33,7 @@ from edgec.quantization.mix.allowance import Mixture, mixer
 from edgec.quantization.mix.mixed import Mixed
 from edgec.quantization.planning.plan import make_plan, tensors_to_observe
 from edgec.quantization.repair.even import evener
-from edgec.quantization.repair.ladder import Climb, Effort, Rung, climb
+from edgec.quantization.repair.ladder import FIRST_RANGES, Climb, Effort, Rung, climb
 from edgec.quantization.run.apply import apply_plan, has_qdq
 from edgec.quantization.run.executor import Executor
 from edgec.quantization.run.run_time import as_run
@@ -155,10 +155,11 @@ class Build:
         def make(model: Model, seen: Statistics | None, method: RangeChoice) -> QuantPlan:
             return self._plan(model, seen, precision, method)
 
+        repaired = self.samples is not None and self.effort != "fast" and precision in HAS_INT8_WEIGHTS
         with self.clock.stage("quantize"):
-            planned = climb(legal, make, statistics, (), effort="fast", ranges=self.ranges)
-        if self.samples is None or self.effort == "fast" or precision not in HAS_INT8_WEIGHTS:
-            return planned
+            if not repaired:
+                return climb(legal, make, statistics, (), effort="fast", ranges=self.ranges)
+            plan = make(legal, statistics, self.ranges or FIRST_RANGES)
         with self.clock.stage("repair") as report:
             even = mix_in = None
             if precision == "int8" and statistics is not None:
@@ -171,6 +172,7 @@ class Build:
                 self.feeds,
                 effort=self.effort,
                 ranges=self.ranges,
+                plan=plan,
                 weight_bits=self.facts.scheme.weight_bits,
                 even=even,
                 mix=mix_in,

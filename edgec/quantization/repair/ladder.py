@@ -72,6 +72,9 @@ _TRUSTED = ("rounding", "bias", "following")
 _JUDGING_WORK = 4e9
 _FEWEST = 16
 
+#: How ranges are chosen before anything was tried.
+FIRST_RANGES: RangeMethod = "auto"
+
 #: What rungs call the second part of rule 3.
 BY_TENSOR = "ranges: tensor by tensor"
 
@@ -81,7 +84,8 @@ _RANKING = 2
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Reach:
-    """How far an effort goes: the fewest samples to learn from, the most to judge by, positions a sample, ranges."""
+    """How far an effort goes: the fewest samples to learn from, the most to judge by, positions a sample, and the ways
+    to choose ranges that are tried beside the first."""
 
     learn: int
     judge: int
@@ -91,9 +95,9 @@ class Reach:
 
 
 REACH: dict[Effort, Reach] = {
-    "fast": Reach(learn=0, judge=0, positions=0, ranges=("auto",), full_bias=False),
-    "balanced": Reach(learn=16, judge=50, positions=96, ranges=("auto", "minmax"), full_bias=False),
-    "max": Reach(learn=50, judge=50, positions=256, ranges=("auto", "minmax", "mse", "percentile"), full_bias=True),
+    "fast": Reach(learn=0, judge=0, positions=0, ranges=(), full_bias=False),
+    "balanced": Reach(learn=16, judge=50, positions=96, ranges=("minmax",), full_bias=False),
+    "max": Reach(learn=50, judge=50, positions=256, ranges=("minmax", "mse", "percentile"), full_bias=True),
 }
 
 
@@ -144,19 +148,20 @@ def climb(
     *,
     effort: Effort = "balanced",
     ranges: RangeMethod | None = None,
+    plan: QuantPlan | None = None,
     weight_bits: int = 8,
     even: Even | None = None,
     mix: Mixer | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> Climb:
     """The best plan that `effort` finds. `make` plans a model; `feeds` are samples; `ranges` leaves out rung 1, `even`
-    prepares rung 2, `mix` rung 3.
+    prepares rung 2, `mix` rung 3. `plan` is the first that `make` gives (`FIRST_RANGES`), where it is known already.
 
     Without samples, or where nothing is quantized, the plan is the first that `make` gives.
     """
     reach = REACH[effort]
-    taken, *others = reach.ranges if ranges is None else (ranges,)
-    plan = make(model, stats, taken)
+    taken, *others = (FIRST_RANGES, *reach.ranges) if ranges is None else (ranges,)
+    plan = plan or make(model, stats, taken)
     if not reach.learn or not feeds or not (plan.activations or plan.weights):
         return Climb(plan=plan, model=apply_plan(model, plan), rungs=(), ranges=taken)
     count = reach.judge if effort == "max" else _affordable(model, plan, reach.judge)
@@ -184,7 +189,7 @@ def climb(
         if light and step("int8 weights alone", partial(_with_mixture, mix.plan, base, seen, taken, light), base):
             mixture = light
     if methods and not mixture:
-        ways = {method: make(base, seen, method) for method in reach.ranges if method != taken}
+        ways = {method: make(base, seen, method) for method in (FIRST_RANGES, *others) if method != taken}
         apart = by_tensor(base, ladder.plan, taken, ways, _spread(learn, 1))
         if apart is not None and step(BY_TENSOR, partial(_with_ranges, make, apart, (base, seen)), base):
             choice = apart
