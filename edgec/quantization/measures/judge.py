@@ -62,7 +62,7 @@ class Noise:
         """Signal to noise of each output over all samples."""
         found = []
         for error, signal in zip(self.error.sum(axis=1), self.signal.sum(axis=1), strict=True):
-            found.append(10 * math.log10(signal / error) if signal > 0 and error > 0 else math.copysign(MAX_DB, -error))
+            found.append(10 * math.log10(signal / error) if signal > 0 and error > 0 else -MAX_DB if error else MAX_DB)
         return np.clip(found, -MAX_DB, MAX_DB)
 
     def gain_over(self, other: Noise) -> tuple[float, float]:

@@ -50,6 +50,13 @@ def test_where_the_worst_output_stays_as_it_was_the_others_count() -> None:
     assert before.gain_over(after)[0] < 0
 
 
+def test_an_output_without_noise_is_the_best_and_not_the_worst() -> None:
+    before = Noise(error=np.stack([np.full(4, 1.0), np.zeros(4)]), signal=np.ones((2, 4)))
+    after = Noise(error=np.stack([np.full(4, 0.1), np.zeros(4)]), signal=np.ones((2, 4)))
+    assert before.pooled_db == pytest.approx(0.0)
+    assert after.gain_over(before)[0] == pytest.approx(10 * np.log10(1.002 / 0.102), abs=1e-6)
+
+
 def test_nothing_to_judge_gains_nothing() -> None:
     nothing = Noise(error=np.zeros((0, 3)), signal=np.zeros((0, 3)))
     assert nothing.gain_over(nothing) == (0.0, 0.0) and nothing.pooled_db == 300.0
