@@ -166,13 +166,20 @@ def keeps_accuracy(fidelity: Mapping[str, Any], *, min_sqnr: float | None = None
     Without `min_sqnr` (dB) the default budget holds, which asks for top-1 agreement as well.
     """
     sqnr, top1 = fidelity.get("sqnr_db"), fidelity.get("top1_agreement")
-    words = "exact" if sqnr is None else f"{sqnr:.1f} dB"
+    words = "exact" if sqnr is None else f"{sqnr:.1f} dB{_worst_kind(fidelity)}"
     if top1 is not None:
         words += f", top-1 agreement {100 * top1:.1f} %"
     if min_sqnr is not None:
         return sqnr is None or sqnr >= min_sqnr, words
     good = (sqnr is None or sqnr >= AUTO_MIN_SQNR_DB) and (top1 is None or top1 >= AUTO_MIN_TOP1)
     return good, words
+
+
+def _worst_kind(fidelity: Mapping[str, Any]) -> str:
+    """Which kind of values in an output the decibels are of, where one holds several."""
+    outputs = fidelity.get("outputs", {}).items()
+    kinds = [(db, f"{name}{which}") for name, o in outputs for which, db in o.get("kinds", {}).items()]
+    return next((f" ({which})" for db, which in kinds if db == fidelity["sqnr_db"]), "")
 
 
 def only_classes(fidelity: Mapping[str, Any]) -> bool:

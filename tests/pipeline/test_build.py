@@ -18,6 +18,7 @@ import edgec
 from edgec.bundle.open import open_bundle
 from edgec.errors import EdgecError
 from edgec.pipeline import STAGES, BuildResult, run_build
+from edgec.pipeline.precision import keeps_accuracy
 from tests.support.graphs import graph, run_ort
 from tests.support.plans import kernel, typed
 from tests.support.small_net import samples, small_net, write_small_net
@@ -319,3 +320,5 @@ def test_a_detectors_boxes_and_scores_are_told_apart_from_the_build_to_the_devic
     assert list(kinds) == ["[:,0:4,:]", "[:,4:6,:]"]
     assert result.summary["fidelity"]["sqnr_db"] == min(db for db in kinds.values() if db is not None)
     assert result.summary["validation"]["passed"]
+    (worst,) = (which for which, db in kinds.items() if db == result.summary["fidelity"]["sqnr_db"])
+    assert f"dB (y{worst})" in keeps_accuracy(result.summary["fidelity"])[1]
