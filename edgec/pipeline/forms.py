@@ -21,7 +21,7 @@ from edgec.pipeline import measure
 from edgec.pipeline.budget import Budget
 from edgec.pipeline.estimates import estimate_artifact
 from edgec.pipeline.mixing import Ground, mix
-from edgec.pipeline.precision import HAS_INT8_WEIGHTS, NEEDS_CALIBRATION, Candidates
+from edgec.pipeline.precision import HAS_INT8_WEIGHTS, NEEDS_CALIBRATION, Candidates, lower_in_runtime
 from edgec.pipeline.speed import Speeds, estimated, measured, raceable
 from edgec.pipeline.stages import Clock
 from edgec.quantization.calibration.calibrate import calibrate as run_calibration
@@ -345,6 +345,9 @@ class Build:
         if (task := (form.there or form.fidelity).get("task")) is not None:
             fidelity["task"] = task
         quantized = form.precision in NEEDS_CALIBRATION
+        if quantized:
+            values = min((x.size for x in self.float_outputs[0].values()), default=0) * len(outputs)
+            self.findings += lower_in_runtime(fidelity, form.fidelity.get("sqnr_db"), values)
         agreement = measure.agreement(references, outputs, output_steps(form)) if quantized else {}
         return kept, fidelity, agreement
 

@@ -14,6 +14,7 @@ from edgec.quantization.calibration.range_choice import RANGE_METHODS, RangeMeth
 from edgec.quantization.planning.units import ACTIVATION_PRODUCT
 from edgec.quantization.repair.ladder import Effort
 from edgec.registry import did_you_mean
+from edgec.runners.compare import FLOAT_NOISE_DB, beyond_luck
 from edgec.targets.profile import BackendFacts, Target
 from edgec.targets.scheme import Scheme
 
@@ -28,6 +29,8 @@ NO_CLASSES = (
 #: Below this a quantized model says little about its float one.
 COLLAPSE_SQNR_DB = 10.0
 
+#: How much lower than promised an artifact's SQNR in its runtime may be without a warning (sound ones lose half).
+RUNTIME_DROP_DB = 1.0
 NEEDS_CALIBRATION = ("int8", "int16x8")
 HAS_INT8_WEIGHTS = ("int8", "int16x8", "dynamic")
 EFFORTS: tuple[Effort, ...] = ("fast", "balanced", "max")
@@ -212,5 +215,28 @@ def low_fidelity(precision: Precision, fidelity: Mapping[str, Any], facts: Backe
             f"(budget {AUTO_MIN_SQNR_DB:.0f} dB, {100 * AUTO_MIN_TOP1:.0f} %)",
             severity=Severity.WARNING,
             hint="; ".join(ways),
+        ),
+    )
+
+
+def lower_in_runtime(fidelity: Mapping[str, Any], promised: float | None, values: int) -> tuple[Finding, ...]:
+    """What to say when the artifact in its runtime is further from the float model than the quantized model promised.
+
+    `promised` is the quantized model's SQNR (dB) on the same samples, None where it is exact; `values` is how many
+    numbers the smallest output gives over all of them: of few, decibels are known less well.
+    """
+    sqnr = fidelity.get("sqnr_db")
+    if sqnr is None or promised is None:
+        return ()
+    if sqnr >= min(promised - beyond_luck(RUNTIME_DROP_DB, values), FLOAT_NOISE_DB):
+        return ()
+    return (
+        Finding(
+            code="quant/lower-in-runtime",
+            message=f"the artifact in its runtime has {sqnr:.1f} dB to the float model, the quantized model promised "
+            f"{promised:.1f} dB on the same {fidelity['samples']} samples",
+            severity=Severity.WARNING,
+            hint="the runtime computes or rounds something otherwise: take another --precision or --backend if that is "
+            "too little, and please report it with the model",
         ),
     )

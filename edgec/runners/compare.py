@@ -189,7 +189,7 @@ def _before_narrowing(values: OutputValues) -> OutputValues:
     return replace(values, binding=replace(binding, source=wide))
 
 
-def _beyond_luck(decibels: float, count: int) -> float:
+def beyond_luck(decibels: float, count: int) -> float:
     """How much lower an SQNR over so many values has to be to mean something, at least `decibels`."""
     return max(decibels, LUCK_DB / math.sqrt(max(count, 1)))
 
@@ -197,7 +197,7 @@ def _beyond_luck(decibels: float, count: int) -> float:
 def _disagreement(check: OutputCheck, precision: str, *, count: int, is_float: bool) -> str:
     """Why the output, of so many values, does not agree with the reference; empty when it does."""
     tolerance = TOLERANCES[precision]
-    as_good = check.sqnr_db >= check.reference_sqnr_db - _beyond_luck(FAULT_DB, count)
+    as_good = check.sqnr_db >= check.reference_sqnr_db - beyond_luck(FAULT_DB, count)
     if not is_float:  # rule 7
         wrong = tolerance.relative is not None and check.relative_error > 0
         return f"values differ from the reference, by up to {check.max_abs:g} from the float model's" if wrong else ""
@@ -224,7 +224,7 @@ def _warnings(check: OutputCheck, precision: str, exact: Array) -> list[Finding]
         return []
     findings = []
     quantized = TOLERANCES[precision].share_within_2 is not None
-    drop = _beyond_luck(SQNR_DROP_DB, exact.size)
+    drop = beyond_luck(SQNR_DROP_DB, exact.size)
     noisy = check.reference_sqnr_db < MAX_DB
     if quantized and noisy and check.sqnr_db < min(check.reference_sqnr_db - drop, FLOAT_NOISE_DB):
         findings.append(

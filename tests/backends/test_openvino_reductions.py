@@ -153,11 +153,13 @@ def test_a_mean_of_what_is_scaled_before_an_int8_product(op: str, scale: str) ->
     assert _int8_db(source, samples=16) > 25
 
 
+@pytest.mark.parametrize(("keepdims", "out"), [(0, "1,20"), (1, "1,1,20")])
 @pytest.mark.parametrize("op", ["ReduceMax", "ReduceMin"])
-def test_an_extreme_over_tokens_before_an_int8_product(op: str) -> None:
+def test_an_extreme_over_tokens_before_an_int8_product(op: str, keepdims: int, out: str) -> None:
     """The plugin takes FakeQuantize into the reduction, and then compares numbers without a sign."""
     source = typed(
-        f"(float[1,16,32] x) => (float[1,20] y) {{ s = Sin(x) r = {op}<keepdims=0>(s, axes) y = MatMul(r, w) }}",
+        f"(float[1,16,32] x) => (float[{out}] y) "
+        f"{{ s = Sin(x) r = {op}<keepdims={keepdims}>(s, axes) y = MatMul(r, w) }}",
         {"axes": np.asarray([1], np.int64), "w": RNG.normal(size=(32, 20)).astype(np.float32)},
     )
     assert _int8_db(source, samples=16) > 25

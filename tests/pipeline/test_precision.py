@@ -13,6 +13,7 @@ from edgec.pipeline.precision import (
     check_ranges,
     keeps_accuracy,
     low_fidelity,
+    lower_in_runtime,
 )
 from edgec.targets.load import list_targets, load_target
 from edgec.targets.profile import Target
@@ -169,3 +170,23 @@ def test_ways_to_choose_ranges() -> None:
     with pytest.raises(EdgecError) as error:
         check_ranges("entrpy")
     assert error.value.code == "cli/unknown-ranges" and "entropy" in error.value.finding.hint
+
+
+@pytest.mark.parametrize(
+    ("found", "promised", "values", "said"),
+    [
+        (31.0, 43.0, 1000, True),
+        (41.8, 43.0, 100_000, True),
+        (42.4, 43.0, 100_000, False),
+        (30.27, 31.23, 66, False),  # of few values nobody knows decibels as well
+        (31.0, 43.0, 66, True),
+        (90.0, 120.0, 100_000, False),  # float32 itself is no nearer
+        (None, 43.0, 1000, False),
+        (31.0, None, 1000, False),
+    ],
+)
+def test_a_runtime_that_keeps_less_than_was_promised(
+    found: float | None, promised: float | None, values: int, *, said: bool
+) -> None:
+    findings = lower_in_runtime({"sqnr_db": found, "samples": 100}, promised, values)
+    assert [f.code for f in findings] == (["quant/lower-in-runtime"] if said else [])

@@ -7,8 +7,8 @@ A reshape in between prevents it, if it changes the shape: so the reduction keep
 axes of one element and on constants in full, and the shape is restored behind it.
 A product with what varies along an axis before a reduction that drops axes ends the same way, as the plugin moves it
 behind the reduction (a written-out RMSNorm, its mean over tokens, a quantized value: up to 300 steps off). There it is
-enough to keep the axes. So it is for a maximum or minimum of floats that is quantized: the plugin would take it of
-numbers in eight bits without a sign.
+enough to keep the axes. A maximum or minimum of floats that is quantized is taken of numbers in eight bits without a
+sign (down to 0 dB): a reshape has to be in between here too.
 """
 
 from __future__ import annotations
@@ -49,9 +49,11 @@ def fenced(node: ir.Node, editor: Editor) -> bool:
         return False
     chain, varies = _followers(node.outputs[0], shape)
     inner = tuple(d for d in shape if d > 1)
+    dropped, signed = not attr(node, "keepdims", 1), node.op_type in ("ReduceMax", "ReduceMin")
+    if signed and not dropped and not varies:
+        return _in_more_axes(node, editor, shape)
     if not varies or not inner:
-        dropped = not attr(node, "keepdims", 1)
-        return dropped and (_extreme(node) or _scaled_before(node)) and _keeping_axes(node, editor, shape)
+        return dropped and (signed or _scaled_before(node)) and _keeping_axes(node, editor, shape)
     b = Builder(editor, chain[-1])
     attributes = {name: attr(node, name) for name in node.attributes}
     if not node.op_type.startswith("Global"):
@@ -66,8 +68,18 @@ def fenced(node: ir.Node, editor: Editor) -> bool:
     return True
 
 
-def _extreme(node: ir.Node) -> bool:
-    return node.op_type in ("ReduceMax", "ReduceMin")
+def _in_more_axes(node: ir.Node, editor: Editor, shape: Sequence[int]) -> bool:
+    """A product with constants that alone reads the reduction works in one axis more: so a reshape is in between."""
+    user = sole_consumer(node.outputs[0])
+    if user is None or user.op_type != "MatMul" or user.inputs[0] is not node.outputs[0]:
+        return False
+    weight, result = _stored(user.inputs[1]), static_shape(user.outputs[0])
+    if weight is None or weight.ndim != 2 or result is None:
+        return False
+    b = Builder(editor, user)
+    product = b("MatMul", b("Reshape", node.outputs[0], b.ints(1, *shape)), user.inputs[1])
+    b.done(b("Reshape", product, b.ints(*result)))
+    return True
 
 
 def _scaled_before(node: ir.Node) -> bool:

@@ -128,6 +128,9 @@ class _Half:
                 parts[2][...] = np.resize(finite, parts[2].shape)
                 parts[0][~np.isfinite(parts[0])] = finite.min()
                 parts[1][~np.isfinite(parts[1])] = finite.max()
+                # A reduction that meets NaN may have forgotten what came before it.
+                parts[0][parts[0].argmin()] = min(parts[0].min(), finite.min())
+                parts[1][parts[1].argmax()] = max(parts[1].max(), finite.max())
 
     def _note(self, name: str, values: Array) -> None:
         nan, inf = self.not_finite.get(name, (0, 0))

@@ -17,6 +17,7 @@ from edgec.graph.model import Model
 from edgec.quantization.calibration import calibrate as calibrate_module
 from edgec.quantization.calibration.cache import cache_folder, model_digest
 from edgec.quantization.calibration.calibrate import calibrate
+from edgec.quantization.calibration.collect import collect
 from edgec.quantization.calibration.observers import observe
 from edgec.quantization.calibration.probes import (
     SAMPLED_VALUES,
@@ -31,6 +32,7 @@ from edgec.quantization.run.executor import Executor
 from edgec.tensors import Array
 from tests.support.calibration import InMemory, inferred
 from tests.support.graphs import graph
+from tests.support.plans import typed
 
 CONV = """(float[1,3,40,48] x) => (float[1,8] y) {
     c = Conv<pads = [1,1,1,1]>(x, w, b)
@@ -221,6 +223,22 @@ def test_only_the_tensors_asked_for(tmp_path: Path) -> None:
         calibrate(_model(), _samples(), tensors=["rr"], cache_dir=tmp_path)
     assert caught.value.code == "graph/unknown-tensor"
     assert "'r'" in caught.value.finding.hint
+
+
+def test_nan_that_makes_a_reduction_forget_its_extremes() -> None:
+    """Exp of Exp overflows, and infinity less infinity is NaN: the runtime's maximum then lacks what came before it."""
+    model = typed(
+        "(float[1,8,16] x) => (float[1,8,16] y) { b = Exp(x) c = Exp(b) e = Mul(c, k) y = Sub(e, c) }",
+        {"k": np.asarray(3, np.float32)},
+    )
+    rng = np.random.default_rng(1)
+    samples = [{"x": (rng.normal(size=(1, 8, 16)) * 4).astype(np.float32)} for _ in range(8)]
+    halves = collect(model, InMemory(samples), float_activations(model))
+    given = np.concatenate([sample["x"].ravel() for sample in samples])
+    with np.errstate(over="ignore", invalid="ignore"):
+        c = np.exp(np.exp(given))
+        y = c * np.float32(3) - c
+    assert halves.merged()["y"].maximum >= y[np.isfinite(y)].max() * (1 - 1e-3)
 
 
 def test_nan_and_infinities_are_found_and_left_out(tmp_path: Path) -> None:
