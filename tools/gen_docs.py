@@ -197,7 +197,7 @@ def _target_section(target: dict[str, object]) -> str:
             ("runtime", f"{runtime['package']} ≥ {runtime['min_version']}{delegate}"),
             ("precisions, in order", ", ".join(f"`{precision}`" for precision in facts["precisions"])),
             ("why in this order", facts["why"]),
-            ("activations", f"{scheme['activation_dtype']}, {symmetric}, per tensor"),
+            ("activations", f"{scheme['activation_dtype']}, {symmetric}, per tensor{_or_channel(scheme)}"),
             ("weights", f"{scheme['weight_bits']} bits, symmetric, per {scheme['weight_granularity']}"),
             ("operators in int8", ", ".join(scheme["int8_ops"])),
             ("operators in int16x8", ", ".join(scheme["int16_ops"]) or "none"),
@@ -205,6 +205,10 @@ def _target_section(target: dict[str, object]) -> str:
         ]
         parts += [f"\n**{name}**\n\n", table(("", ""), rows)]
     return "".join(parts)
+
+
+def _or_channel(scheme: Mapping[str, object]) -> str:
+    return "; per channel before depthwise convolutions, where that pays" if scheme["depthwise_channels"] else ""
 
 
 def ops_page() -> str:

@@ -141,6 +141,12 @@ def weight_axis(node: ir.Node, rank: int) -> int | None:
     return 0 if node.op_type == "Gemm" and attr(node, "transB", 0) else 1
 
 
+def is_depthwise(node: ir.Node) -> bool:
+    """True for a convolution each of whose outputs reads one channel alone."""
+    weight = const_of(node.inputs[1]) if node.op_type == "Conv" and len(node.inputs) > 1 else None
+    return weight is not None and weight.shape[1] == 1 and attr(node, "group", 1) > 1
+
+
 def within_inputs(node: ir.Node) -> bool:
     """True when every output value lies between the smallest and the largest input value (or 0).
 

@@ -44,6 +44,7 @@ class Scheme(_Facts):
     what an int8 operator reads is quantized.
     `dynamic_grouped`: convolutions with groups, depthwise ones among them, are fast with int8 weights and float data.
     `widened_weights`: products that widen int8 weights beside float data and multiply in float: small, but no faster.
+    `depthwise_channels`: what depthwise convolutions alone read may have a scale and a zero point a channel.
     `int8_min_positions`: convolutions with fewer output positions (those of a squeeze-and-excitation block have one)
     have int8 weights beside float data: their time goes into reading the weights.
     `accuracy_allowance`: share of an int8 model's estimated latency, and of its weights' bytes, that may go into
@@ -69,6 +70,7 @@ class Scheme(_Facts):
     int8_outputs: bool = True
     int8_product_share: float = Field(default=0.0, ge=0, le=1)
     symmetric_products: bool = False
+    depthwise_channels: bool = False
     int8_min_positions: int = Field(default=1, ge=1)
     accuracy_allowance: float = Field(default=0.0, ge=0, le=1)
     revert_to: tuple[Reverted, ...] = ("float32",)

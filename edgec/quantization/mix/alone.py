@@ -200,10 +200,13 @@ class Switched:
         written = producer is not None and self._is_static(producer)
         readers = [(n, i) for n, i in value.uses() if written or self._is_static(n) or n.name not in self.own]
         here = f"{name}/edgec-rounded-{switch}"
-        step = self._constant(f"{here}-step", np.asarray(planned.qparams.scale[0], np.float32))
-        zero = self._constant(f"{here}-zero", np.asarray(planned.qparams.zero_point[0], planned.dtype.numpy))
-        q = ir.node("QuantizeLinear", [value, step, zero], name=f"{here}-q")
-        dq = ir.node("DequantizeLinear", [q.outputs[0], step, zero], name=f"{here}-dq")
+        params = planned.qparams
+        each = () if params.axis is None else (len(params.scale),)
+        step = self._constant(f"{here}-step", np.asarray(params.scale, np.float32).reshape(each))
+        zero = self._constant(f"{here}-zero", np.asarray(params.zero_point, planned.dtype.numpy).reshape(each))
+        along = {} if params.axis is None else {"axis": params.axis}
+        q = ir.node("QuantizeLinear", [value, step, zero], along, name=f"{here}-q")
+        dq = ir.node("DequantizeLinear", [q.outputs[0], step, zero], along, name=f"{here}-dq")
         on, chosen = self._choice(here, switch, dq.outputs[0], value)
         for node in (q, dq):
             node.outputs[0].name = f"{node.name}/out"

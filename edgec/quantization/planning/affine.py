@@ -15,6 +15,7 @@ Scales are kept as float32 values, because that is what every runtime stores.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -72,6 +73,12 @@ def activation_params(
         scale = at_least((high - low) / (qmax - qmin - 1))
     zero_point = round(qmin - low / scale)
     return QParams.per_tensor(scale, min(max(zero_point, qmin), qmax))
+
+
+def channel_params(extents: Sequence[Extent], dtype: DType, *, symmetric: bool = False) -> QParams:
+    """Parameters of an activation that has a range for each of its channels, which lie along axis 1."""
+    each = [activation_params(extent, dtype, symmetric=symmetric) for extent in extents]
+    return QParams(scale=tuple(q.scale[0] for q in each), zero_point=tuple(q.zero_point[0] for q in each), axis=1)
 
 
 def weight_scales(weight: Array, axis: int | None, scheme: Scheme) -> NDArray[np.float64]:

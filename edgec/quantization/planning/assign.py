@@ -7,6 +7,7 @@
 4. A Concat whose inputs differ in width by more than 16 × costs the narrow ones more than 4 of 8 bits: it stays float
    when only graph outputs read it, and is reported otherwise. 16 bits have that much to spare.
 5. Where products of two activations take no zero points, their operands are symmetric, and what shares their scale.
+6. What depthwise convolutions alone read, and shares its scale with nothing, may have one a channel.
 """
 
 from __future__ import annotations
@@ -18,8 +19,8 @@ import onnx_ir as ir
 
 from edgec.errors import Finding, Severity
 from edgec.graph.model import label, origin
-from edgec.graph.traits import Kind, within_inputs
-from edgec.quantization.planning.affine import Extent, activation_params, is_usable, union
+from edgec.graph.traits import Kind, is_depthwise, within_inputs
+from edgec.quantization.planning.affine import Extent, activation_params, channel_params, is_usable, union
 from edgec.quantization.planning.assignment import Assignment, Numbers
 from edgec.quantization.planning.groups import Groups
 from edgec.quantization.planning.neighbours import Neighbours
@@ -248,13 +249,33 @@ def _set_params(
             powers=numbers.scheme.power_of_two_scales,
         )
         params = fixed[held[0]] if held else free
+        apart = _by_channel(names, extent, values, ranges, numbers, units) if not held else None
         for name in names:
-            reason = _reason(name, names, held, extent, values, ranges)
-            plan = TensorPlan(dtype=numbers.dtype, qparams=params, reason=reason)
+            reason = _reason(name, names, held, extent, values, ranges) + (", a range a channel in it" if apart else "")
+            plan = TensorPlan(dtype=numbers.dtype, qparams=apart or params, reason=reason)
             if name in by_member:
                 result.constants[by_member[name]] = plan
             else:
                 result.activations[name] = plan
+
+
+def _by_channel(
+    names: list[str],
+    extent: Extent,
+    values: dict[str, ir.Value],
+    ranges: Ranges,
+    numbers: Numbers,
+    units: list[tuple[int, Unit]],
+) -> QParams | None:
+    """Rule 6."""
+    if not numbers.scheme.depthwise_channels or len(names) != 1 or names[0] not in values:
+        return None
+    value = values[names[0]]
+    readers = [unit for _, unit in units if value in unit.data()]
+    if value.is_graph_output() or not readers or not all(is_depthwise(unit.head) for unit in readers):
+        return None
+    extents = ranges.by_channel(value, extent)
+    return None if extents is None else channel_params(extents, numbers.dtype, symmetric=numbers.symmetric)
 
 
 def _product_operands(units: list[tuple[int, Unit]]) -> tuple[set[str], set[str]]:

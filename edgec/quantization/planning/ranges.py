@@ -15,6 +15,7 @@
    rule 7 it does harm (PP-LCNet's nets lose 4 dB): half of the values count less then, and the largest too much.
 10. What is given out is cut nowhere, and has room for more than others (`answer_range_of`), where its steps still make
    little of it: what is cut off there is off in the answer, and no other layer has steps to pay for it.
+11. Where the choice says so, a value has a range a channel, within its own (`channel_ranges`).
 """
 
 from __future__ import annotations
@@ -30,6 +31,8 @@ from edgec.quantization.calibration.range_choice import (
     RangeChoice,
     RangeMethod,
     answer_range_of,
+    channel_ranges,
+    channels_of,
     method_for,
     roomy_range_of,
 )
@@ -74,6 +77,13 @@ class Ranges:
             self._known[name] = None  # a cycle would end here
             self._known[name] = self._find(value)
         return self._known[name]
+
+    def by_channel(self, value: ir.Value, extent: Extent) -> list[Extent] | None:
+        """Rule 11: a range for each channel within `extent`; None where the choice has one for all."""
+        name = value.name or ""
+        if name not in channels_of(self._choice) or name not in self._stats:
+            return None
+        return channel_ranges(self._stats[name], *extent)
 
     def why(self, value: ir.Value) -> str:
         """Where the range is from, for the plan's reason."""

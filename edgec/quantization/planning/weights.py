@@ -10,6 +10,7 @@ w_scale[c] = max|w[c]| / 127;  bias scale[c] = s_x · w_scale[c], so that the ac
    widens it.
 4. Kernels of 16 bit activations rescale their 64 bit sums by a factor of 15 bits. One rounded to that is off by up to
    2^-15, a step at the end of the range in every layer; so weight scales are raised to where the factor is exact.
+5. What a depthwise convolution reads may have a scale a channel: s_x is then that of the channel which an output is of.
 """
 
 from __future__ import annotations
@@ -64,7 +65,8 @@ def plan_weight(
     if data is not None:
         raised = np.maximum(scales, _floor(unit, scales, data, output))
         raised = power_of_two(raised) if scheme.power_of_two_scales else raised
-        if output is not None and float(raised.max()) * data.scale[0] / output.scale[0] >= RESCALE_LIMITS[1]:
+        sums = raised * data_scales(data, raised.size)
+        if output is not None and float(sums.max()) / output.scale[0] >= RESCALE_LIMITS[1]:
             return None
         if bool((raised > scales).any()):
             reason += (
@@ -87,11 +89,12 @@ def _floor(unit: Unit, scales: NDArray[np.float64], data: QParams, output: QPara
     """The smallest scales that rules 1 and 2 allow."""
     floor = np.zeros_like(scales)
     if output is not None:
-        floor += RESCALE_LIMITS[0] * output.scale[0] / data.scale[0]
+        floor += RESCALE_LIMITS[0] * output.scale[0] / data_scales(data, scales.size)
     bias = bias_value(unit)
     if bias is None:
         return floor
-    needed = np.abs(_constant(bias).astype(np.float64)).reshape(-1) / (data.scale[0] * BIAS_LIMIT)
+    biases = np.abs(_constant(bias).astype(np.float64)).reshape(-1)
+    needed = biases / (data_scales(data, biases.size) * BIAS_LIMIT)
     if scales.size == 1:
         return np.asarray(np.maximum(floor, needed.max(initial=0.0)), np.float64)
     groups = needed.reshape(-1, scales.size)  # ConvTranspose: the groups share the scales of their channels
@@ -104,7 +107,8 @@ def plan_bias(unit: Unit, data: QParams, weight: QParams) -> TensorPlan | None:
     if bias is None:
         return None
     channels = _constant(bias).size
-    scales = np.float32(data.scale[0]) * np.asarray(weight.scale, np.float32)
+    count = channels if data.axis is not None else len(weight.scale)
+    scales = data_scales(data, count).astype(np.float32) * np.asarray(weight.scale, np.float32)
     axis = None if scales.size == 1 else _constant(bias).ndim - 1
     if axis is not None:
         scales = np.tile(scales, channels // scales.size)
@@ -113,6 +117,12 @@ def plan_bias(unit: Unit, data: QParams, weight: QParams) -> TensorPlan | None:
         qparams=per_axis(scales.astype(np.float64), axis),
         reason="input scale × weight scale, so that the accumulator takes it as it is",
     )
+
+
+def data_scales(data: QParams, outputs: int) -> NDArray[np.float64]:
+    """The step of what each of a kernel's output channels reads (rule 5); one number where all have the same."""
+    scales = np.asarray(data.scale, np.float64)
+    return scales if data.axis is None else np.repeat(scales, outputs // scales.size)
 
 
 def plan_float16(value: ir.Value) -> TensorPlan | None:

@@ -64,7 +64,7 @@ def _differing(plan: QuantPlan, other: QuantPlan) -> list[list[str]]:
         theirs = other.activations.get(name)
         if theirs is None or theirs.dtype is not mine.dtype:
             continue
-        ratio = abs(math.log(mine.qparams.scale[0] / theirs.qparams.scale[0]))
+        ratio = max(abs(math.log(a / b)) for a, b in zip(mine.qparams.scale, theirs.qparams.scale, strict=True))
         if ratio > math.log(_SAME):
             apart.setdefault((mine.qparams, theirs.qparams), (ratio, []))[1].append(name)
     return [names for _, names in sorted(apart.values(), key=lambda found: -found[0])]

@@ -2,9 +2,10 @@
 
 1. Ranges: the least-error range of each tensor against the full one, whichever serves the whole model better.
 2. Equalisation: differences between channels move from activations into weights (`equalize`).
-3. Mixing: all data leaves 8 bits where the runtime multiplies int8 weights as fast beside floats. Elsewhere a tensor
-   whose range is better chosen another way than the others' gets that (`by_tensor`), and what 8 bits still hurt most
-   leaves them, within the target's allowance (`allowance`). Weights are rounded after it, for the layers left.
+3. Mixing: all data leaves 8 bits where the runtime multiplies int8 weights as fast beside floats. Elsewhere what
+   depthwise convolutions read has a range a channel where channels differ much (`by_channel`), a tensor whose range is
+   better chosen another way than the others' gets that (`by_tensor`), and what 8 bits still hurt most leaves them,
+   within the target's allowance (`allowance`). Weights are rounded after it, for the layers left.
 4. Following: weights rounded, and biases set, so that each layer's output keeps closest to float for what the
    quantized model gives it (`follow`).
 5. Rounding: the same for what float gives it (`rounding`), which is surer where samples are few.
@@ -33,10 +34,11 @@ from typing import Any, Literal
 import numpy as np
 
 from edgec.graph.model import Model, static_shape
-from edgec.quantization.calibration.range_choice import RangeChoice, RangeMethod
+from edgec.quantization.calibration.range_choice import RangeChoice, RangeMethod, channels_of, with_channels
 from edgec.quantization.measures.judge import Feeds, Judge, Trial
 from edgec.quantization.mix.allowance import Mixer, Mixture
 from edgec.quantization.repair.bias import STRETCHES, correct_fully, own_shift, shifted
+from edgec.quantization.repair.by_channel import worth_by_channel
 from edgec.quantization.repair.by_tensor import by_tensor
 from edgec.quantization.repair.follow import follow
 from edgec.quantization.repair.layers import Layer, find_layers
@@ -75,8 +77,9 @@ _FEWEST = 16
 #: How ranges are chosen before anything was tried.
 FIRST_RANGES: RangeMethod = "auto"
 
-#: What rungs call the second part of rule 3.
+#: What rungs call the second and third parts of rule 3.
 BY_TENSOR = "ranges: tensor by tensor"
+BY_CHANNEL = "ranges: channel by channel"
 
 #: Samples that say what each rounding costs (rule 3).
 _RANKING = 2
@@ -188,11 +191,19 @@ def climb(
         light = mix.light(base, ladder.plan)
         if light and step("int8 weights alone", partial(_with_mixture, mix.plan, base, seen, taken, light), base):
             mixture = light
+    if plan.activations and not mixture:
+        every = make(base, seen, with_channels(taken, frozenset(ladder.plan.activations)))
+        worth = with_channels(taken, worth_by_channel(base, ladder.plan, every))
+        if worth != taken and step(BY_CHANNEL, partial(_with_ranges, make, worth, (base, seen)), base):
+            choice = worth
     if methods and not mixture:
-        ways = {method: make(base, seen, method) for method in (FIRST_RANGES, *others) if method != taken}
+        channels = channels_of(choice)
+        others = [method for method in (FIRST_RANGES, *others) if method != taken]
+        ways = {method: make(base, seen, with_channels(method, channels)) for method in others}
         apart = by_tensor(base, ladder.plan, taken, ways, _spread(learn, 1))
-        if apart is not None and step(BY_TENSOR, partial(_with_ranges, make, apart, (base, seen)), base):
-            choice = apart
+        both = None if apart is None else with_channels(apart, channels)
+        if both is not None and step(BY_TENSOR, partial(_with_ranges, make, both, (base, seen)), base):
+            choice = both
     if mix is not None and plan.activations and not mixture:
         found = mix.find(base, ladder.plan, _spread(learn, _RANKING), sqnr_db=ladder.score)
         if found and step("mixed", partial(_with_mixture, mix.plan, base, seen, choice, found), base, "better"):

@@ -246,7 +246,8 @@ class _Editor:
         q = ir.Value(name=self._fresh(f"{name}/q"), shape=value.shape, type=ir.TensorType(ir.DataType[plan.dtype.name]))
         out = ir.Value(name=out_name, shape=value.shape, type=ir.TensorType(ir.DataType.FLOAT))
         parameters = self._parameters(name, plan)
-        quantize = self._node("QuantizeLinear", f"{name}/quantize", [value, *parameters], q)
+        axis = {} if plan.qparams.axis is None else {"axis": plan.qparams.axis}
+        quantize = self._node("QuantizeLinear", f"{name}/quantize", [value, *parameters], q, **axis)
         return [quantize, self._dequantize(f"{name}/dequantize", q, out, plan, parameters)]
 
     def _is_wide(self, node: ir.Node) -> bool | None:
