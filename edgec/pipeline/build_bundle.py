@@ -20,7 +20,7 @@ from edgec.pipeline.deliver import BuildResult, Delivery, deliver, slug
 from edgec.pipeline.drift_reference import reference_files
 from edgec.pipeline.forms import Build, Form, IoLayout, output_steps
 from edgec.pipeline.io_facts import read_labels, recipe_facts
-from edgec.pipeline.precision import Candidates, backend_facts, candidates, check_effort, check_ranges
+from edgec.pipeline.precision import Candidates, as_it_is, backend_facts, candidates, check_effort, check_ranges
 from edgec.pipeline.ready import build_ready, check_lifted, ready_model, refuse_without_effect
 from edgec.pipeline.stages import Clock, Progress, check_stage, peak_memory_bytes
 from edgec.pipeline.summary import provenance, summarize
@@ -118,7 +118,7 @@ def run_build(
             if model.source.kind == "tflite":
                 check_lifted(source, model, profile)
         if has_qdq(model):
-            options = Candidates(("int8",), "the model comes quantized and is compiled as it is", options.findings)
+            options = as_it_is(model, precision, options)
         elif calibration is None:
             options = candidates(precision, profile, name, facts, calibrated=False)
     opened = None

@@ -7,8 +7,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, cast
 
+import onnx_ir as ir
+
 from edgec.backends.base import Precision
 from edgec.errors import EdgecError, Finding, Severity
+from edgec.graph.model import Model
 from edgec.graph.traits import TRAITS
 from edgec.quantization.calibration.range_choice import RANGE_METHODS, RangeMethod
 from edgec.quantization.planning.units import ACTIVATION_PRODUCT
@@ -44,6 +47,28 @@ class Candidates:
     precisions: tuple[Precision, ...]
     why: str
     findings: tuple[Finding, ...] = ()
+
+
+def as_it_is(model: Model, asked: str, options: Candidates) -> Candidates:
+    """The one way to build a model that comes quantized, with a word where another precision was `asked` for."""
+    findings = options.findings
+    wide = (ir.DataType.INT16, ir.DataType.UINT16)
+    stored = {"int16x8" if value.dtype in wide else "int8" for value in _stored(model)}
+    if asked != "auto" and asked not in stored:
+        ignored = Finding(
+            code="source/quantized-already",
+            message=f"{asked} was asked for, but the model comes quantized, and is compiled with the integers it has",
+            severity=Severity.WARNING,
+            where=model.name,
+            hint=f"export the float model that it was made of, and build that with --precision {asked}",
+        )
+        findings = (*findings, ignored)
+    return Candidates(("int8",), "the model comes quantized and is compiled as it is", findings)
+
+
+def _stored(model: Model) -> list[ir.Value]:
+    """The integers that are computed at run time."""
+    return [node.outputs[0] for node in model.nodes() if node.op_type == "QuantizeLinear"]
 
 
 def backend_facts(target: Target, backend: str | None) -> tuple[str, BackendFacts]:

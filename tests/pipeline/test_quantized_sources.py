@@ -14,6 +14,7 @@ from edgec.bundle.open import open_bundle
 from edgec.graph.model import Model
 from edgec.metrics import sqnr_db, step_differences
 from edgec.pipeline import run_build
+from edgec.pipeline.compare import run_compare
 from edgec.tensors import Array
 from tests.support.graphs import run_ort
 from tests.support.plans import kernel, typed
@@ -269,3 +270,21 @@ def _output_step(model: Model) -> float:
     value = model.graph.initializers["y_s"].const_value
     assert value is not None
     return float(value.numpy())
+
+
+@pytest.mark.parametrize(("asked", "told"), [("float16", True), ("int16x8", True), ("int8", False), ("auto", False)])
+def test_another_precision_than_it_has_is_not_ignored_silently(tmp_path: Path, asked: str, told: bool) -> None:
+    (tmp_path / "model.onnx").write_bytes(_quantized_by_onnxruntime(tmp_path, **STATIC[_BOTH[0]]))
+    built = run_build(
+        tmp_path / "model.onnx", target="raspberrypi4", precision=asked, output=tmp_path / "dist", stop_after="bundle"
+    )
+    assert built.summary["precision"] == "int8"
+    assert any(f.code == "source/quantized-already" and asked in f.message for f in built.findings) == told
+
+
+def test_compare_says_which_of_its_layers_run_in_integers(tmp_path: Path) -> None:
+    (tmp_path / "model.onnx").write_bytes(_quantized_by_onnxruntime(tmp_path, **STATIC[_BOTH[0]]))
+    np.save(tmp_path / "data.npy", np.concatenate([row[None] for row in samples(4)]))
+    answer = run_compare(tmp_path / "model.onnx", data=tmp_path / "data.npy", target="raspberrypi4")
+    schemes = {layer["op"]: layer["scheme"] for layer in answer["layers"]}
+    assert schemes["Conv"] == "int8" and "DequantizeLinear" not in schemes

@@ -29,6 +29,7 @@ from edgec.quantization.measures.fidelity import Comparison, stand_ins
 from edgec.quantization.response import Response, response_of
 from edgec.quantization.run.apply import REASON_KEY, SCHEME_KEY
 from edgec.quantization.run.executor import Executor
+from edgec.quantization.types import NodeScheme
 from edgec.tensors import Array
 
 #: Points between which a function is taken for straight: over a range of 20 that is 120 dB.
@@ -45,6 +46,9 @@ _EXACT_DB = 100.0
 
 _UNKNOWN_BYTES = 1 << 20
 _INSIDE = "part of the kernel of"
+
+#: What a kernel does to its sums before it rounds them, in sources that came quantized.
+_IN_KERNEL = frozenset({"Clip", "Relu"})
 
 Samples = Iterable[Mapping[str, Array]]
 
@@ -136,7 +140,7 @@ def _pairs(model: Model, quantized: Model) -> dict[str, str]:
     for node in model.nodes():
         for value in node.outputs:
             name = value.name or ""
-            if value.dtype != ir.DataType.FLOAT or const_of(value) is not None:
+            if value.dtype != ir.DataType.FLOAT or const_of(value) is not None or node.op_type == "DequantizeLinear":
                 continue
             if name in replaced:
                 pairs[name] = replaced[name]
@@ -342,11 +346,26 @@ def _layer(node: ir.Node, plans: Mapping[str | None, ir.Node]) -> _Layer:
     return _Layer(
         layer=label(head),
         op="+".join(n.op_type for n in inside),
-        scheme=last.metadata_props.get(SCHEME_KEY, "float32"),
+        scheme=last.metadata_props.get(SCHEME_KEY) or _scheme_of(last),
         source=origin(head) or origin(node),
         reason=head.metadata_props.get(REASON_KEY, ""),
         constants=tuple(line for n in inside for line in _constants(n)),
     )
+
+
+def _scheme_of(node: ir.Node) -> NodeScheme:
+    """What a node of a source that came quantized runs in: integers where it reads and writes them."""
+    read = [writer for v in node.inputs if v is not None and (writer := v.producer()) is not None]
+    stored = [writer.inputs[0] for writer in read if writer.op_type == "DequantizeLinear"]
+    data = [v for v in stored if v is not None and const_of(v) is None]
+    if not data:
+        return "dynamic" if stored else "float32"
+    written = [user for v in node.outputs for user, _ in v.uses()]
+    while len(written) == 1 and written[0].op_type in _IN_KERNEL:
+        written = [user for user, _ in written[0].outputs[0].uses()]
+    if not written or any(user.op_type != "QuantizeLinear" for user in written):
+        return "float32"
+    return "int16x8" if any(v.dtype in (ir.DataType.INT16, ir.DataType.UINT16) for v in data) else "int8"
 
 
 def _row(layer: _Layer, tensor: _Tensor, name: str, before: float) -> LayerComparison:
