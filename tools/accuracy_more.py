@@ -18,6 +18,7 @@ from tools.accuracy_nets import NETS, pictures, speech
 from tools.accuracy_rows import Feeds, clips, digits, faces, lines, sentences, tokens
 from tools.accuracy_samples import crops
 from tools.accuracy_trained import TRAINED_ROWS, held_out
+from tools.accuracy_unseen import UNSEEN_SAMPLES
 from tools.accuracy_wheels import TRAINED, animals, files
 
 Specs = Sequence[TensorSpec]
@@ -33,6 +34,10 @@ def _of_net(name: str) -> Callable[[int, Specs], Feeds]:
     if net.part:
         return lambda count, _: speech(count, min(_SPEECH_S, _ALL_SPEECH_S / count))
     return lambda count, _: pictures(net.side, count)
+
+
+def _of_unseen(name: str) -> Callable[[int, Specs], Feeds]:
+    return lambda count, _: UNSEEN_SAMPLES[name](count)
 
 
 def _of_case(name: str) -> Callable[[int, Specs], Feeds]:
@@ -59,6 +64,7 @@ _MORE: dict[str, Callable[[int, Specs], Feeds]] = {
     "yolo": lambda count, _: pictures(320, count),
     **{name: lambda *_: held_out() for name in TRAINED_ROWS},
     **{case.name: _of_case(case.name) for case in CASES},
+    **{name: _of_unseen(name) for name in UNSEEN_SAMPLES},
     **{name: _of_net(name) for name in NETS},
 }
 

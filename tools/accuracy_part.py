@@ -30,11 +30,12 @@ from tools.accuracy_nets import NETS_ROWS
 from tools.accuracy_rows import CACHE, LABELLED, Material
 from tools.accuracy_samples import crops
 from tools.accuracy_trained import TRAINED_ROWS
+from tools.accuracy_unseen import UNSEEN
 from tools.accuracy_wheels import WHEELS
 
-MADE = {**LABELLED, **WHEELS, **TRAINED_ROWS, **NETS_ROWS}
+MADE = {**LABELLED, **WHEELS, **TRAINED_ROWS, **UNSEEN, **NETS_ROWS}
 #: Rows in the order of the page.
-NAMES = (*LABELLED, *WHEELS, *TRAINED_ROWS, *(case.name for case in CASES), *NETS_ROWS)
+NAMES = (*LABELLED, *WHEELS, *TRAINED_ROWS, *(case.name for case in CASES), *UNSEEN, *NETS_ROWS)
 #: Nets whose weights are drawn from a seed, beside those that say so of themselves.
 _SEEDED = ("mobilenet_v2", "mobilenet_v3_small", "vit_tiny")
 #: Samples that are upright and upside down by turns: every other pair calibrates, so that both sides have both.
