@@ -26,8 +26,8 @@ NOTES = {
     "yolo": "boxes and scores are judged apart, the worse counts: boxes in pixels would drown scores from 0 to 1.",
     "captcha_boxes": "boxes and scores are judged apart, as in yolo.",
     "page_layout": "eight outputs, scores and boxes at four sizes: the worst counts. This model, captcha, "
-    "captcha_boxes and voice came when the quantizer was made. page_layout then showed what a range a channel is worth, which the "
-    "quantizer chooses since (`ranges: channel by channel`).",
+    "captcha_boxes and voice came when the quantizer was made. page_layout then showed what a range a channel is "
+    "worth, which the quantizer chooses since (`ranges: channel by channel`).",
     "efficientnet_b0": "one of the 24 samples gives outputs thirty times as large as the others' (weights are drawn) "
     "and holds 94 % of the signal: the pooled dB are that sample's, under every tool.",
 }
