@@ -91,6 +91,7 @@ def _prepare(model: Model, inputs: Mapping[str, tuple[int, ...]]) -> tuple[tuple
             hint="check it with onnx.checker.check_model, and export it again",
         ) from error
     name_everything(onnx_model)
+    _unknown_lengths(onnx_model)
     labels = plain_labels(onnx_model, Editor(model))
     remove_dead(onnx_model)
     verify(onnx_model)
@@ -104,6 +105,14 @@ def _prepare(model: Model, inputs: Mapping[str, tuple[int, ...]]) -> tuple[tuple
     onnx_model.ir_version = max(onnx_model.ir_version, 10)
     verify(onnx_model)
     return (*findings, *_numbered(labels)), labels
+
+
+def _unknown_lengths(onnx_model: ir.Model) -> None:
+    """A negative length, as Paddle's exporter declares it, is one that the file does not know."""
+    for graph in (onnx_model.graph, *onnx_model.graph.subgraphs()):
+        for value in (*graph.inputs, *(v for node in graph for v in node.outputs)):
+            if value.shape is not None and any(isinstance(d, int) and d < 0 for d in value.shape):
+                value.shape = ir.Shape([None if isinstance(d, int) and d < 0 else d for d in value.shape])
 
 
 def _plain_normalizers(model: Model) -> None:

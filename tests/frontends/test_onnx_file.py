@@ -260,3 +260,22 @@ def test_model_over_two_gigabytes_is_not_held(tmp_path: Path) -> None:
     with pytest.raises(EdgecError) as raised:
         model.to_bytes()
     assert raised.value.code == "graph/too-large"
+
+
+def test_negative_lengths_are_unknown_ones(tmp_path: Path) -> None:
+    """Paddle declares an output as [-1, 2] whose length is only known once its reshape's sizes are folded."""
+    path = save(
+        tmp_path / "paddle.onnx",
+        """(float[1,4,1,1] x) => (float[n,4] y)
+        { s = Shape(x) b = Slice(s, zero, one) r = Concat<axis = 0>(b, rest) f = Reshape(x, r) y = Identity(f) }""",
+        opset=11,  # which is upgraded before anything is folded
+        zero=np.asarray([0], np.int64),
+        one=np.asarray([1], np.int64),
+        rest=np.asarray([4], np.int64),
+    )
+    proto = onnx.load(path)
+    proto.graph.output[0].type.tensor_type.shape.dim[0].dim_value = -1
+    onnx.save(proto, path)
+    model = canonicalize(load_source(path).model)
+    assert model.outputs()[0].shape == (1, 4)
+    np.testing.assert_array_equal(run_ort(model, {"x": np.ones((1, 4, 1, 1), np.float32)})["y"], np.ones((1, 4)))
