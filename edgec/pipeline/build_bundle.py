@@ -23,7 +23,7 @@ from edgec.pipeline.io_facts import read_labels, recipe_facts
 from edgec.pipeline.precision import Candidates, as_it_is, backend_facts, candidates, check_effort, check_ranges
 from edgec.pipeline.ready import build_ready, check_lifted, ready_model, refuse_without_effect
 from edgec.pipeline.stages import Clock, Progress, check_stage, peak_memory_bytes
-from edgec.pipeline.summary import provenance, summarize
+from edgec.pipeline.summary import form_facts, provenance, summarize
 from edgec.pipeline.write import write_product
 from edgec.quantization.data.recipe import Recipe
 from edgec.quantization.data.samples import open_samples
@@ -223,7 +223,7 @@ def _stopped(work: Build, product: Any, form: Form | None = None) -> BuildResult
         "findings": [f.as_dict() for f in work.findings],
     }
     if form is not None:
-        summary.update(precision=form.precision, why=work.why, fidelity=form.fidelity)
+        summary.update(precision=form.precision, why=work.why, fidelity=form.fidelity, **form_facts(work, form))
     return BuildResult(bundle=None, path=path, summary=summary, findings=tuple(work.findings))
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -27,25 +28,29 @@ def summarize(
         "agreement": dict(agreement),
         "findings": [f.as_dict() for f in work.findings],
     }
-    if form.plan is not None and form.plan.nodes:
-        schemes: dict[str, int] = {}
-        for node in form.plan.nodes.values():
-            schemes[node.scheme] = schemes.get(node.scheme, 0) + 1
-        summary["nodes"] = dict(sorted(schemes.items()))
-    if form.ladder:
-        summary["effort"] = work.effort
-        summary["ranges"] = form.ranges.usual if isinstance(form.ranges, ByTensor) else form.ranges
-        summary["ladder"] = [rung.as_dict() for rung in form.ladder]
-    if form.mixed is not None:
-        summary["mixed"] = form.mixed.as_dict()
-        summary["frontier"] = summary["mixed"].pop("frontier")
-        if form.mixed.taken_up:
-            summary["taken_up"] = form.mixed.taken_up
+    summary.update(form_facts(work, form))
     if work.race is not None and work.race.ms:
         summary["race"] = work.race.as_dict()
     if work.samples is not None:
         summary["calibration"] = {"samples": work.samples.count, "data": work.samples.description}
     return summary
+
+
+def form_facts(work: Build, form: Form) -> dict[str, Any]:
+    """What a summary says of how a form was quantized: nodes by scheme, the ladder's rungs, what left int8."""
+    facts: dict[str, Any] = {}
+    if form.plan is not None and form.plan.nodes:
+        facts["nodes"] = dict(sorted(Counter(node.scheme for node in form.plan.nodes.values()).items()))
+    if form.ladder:
+        facts["effort"] = work.effort
+        facts["ranges"] = form.ranges.usual if isinstance(form.ranges, ByTensor) else form.ranges
+        facts["ladder"] = [rung.as_dict() for rung in form.ladder]
+    if form.mixed is not None:
+        facts["mixed"] = form.mixed.as_dict()
+        facts["frontier"] = facts["mixed"].pop("frontier")
+        if form.mixed.taken_up:
+            facts["taken_up"] = form.mixed.taken_up
+    return facts
 
 
 def artifact_facts(artifact: Artifact) -> dict[str, Any]:

@@ -124,6 +124,8 @@ def test_stop_after(tmp_path: Path, stage: str, suffix: str) -> None:
     assert "validation" not in result.summary and stage in result.summary["stages"]
     later = STAGES[STAGES.index(stage) + 1 :]
     assert not set(later) & set(result.summary["stages"])
+    # What was quantized is said as soon as it is known: bench-int8 goes by it to tell a mix from int8 throughout.
+    assert ({"nodes", "ladder"} <= set(result.summary)) == (stage in STAGES[STAGES.index("quantize") :])
     if suffix.endswith(".onnx"):
         onnx.checker.check_model(onnx.load(result.path), full_check=True)
     elif suffix == ".statistics.json":

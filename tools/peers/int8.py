@@ -78,11 +78,12 @@ def ours(case: Case, target: str, calibration: Path, folder: Path, effort: str) 
             stop_after="compile",
         )
         said = built.summary
+        mixed = bool(said.get("mixed", {}).get("reverted"))
         found[f"edgec {precision}"] = {
             "path": str(built.path),
-            "precision": said["precision"] + (" and float" if "mixed" in said else ""),
+            "precision": said["precision"] + (" and float" if mixed else ""),
             "why": said["why"],
-            "whole": said["precision"] == "int8" and "mixed" not in said,
+            "whole": said["precision"] == "int8" and not mixed,
         }
     return found
 
