@@ -176,6 +176,7 @@ class Build:
                 weight_bits=self.facts.scheme.weight_bits,
                 even=even,
                 mix=mix_in,
+                rows=not self.facts.scheme.widened_weights,
                 progress=report,
             )
 

@@ -155,10 +155,12 @@ def climb(
     weight_bits: int = 8,
     even: Even | None = None,
     mix: Mixer | None = None,
+    rows: bool = True,
     progress: Callable[[int, int], None] | None = None,
 ) -> Climb:
     """The best plan that `effort` finds. `make` plans a model; `feeds` are samples; `ranges` leaves out rung 1, `even`
     prepares rung 2, `mix` rung 3. `plan` is the first that `make` gives (`FIRST_RANGES`), where it is known already.
+    `rows` is False where the runtime does not round what int8 weights meet beside float data (`run_time`).
 
     Without samples, or where nothing is quantized, the plan is the first that `make` gives.
     """
@@ -170,7 +172,7 @@ def climb(
     count = reach.judge if effort == "max" else _affordable(model, plan, reach.judge)
     learn, judged = split(feeds, max(reach.learn, count), count)  # what small models cost is not their samples
     methods = others if plan.activations else ()
-    ladder = _Ladder(model, Judge(model, judged), plan, taken)
+    ladder = _Ladder(model, Judge(model, judged), plan, taken, rows=rows)
     total = len(methods) + bool(methods) + (even is not None) + (mix is not None) + 3
 
     def step(name: str, change: Callable[[QuantPlan], QuantPlan], of: Model, need: Need = "sure") -> bool:
@@ -272,9 +274,9 @@ def _with_mixture(make: Callable[..., QuantPlan], *arguments: Any) -> QuantPlan:
 class _Ladder:
     """The best so far."""
 
-    def __init__(self, model: Model, judge: Judge, plan: QuantPlan, ranges: RangeMethod) -> None:
+    def __init__(self, model: Model, judge: Judge, plan: QuantPlan, ranges: RangeMethod, *, rows: bool) -> None:
         start = time.perf_counter()
-        self._judge, self._early = judge, bool(plan.activations)
+        self._judge, self._early, self._rows = judge, bool(plan.activations), rows
         #: Whether the latest repair's gain was more than luck.
         self.sure = True
         self.plan = plan
@@ -313,7 +315,8 @@ class _Ladder:
         return trial, trial, self._judge.first_look(trial).pooled_db
 
     def _trial(self, model: Model, plan: QuantPlan) -> Trial:
-        return self._judge.trial(round_at_run_time(apply_plan(model, _finer(plan) if self._early else plan)))
+        quantized = apply_plan(model, _finer(plan) if self._early else plan)
+        return self._judge.trial(round_at_run_time(quantized) if self._rows else quantized)
 
 
 def split(feeds: Feeds, learn: int, judge: int) -> tuple[Feeds, Feeds]:
