@@ -104,8 +104,12 @@ def test_a_file_of_integers_races_against_ours_of_integers() -> None:
     assert int8_page.misses(int8_row(peer=takes_floats, **alike)) == ["10 % slower than peer"]
 
 
-def test_a_less_accurate_file_is_no_rival() -> None:
-    assert int8_page.misses(int8_row(peer={"ms": 2.0, "sqnr_db": 19.0})) == []
+def test_every_peer_is_a_rival_and_accuracy_counts() -> None:
+    assert int8_page.misses(int8_row(peer={"ms": 4.0, "sqnr_db": 9.0})) == ["10 % slower than peer"]
+    assert int8_page.misses(int8_row(peer={"ms": 9.0, "sqnr_db": 25.0})) == ["less accurate than peer"]
+    slower = {"edgec auto": {"ms": 8.0, "sqnr_db": 25.0}}  # neither is both quick and accurate
+    assert int8_page.misses(int8_row(peer={"ms": 5.0, "sqnr_db": 25.0}, **slower)) == ["60 % slower than peer"]
+    assert int8_page.misses(int8_row(peer={"ms": 4.4, "sqnr_db": 21.9})) == []
     assert int8_page.misses({**int8_row(), "edgec int8": {"ms": 10.0, "sqnr_db": 21.0}}) == ["slower than our float"]
 
 

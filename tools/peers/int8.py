@@ -13,7 +13,8 @@ the int8 build, and one file stands for both.
 LiteRT's quantizer makes files whose inputs and outputs are integers: their callers convert. Ours take and give floats,
 as the source does; what is raced against such a file is ours with integers at its border too.
 
-Bars: ours at least as fast as the fastest peer that is no less accurate, faster than our own float, and `auto` too.
+Bars: ours at least as fast as every peer, the less accurate ones too, at no worse accuracy (1 dB); faster than our own
+float, and `auto` too.
 """
 
 from __future__ import annotations
